@@ -1,0 +1,201 @@
+//! What can go wrong, with where it went wrong: each error carries the path, the tensor, what was expected and what came.
+
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every way in which jumplens fails. Messages have no final period: a caller may add what to do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: `read`, `write`, `create`, …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is there but does not hold what it should.
+    #[error("`{}` is damaged or not of its kind: {message}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Neither a bundled model nor a folder.
+    #[error("no model `{name}`: it is neither a bundled model ({bundled}) nor a folder")]
+    UnknownModel {
+        /// The name that was given.
+        name: String,
+        /// The bundled names, for the message.
+        bundled: String,
+    },
+    /// Neither a bundled corpus nor a file that can be read as one.
+    #[error("no corpus `{name}`: it is neither a bundled corpus ({bundled}) nor a `.txt` file")]
+    UnknownCorpus {
+        /// The name that was given.
+        name: String,
+        /// The bundled names, for the message.
+        bundled: String,
+    },
+    /// `config.json` asks for something this crate does not do.
+    #[error("`{}`: {message}", path.display())]
+    Config {
+        /// The configuration file.
+        path: PathBuf,
+        /// The field and its value.
+        message: String,
+    },
+    /// The checkpoint lacks a tensor that the model needs.
+    #[error("`{}` has no tensor `{tensor}` of shape {expected:?}", path.display())]
+    MissingTensor {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor's name as it stands in the checkpoint's spelling.
+        tensor: String,
+        /// The shape that `config.json` asks for.
+        expected: Vec<usize>,
+    },
+    /// A tensor has a shape that does not follow from `config.json`.
+    #[error("tensor `{tensor}` in `{}` has shape {got:?}, expected {expected:?}", path.display())]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The shape that was asked for.
+        expected: Vec<usize>,
+        /// The shape that is there.
+        got: Vec<usize>,
+    },
+    /// A tensor's number format is not one of those that can be read.
+    #[error("tensor `{tensor}` in `{}` has dtype {got}, expected one of F32, F16, BF16, F64", path.display())]
+    TensorDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// Its dtype.
+        got: String,
+    },
+    /// The tokenizer knows tokens that the model has no embedding for.
+    #[error("the tokenizer `{}` has token ids up to {largest}, but the model's vocabulary has {vocab_size} tokens", path.display())]
+    Vocabulary {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// Its largest token id.
+        largest: u32,
+        /// The model's vocabulary size.
+        vocab_size: usize,
+    },
+    /// A line of a samples file does not describe a sample this model can run.
+    #[error("`{}` line {line}: {message}", path.display())]
+    Sample {
+        /// The samples file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A corpus or samples file without a single usable line.
+    #[error("`{name}` holds no sentence")]
+    EmptyCorpus {
+        /// The corpus.
+        name: String,
+    },
+    /// More sentences asked for than there are.
+    #[error("`{name}` holds {have} usable sentences, but {train} for training and {val} for validation were asked for")]
+    TooFewSentences {
+        /// The corpus.
+        name: String,
+        /// What it has.
+        have: usize,
+        /// Training sentences asked for.
+        train: usize,
+        /// Validation sentences asked for.
+        val: usize,
+    },
+    /// An option's value cannot be used.
+    #[error("{0}")]
+    Option(String),
+    /// The output folder holds a run already.
+    #[error("`{}` holds another run ({what})", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// Which run that is.
+        what: String,
+    },
+    /// The output folder holds files that are not a run's.
+    #[error("`{}` is not empty and not a run folder (it has no manifest.json)", path.display())]
+    NotARun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A stage that has to come first has not been run.
+    #[error("`{}` has no finished stage `{stage}`, which `{needed_by}` needs", path.display())]
+    StageMissing {
+        /// The run folder.
+        path: PathBuf,
+        /// The stage that has to come first.
+        stage: &'static str,
+        /// The stage that was asked for.
+        needed_by: &'static str,
+    },
+    /// A file is not the one the run began with.
+    #[error("{what} is not what the run in `{}` began with", path.display())]
+    Changed {
+        /// The run folder.
+        path: PathBuf,
+        /// Which input changed.
+        what: String,
+    },
+    /// A hidden state holds NaN or an infinity.
+    #[error("hidden state of layer {layer}, {split} sample {sample}, coordinate {coordinate} is {value}")]
+    NotFinite {
+        /// `train` or `val`.
+        split: &'static str,
+        /// Layer, from 0.
+        layer: usize,
+        /// Sample, from 0.
+        sample: usize,
+        /// Coordinate, from 0.
+        coordinate: usize,
+        /// NaN or ±infinity.
+        value: f32,
+    },
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// A tensor operation failed: a bug in this crate.
+    #[error("internal: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// A broken invariant: a bug in this crate.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// An [`Error::Io`] for `path`, to be used with `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    }
+
+    /// An [`Error::Format`] for `path`, to be used with `map_err`.
+    pub(crate) fn format<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Error {
+        let path = path.to_owned();
+        move |error| Error::Format { path, message: error.to_string() }
+    }
+
+    /// True where the fault is this crate's own, and no other input would mend it for certain.
+    pub fn is_bug(&self) -> bool {
+        matches!(self, Error::Tensor(_) | Error::Internal(_))
+    }
+}

@@ -1,0 +1,47 @@
+//! Files that are either whole or not there: written under a temporary name, then renamed.
+
+use crate::error::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Creates `path` and the folders above it.
+pub(crate) fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::io("create", path))
+}
+
+/// The name under which `path` is written before it is whole.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    path.with_file_name(name)
+}
+
+/// Writes a file through `write`, which gets a buffered writer on the temporary name; renames it when all went well,
+/// removes it when not.
+pub(crate) fn write_with(
+    path: &Path,
+    write: impl FnOnce(&mut std::io::BufWriter<fs::File>) -> std::io::Result<()>,
+) -> Result<()> {
+    let part = temporary(path);
+    let attempt = fs::File::create(&part).and_then(|file| {
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, file);
+        write(&mut writer)?;
+        writer.flush()
+    });
+    attempt.and_then(|()| fs::rename(&part, path)).map_err(|source| {
+        let _ = fs::remove_file(&part);
+        Error::Io { action: "write", path: path.to_owned(), source }
+    })
+}
+
+/// Writes `bytes` to `path`, whole or not at all.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |writer| writer.write_all(bytes))
+}
+
+/// Lower-case hexadecimal SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
