@@ -2,5 +2,6 @@
 mod error;
 pub mod eval;
 pub mod files;
+pub mod nn;
 pub mod plot;
 pub use error::{Error, Result};
