@@ -1,7 +1,14 @@
 //! Linear shortcuts between the layers of transformer language models.
+pub mod batch;
+pub mod corpus;
 mod error;
 pub mod eval;
 pub mod files;
+pub mod hub;
+pub mod models;
 pub mod nn;
 pub mod plot;
+pub mod runner;
+pub mod tokenize;
+pub mod weights;
 pub use error::{Error, Result};

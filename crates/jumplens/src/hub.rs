@@ -1,0 +1,120 @@
+//! From a model's or corpus's name to its files: bundled with the program, or on disk.
+
+use crate::error::{Error, Result};
+use crate::files::sha256;
+use std::path::{Path, PathBuf};
+
+/// A model whose files are compiled into the program.
+#[derive(Debug, Clone, Copy)]
+pub struct BundledModel {
+    /// The name it goes by.
+    pub name: &'static str,
+    /// `config.json`.
+    pub config: &'static [u8],
+    /// `model.safetensors`.
+    pub weights: &'static [u8],
+    /// `tokenizer.json`.
+    pub tokenizer: &'static [u8],
+}
+
+/// A corpus that is compiled into the program.
+#[derive(Debug, Clone, Copy)]
+pub struct BundledCorpus {
+    /// The name it goes by.
+    pub name: &'static str,
+    /// One sentence a line, UTF-8.
+    pub sentences: &'static str,
+}
+
+/// What the program brings along. The library itself brings nothing: see the crate `jumplens-assets`.
+#[derive(Debug, Clone, Default)]
+pub struct Bundled {
+    /// The models, the default first.
+    pub models: Vec<BundledModel>,
+    /// The corpora, the default first.
+    pub corpora: Vec<BundledCorpus>,
+}
+
+/// A file that has been opened, wherever it came from.
+#[derive(Debug)]
+pub struct SourceFile {
+    /// Its path, or for a bundled file its name in the bundle.
+    pub path: PathBuf,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Static(&'static [u8]),
+    Mapped(memmap2::Mmap),
+}
+
+impl SourceFile {
+    /// Opens a file on disk.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+        // SAFETY: the map is read-only; like every reader of mapped weights it relies on nobody cutting the file
+        // short while it is being read, which is over once the model is loaded.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(map) })
+    }
+
+    /// A bundled file.
+    pub fn bundled(path: impl Into<PathBuf>, bytes: &'static [u8]) -> Self {
+        Self { path: path.into(), bytes: Bytes::Static(bytes) }
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Static(bytes) => bytes,
+            Bytes::Mapped(map) => map,
+        }
+    }
+
+    /// Lower-case hexadecimal SHA-256 of all of it.
+    pub fn sha256(&self) -> String {
+        sha256(self.bytes())
+    }
+}
+
+/// The files of one model.
+#[derive(Debug)]
+pub struct ModelFiles {
+    /// The name or folder that was asked for.
+    pub id: String,
+    /// `config.json`.
+    pub config: SourceFile,
+    /// `model.safetensors`.
+    pub weights: SourceFile,
+    /// `tokenizer.json`, where there is one: samples given as token ids need none.
+    pub tokenizer: Option<SourceFile>,
+}
+
+impl ModelFiles {
+    /// Finds `name`: a bundled model, or a folder in Hugging Face layout (`config.json`, `model.safetensors`, and
+    /// `tokenizer.json` where sentences are to be tokenised).
+    pub fn find(name: &str, bundled: &Bundled) -> Result<Self> {
+        if let Some(model) = bundled.models.iter().find(|model| model.name == name) {
+            let file = |part: &str, bytes| SourceFile::bundled(format!("{name}/{part}"), bytes);
+            return Ok(Self {
+                id: name.to_owned(),
+                config: file("config.json", model.config),
+                weights: file("model.safetensors", model.weights),
+                tokenizer: Some(file("tokenizer.json", model.tokenizer)),
+            });
+        }
+        let folder = Path::new(name);
+        if !folder.is_dir() {
+            let bundled = bundled.models.iter().map(|m| format!("`{}`", m.name)).collect::<Vec<_>>().join(", ");
+            return Err(Error::UnknownModel { name: name.to_owned(), bundled });
+        }
+        let tokenizer = folder.join("tokenizer.json");
+        Ok(Self {
+            id: name.to_owned(),
+            config: SourceFile::open(&folder.join("config.json"))?,
+            weights: SourceFile::open(&folder.join("model.safetensors"))?,
+            tokenizer: if tokenizer.exists() { Some(SourceFile::open(&tokenizer)?) } else { None },
+        })
+    }
+}

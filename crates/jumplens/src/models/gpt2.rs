@@ -1,0 +1,251 @@
+//! GPT-2 (Radford et al. 2019): pre-norm blocks, learnt positions, weights in `Conv1D` layout `[in, out]`, tied head.
+//! Agrees with `transformers/models/gpt2/modeling_gpt2.py`, except that `h_L` is taken before `ln_f`.
+
+use super::{Attention, Backbone, Head, KeyValues, Kind, Loaded, Part, PartKind, Slot, Spec};
+use crate::batch::PackedBatch;
+use crate::error::{Error, Result};
+use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, PackedAttention, QueryRows, WeightLayout};
+use crate::weights::{Scope, Weights};
+use candle_core::Tensor;
+use serde::Deserialize;
+use std::path::Path;
+
+/// `config.json`, its field names kept.
+#[derive(Debug, Clone, Deserialize)]
+struct Config {
+    vocab_size: usize,
+    n_positions: usize,
+    n_embd: usize,
+    n_layer: usize,
+    n_head: usize,
+    n_inner: Option<usize>,
+    #[serde(default = "default_activation")]
+    activation_function: String,
+    #[serde(default = "default_epsilon")]
+    layer_norm_epsilon: f64,
+    #[serde(default = "yes")]
+    scale_attn_weights: bool,
+    #[serde(default)]
+    scale_attn_by_inverse_layer_idx: bool,
+    #[serde(default)]
+    add_cross_attention: bool,
+    #[serde(default = "yes")]
+    tie_word_embeddings: bool,
+}
+
+fn default_activation() -> String {
+    "gelu_new".to_owned()
+}
+
+fn default_epsilon() -> f64 {
+    1e-5
+}
+
+fn yes() -> bool {
+    true
+}
+
+const PARTS: &[Part] = &[
+    Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::BlockInput] },
+    Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::Part(0)] },
+    Part { name: "res1", kind: PartKind::Add, inputs: &[Slot::BlockInput, Slot::Part(1)] },
+    Part { name: "ln2", kind: PartKind::Norm, inputs: &[Slot::Part(2)] },
+    Part { name: "ffn", kind: PartKind::FeedForward, inputs: &[Slot::Part(3)] },
+    Part { name: "res2", kind: PartKind::Add, inputs: &[Slot::Part(2), Slot::Part(4)] },
+];
+
+struct Gpt2 {
+    spec: Spec,
+    wte: Tensor,
+    wpe: Tensor,
+    h: Vec<Block>,
+    head: LmHead,
+}
+
+struct Block {
+    ln_1: LayerNorm,
+    attn: SelfAttention,
+    ln_2: LayerNorm,
+    mlp: FeedForward,
+}
+
+/// `c_attn` `[d, 3d]` split into queries, keys and values, since fewer rows may ask than answer.
+struct SelfAttention {
+    n_heads: usize,
+    scale: f32,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    c_proj: Linear,
+}
+
+struct LmHead {
+    ln_f: LayerNorm,
+    weight: Tensor,
+}
+
+pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
+    let fail = |message: String| Error::Config { path: path.to_owned(), message };
+    let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
+    if config.n_layer == 0 || config.n_head == 0 || config.n_embd == 0 || config.n_embd % config.n_head != 0 {
+        let Config { n_layer, n_head, n_embd, .. } = config;
+        return Err(fail(format!("`n_layer` {n_layer}, `n_head` {n_head} and `n_embd` {n_embd} do not fit together")));
+    }
+    if config.add_cross_attention {
+        return Err(fail("`add_cross_attention` is not supported".to_owned()));
+    }
+    let activation = Activation::from_config(&config.activation_function)
+        .ok_or_else(|| fail(format!("`activation_function` {} is not supported", config.activation_function)))?;
+
+    // Checkpoints are saved from the whole model (`transformer.h.0…`) or from its trunk (`h.0…`).
+    let prefix = if weights.contains("transformer.wte.weight") { "transformer." } else { "" };
+    let root = weights.below(prefix);
+    let d = config.n_embd;
+    let wte = root.tensor("wte.weight", &[config.vocab_size, d])?;
+    let mut notes = Vec::new();
+    let head = if config.tie_word_embeddings {
+        if weights.contains("lm_head.weight") {
+            let separate = weights.below("").tensor("lm_head.weight", &[config.vocab_size, d])?;
+            if separate.flatten_all()?.to_vec1::<f32>()? != wte.flatten_all()?.to_vec1::<f32>()? {
+                notes.push(
+                    "`lm_head.weight` differs from `wte.weight`, but the configuration ties them: `wte.weight` is used"
+                        .to_owned(),
+                );
+            }
+        }
+        wte.clone()
+    } else {
+        weights.below("").tensor("lm_head.weight", &[config.vocab_size, d])?
+    };
+    let model = Gpt2 {
+        wpe: root.tensor("wpe.weight", &[config.n_positions, d])?,
+        h: (0..config.n_layer)
+            .map(|layer| Block::load(&config, activation, layer, &root.pp(format!("h.{layer}"))))
+            .collect::<Result<_>>()?,
+        head: LmHead { ln_f: layer_norm(&config, &root.pp("ln_f"))?, weight: head },
+        wte,
+        spec: Spec {
+            family: "gpt2",
+            kind: Kind::Causal,
+            n_layers: config.n_layer,
+            d_model: d,
+            n_heads: config.n_head,
+            vocab_size: config.vocab_size,
+            max_positions: config.n_positions,
+            parts: PARTS,
+        },
+    };
+    // `attn.bias` and `attn.masked_bias` are the causal mask that older checkpoints carry.
+    let is_mask = |name: &str| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
+    let unused: Vec<&str> = weights.unused().into_iter().filter(|name| !is_mask(name)).collect();
+    if !unused.is_empty() {
+        notes.push(format!("tensors in the checkpoint that are not used: {}", unused.join(", ")));
+    }
+    Ok(Loaded { model: Box::new(model), notes })
+}
+
+fn layer_norm(config: &Config, at: &Scope) -> Result<LayerNorm> {
+    let shape = [config.n_embd];
+    Ok(LayerNorm::new(at.tensor("weight", &shape)?, at.tensor("bias", &shape)?, config.layer_norm_epsilon))
+}
+
+fn conv1d(at: &Scope, n_in: usize, n_out: usize) -> Result<Linear> {
+    let weight = at.tensor("weight", &[n_in, n_out])?;
+    Ok(Linear::new(weight, Some(at.tensor("bias", &[n_out])?), WeightLayout::InOut))
+}
+
+impl Block {
+    fn load(config: &Config, activation: Activation, layer: usize, at: &Scope) -> Result<Self> {
+        let d = config.n_embd;
+        let d_inner = config.n_inner.unwrap_or(4 * d);
+        Ok(Self {
+            ln_1: layer_norm(config, &at.pp("ln_1"))?,
+            attn: SelfAttention::load(config, layer, &at.pp("attn"))?,
+            ln_2: layer_norm(config, &at.pp("ln_2"))?,
+            mlp: FeedForward {
+                fc: conv1d(&at.pp("mlp.c_fc"), d, d_inner)?,
+                activation,
+                proj: conv1d(&at.pp("mlp.c_proj"), d_inner, d)?,
+            },
+        })
+    }
+}
+
+impl SelfAttention {
+    fn load(config: &Config, layer: usize, at: &Scope) -> Result<Self> {
+        let d = config.n_embd;
+        let weight = at.pp("c_attn").tensor("weight", &[d, 3 * d])?;
+        let bias = at.pp("c_attn").tensor("bias", &[3 * d])?;
+        let third = |i: usize| -> Result<Linear> {
+            let weight = weight.narrow(1, i * d, d)?.contiguous()?;
+            Ok(Linear::new(weight, Some(bias.narrow(0, i * d, d)?.contiguous()?), WeightLayout::InOut))
+        };
+        let mut scale = 1.0;
+        if config.scale_attn_weights {
+            scale /= ((d / config.n_head) as f32).sqrt();
+        }
+        if config.scale_attn_by_inverse_layer_idx {
+            scale /= (layer + 1) as f32;
+        }
+        Ok(Self {
+            n_heads: config.n_head,
+            scale,
+            query: third(0)?,
+            key: third(1)?,
+            value: third(2)?,
+            c_proj: conv1d(&at.pp("c_proj"), d, d)?,
+        })
+    }
+}
+
+impl Attention for SelfAttention {
+    fn keys_values(&self, x: &Tensor, _rows: &QueryRows) -> Result<KeyValues> {
+        Ok(KeyValues { keys: self.key.forward(x)?, values: self.value.forward(x)? })
+    }
+
+    fn attend(&self, x: &Tensor, rows: &QueryRows, keys_values: &KeyValues) -> Result<Tensor> {
+        let attention = PackedAttention { n_heads: self.n_heads, scale: self.scale, rows };
+        let mixed = attention.forward(&self.query.forward(x)?, &keys_values.keys, &keys_values.values)?;
+        Ok(self.c_proj.forward(&mixed)?)
+    }
+}
+
+impl Backbone for Gpt2 {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn embed(&self, batch: &PackedBatch) -> Result<Tensor> {
+        let rows = |table: &Tensor, index: &[u32]| table.index_select(&Tensor::new(index, table.device())?, 0);
+        Ok(nn::add(&rows(&self.wte, &batch.ids)?, &rows(&self.wpe, &batch.positions)?)?)
+    }
+
+    fn part(&self, layer: usize, part: usize, inputs: &[&Tensor]) -> Result<Tensor> {
+        let block = &self.h[layer];
+        match (PARTS[part].name, inputs) {
+            ("ln1", [x]) => Ok(block.ln_1.forward(x)?),
+            ("ln2", [x]) => Ok(block.ln_2.forward(x)?),
+            ("ffn", [x]) => Ok(block.mlp.forward(x)?),
+            ("res1" | "res2", [residual, x]) => Ok(nn::add(residual, x)?),
+            (name, _) => Err(Error::Internal(format!("part `{name}` was given {} inputs", inputs.len()))),
+        }
+    }
+
+    fn attention(&self, layer: usize) -> &dyn Attention {
+        &self.h[layer].attn
+    }
+
+    fn head(&self) -> Option<&dyn Head> {
+        Some(&self.head)
+    }
+}
+
+impl Head for LmHead {
+    fn prepare(&self, h: &Tensor) -> Result<Tensor> {
+        Ok(self.ln_f.forward(h)?)
+    }
+
+    fn unembedding(&self) -> &Tensor {
+        &self.weight
+    }
+}

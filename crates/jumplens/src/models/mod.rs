@@ -1,0 +1,160 @@
+//! Model families, one file each, behind a few traits that a single runner ([`crate::runner`]) executes.
+
+mod gpt2;
+
+use crate::batch::PackedBatch;
+use crate::error::{Error, Result};
+use crate::hub::ModelFiles;
+use crate::nn::QueryRows;
+use crate::weights::Weights;
+use candle_core::Tensor;
+
+/// How a model is trained, and so what its prediction at a position means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It predicts the token after the position, from the tokens up to it.
+    Causal,
+    /// It predicts the token at the position, from the whole sequence.
+    Masked,
+}
+
+/// What a part does to rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartKind {
+    /// Normalises each row.
+    Norm,
+    /// Mixes rows: the one kind that does.
+    Attention,
+    /// Transforms each row.
+    FeedForward,
+    /// Adds its inputs: the residual stream first, the sub-module's output last.
+    Add,
+}
+
+/// What a part reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The block's input.
+    BlockInput,
+    /// The output of the block's part of that number.
+    Part(usize),
+}
+
+/// A sub-module of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Its name in file names and casts: `ln1`, `attn`, …
+    pub name: &'static str,
+    /// What it does.
+    pub kind: PartKind,
+    /// What it reads. The part's linear map is fitted on the last of these.
+    pub inputs: &'static [Slot],
+}
+
+impl Part {
+    /// The input that the part's linear map is fitted on, and reads when it takes the part's place.
+    pub fn map_input(&self) -> Slot {
+        *self.inputs.last().expect("a part has an input")
+    }
+}
+
+/// A model's sizes and the structure of its blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// `model_type` in `config.json`.
+    pub family: &'static str,
+    /// Causal or masked.
+    pub kind: Kind,
+    /// Blocks, L.
+    pub n_layers: usize,
+    /// Width of a hidden state, d.
+    pub d_model: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Longest sequence.
+    pub max_positions: usize,
+    /// The parts of every block, in order; the last one's output is the block's.
+    pub parts: &'static [Part],
+}
+
+impl Spec {
+    /// The number of the part called `name`.
+    pub fn part(&self, name: &str) -> Option<usize> {
+        self.parts.iter().position(|part| part.name == name)
+    }
+
+    /// The number of the part that mixes rows.
+    pub fn attention_part(&self) -> Result<usize> {
+        let attention = self.parts.iter().position(|part| part.kind == PartKind::Attention);
+        attention.ok_or_else(|| Error::Internal(format!("{} blocks have no attention", self.family)))
+    }
+}
+
+/// A model as the runner sees it. Tensors are f32, `[rows, d]`, on the model's device.
+pub trait Backbone: Send + Sync {
+    /// Sizes and structure.
+    fn spec(&self) -> &Spec;
+
+    /// `h_0` of every token, `[tokens, d]`.
+    fn embed(&self, batch: &PackedBatch) -> Result<Tensor>;
+
+    /// The output of part `part` of block `layer` (from 0) on rows that do not see one another: any part but attention.
+    fn part(&self, layer: usize, part: usize, inputs: &[&Tensor]) -> Result<Tensor>;
+
+    /// The attention of block `layer`.
+    fn attention(&self, layer: usize) -> &dyn Attention;
+
+    /// What turns `h_L` into logits, where the checkpoint has it.
+    fn head(&self) -> Option<&dyn Head>;
+}
+
+/// Keys and values of a batch's rows, `[tokens, d]` each.
+#[derive(Debug, Clone)]
+pub struct KeyValues {
+    /// Keys.
+    pub keys: Tensor,
+    /// Values.
+    pub values: Tensor,
+}
+
+/// Attention in two steps, so that fewer rows may ask than answer, and keys and values may come from elsewhere.
+pub trait Attention: Send + Sync {
+    /// Keys and values of the part's input rows `x` `[tokens, d]`; `rows` gives their positions.
+    fn keys_values(&self, x: &Tensor, rows: &QueryRows) -> Result<KeyValues>;
+
+    /// The part's output for the input rows `x` `[rows, d]`, after the output projection.
+    fn attend(&self, x: &Tensor, rows: &QueryRows, keys_values: &KeyValues) -> Result<Tensor>;
+}
+
+/// From `h_L` to logits: `prepare` (final norm, or MLM transform), then the unembedding.
+pub trait Head: Send + Sync {
+    /// What is done to `h_L` `[n, d]` before the unembedding, row by row.
+    fn prepare(&self, h: &Tensor) -> Result<Tensor>;
+
+    /// The unembedding `[vocab, d]`: logits are `prepare(h)` times its transpose.
+    fn unembedding(&self) -> &Tensor;
+}
+
+/// A loaded model, with what its user should know about the checkpoint.
+pub struct Loaded {
+    /// The model.
+    pub model: Box<dyn Backbone>,
+    /// One line each, such as the list of tensors that were not used.
+    pub notes: Vec<String>,
+}
+
+/// Loads a model of whichever family its `config.json` names.
+pub fn load(files: &ModelFiles) -> Result<Loaded> {
+    let path = &files.config.path;
+    let config: serde_json::Value =
+        serde_json::from_slice(files.config.bytes()).map_err(Error::format(path))?;
+    let weights = Weights::open(&files.weights)?;
+    let fail = |message: String| Error::Config { path: path.clone(), message };
+    match config["model_type"].as_str() {
+        Some("gpt2") => gpt2::load(config, path, &weights),
+        Some(other) => Err(fail(format!("model_type `{other}` is not supported; `gpt2` is"))),
+        None => Err(fail("no `model_type`".to_owned())),
+    }
+}

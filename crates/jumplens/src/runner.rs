@@ -1,0 +1,226 @@
+//! Runs blocks for every model family: part by part, each part only at the rows where something still needs it, and
+//! with a linear map in the place of any part that a cast replaces.
+
+use crate::batch::PackedBatch;
+use crate::error::{Error, Result};
+use crate::models::{Backbone, Kind, Part, PartKind, Slot, Spec};
+use crate::nn::{Linear, QueryRows};
+use candle_core::{Device, Tensor};
+use std::cell::OnceCell;
+
+/// At which rows of a batch something is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rows {
+    /// At the chosen position of each sequence.
+    Chosen,
+    /// At every token.
+    Every,
+}
+
+/// A batch's rows as attention sees them.
+pub struct Context {
+    every: QueryRows,
+    chosen: QueryRows,
+    chosen_rows: Tensor,
+}
+
+impl Context {
+    /// The rows of `batch`, repeated `times` over (sequences of different repetitions do not see one another).
+    pub fn new(batch: &PackedBatch, kind: Kind, times: usize, device: &Device) -> Result<Self> {
+        let once = batch.every_row(kind);
+        let tokens = batch.tokens() as u32;
+        let shifted = |values: &[u32]| -> Vec<u32> {
+            (0..times as u32).flat_map(|time| values.iter().map(move |value| value + time * tokens)).collect()
+        };
+        let chosen_rows = shifted(&batch.chosen);
+        let every = QueryRows {
+            positions: once.positions.repeat(times),
+            starts: shifted(&once.starts),
+            ends: shifted(&once.ends),
+        };
+        let pick = |values: &[u32]| chosen_rows.iter().map(|row| values[*row as usize]).collect();
+        let chosen =
+            QueryRows { positions: pick(&every.positions), starts: pick(&every.starts), ends: pick(&every.ends) };
+        Ok(Self { chosen, every, chosen_rows: Tensor::new(chosen_rows, device)? })
+    }
+
+    /// The chosen rows of `x` `[tokens, d]`.
+    pub fn select(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.index_select(&self.chosen_rows, 0)?)
+    }
+
+    fn rows(&self, rows: Rows) -> &QueryRows {
+        match rows {
+            Rows::Chosen => &self.chosen,
+            Rows::Every => &self.every,
+        }
+    }
+}
+
+/// How one block is run: which parts are replaced, and at which rows each slot is needed.
+pub struct BlockPlan {
+    replaced: Vec<Option<Linear>>,
+    input: Rows,
+    /// `None` where nothing needs the part's output.
+    parts: Vec<Option<Rows>>,
+}
+
+impl BlockPlan {
+    /// Works out, from the last part back to the first, what is needed where: attention needs every row of its input,
+    /// any other part (and a linear map in attention's place) only the rows it is asked for.
+    fn new(parts: &[Part], replaced: Vec<Option<Linear>>, kept: &[usize], output: Rows) -> Self {
+        let mut needed: Vec<Option<Rows>> = vec![None; parts.len()];
+        let mut input = None;
+        needed[parts.len() - 1] = Some(output);
+        for &part in kept {
+            needed[part] = needed[part].max(Some(Rows::Chosen));
+        }
+        for (index, part) in parts.iter().enumerate().rev() {
+            let Some(rows) = needed[index] else { continue };
+            let mixes = part.kind == PartKind::Attention && replaced[index].is_none();
+            let rows = if mixes { Rows::Every } else { rows };
+            let map_input = [part.map_input()];
+            let inputs = if replaced[index].is_some() { &map_input } else { part.inputs };
+            for slot in inputs {
+                match *slot {
+                    Slot::BlockInput => input = input.max(Some(rows)),
+                    Slot::Part(earlier) => needed[earlier] = needed[earlier].max(Some(rows)),
+                }
+            }
+        }
+        Self { replaced, input: input.unwrap_or(Rows::Chosen), parts: needed }
+    }
+
+    /// At which rows the block's input has to be given.
+    pub fn input(&self) -> Rows {
+        self.input
+    }
+}
+
+/// How all blocks of a model are run, to get the last one's output at the chosen rows.
+pub struct Plan {
+    blocks: Vec<BlockPlan>,
+}
+
+impl Plan {
+    /// `replacement(layer, part)` is the linear map `[d, d]` in that part's place, if any; the outputs of the parts in
+    /// `kept` are wanted at the chosen rows of every block.
+    pub fn new(spec: &Spec, kept: &[usize], replacement: impl Fn(usize, usize) -> Option<Linear>) -> Self {
+        let mut blocks = Vec::with_capacity(spec.n_layers);
+        let mut output = Rows::Chosen;
+        for layer in (0..spec.n_layers).rev() {
+            let replaced = (0..spec.parts.len()).map(|part| replacement(layer, part)).collect();
+            let block = BlockPlan::new(spec.parts, replaced, kept, output);
+            output = block.input();
+            blocks.push(block);
+        }
+        blocks.reverse();
+        Self { blocks }
+    }
+
+    /// The plan of block `layer`.
+    pub fn block(&self, layer: usize) -> &BlockPlan {
+        &self.blocks[layer]
+    }
+
+    /// At which rows the output of block `layer − 1` is there (for 0, the embedding is needed).
+    pub fn rows_before(&self, layer: usize) -> Rows {
+        self.blocks.get(layer).map_or(Rows::Chosen, BlockPlan::input)
+    }
+}
+
+/// A slot's value, and its chosen rows once something asked for them.
+struct Value {
+    tensor: Tensor,
+    rows: Rows,
+    chosen: OnceCell<Tensor>,
+}
+
+impl Value {
+    fn new(tensor: Tensor, rows: Rows) -> Self {
+        Self { tensor, rows, chosen: OnceCell::new() }
+    }
+
+    fn at(&self, rows: Rows, context: &Context) -> Result<&Tensor> {
+        match (self.rows, rows) {
+            (Rows::Every, Rows::Chosen) => {
+                if self.chosen.get().is_none() {
+                    let _ = self.chosen.set(context.select(&self.tensor)?);
+                }
+                self.chosen.get().ok_or_else(|| Error::Internal("chosen rows were not kept".into()))
+            }
+            (have, want) if have == want => Ok(&self.tensor),
+            _ => Err(Error::Internal("every row was asked for where only chosen ones are there".into())),
+        }
+    }
+}
+
+/// Runs block `layer` on `x`, given at the plan's input rows. Returns the block's output, and the outputs of the parts
+/// in `kept` at the chosen rows.
+pub fn run_block(
+    model: &dyn Backbone,
+    layer: usize,
+    plan: &BlockPlan,
+    kept: &[usize],
+    x: &Tensor,
+    context: &Context,
+) -> Result<(Tensor, Vec<Tensor>)> {
+    let parts = model.spec().parts;
+    let input = Value::new(x.clone(), plan.input);
+    let mut values: Vec<Option<Value>> = Vec::with_capacity(parts.len());
+    for (index, part) in parts.iter().enumerate() {
+        let Some(rows) = plan.parts[index] else {
+            values.push(None);
+            continue;
+        };
+        let read = |slot: Slot, rows: Rows| -> Result<&Tensor> {
+            let value = match slot {
+                Slot::BlockInput => Some(&input),
+                Slot::Part(earlier) => values[earlier].as_ref(),
+            };
+            value.ok_or_else(|| Error::Internal(format!("an input of part `{}` was not computed", part.name)))?.at(rows, context)
+        };
+        let output = if let Some(map) = &plan.replaced[index] {
+            map.forward(read(part.map_input(), rows)?)?
+        } else if part.kind == PartKind::Attention {
+            let attention = model.attention(layer);
+            let keys_values = attention.keys_values(read(part.map_input(), Rows::Every)?, &context.every)?;
+            attention.attend(read(part.map_input(), rows)?, context.rows(rows), &keys_values)?
+        } else {
+            let inputs = part.inputs.iter().map(|slot| read(*slot, rows)).collect::<Result<Vec<_>>>()?;
+            model.part(layer, index, &inputs)?
+        };
+        values.push(Some(Value::new(output, rows)));
+    }
+    let missing = || Error::Internal("a part that was to be kept was not computed".into());
+    let kept = kept
+        .iter()
+        .map(|&part| Ok(values[part].as_ref().ok_or_else(missing)?.at(Rows::Chosen, context)?.clone()))
+        .collect::<Result<_>>()?;
+    let output = values.pop().flatten().ok_or_else(missing)?;
+    Ok((output.tensor, kept))
+}
+
+/// The outputs of all parts of block `layer` for rows whose attention output is known: `block_input` and `attention`
+/// `[n, d]`, one tensor a part in return.
+pub fn recompute_parts(model: &dyn Backbone, layer: usize, block_input: &Tensor, attention: &Tensor) -> Result<Vec<Tensor>> {
+    let mut outputs: Vec<Tensor> = Vec::new();
+    for (index, part) in model.spec().parts.iter().enumerate() {
+        let output = if part.kind == PartKind::Attention {
+            attention.clone()
+        } else {
+            let inputs: Vec<&Tensor> = part.inputs.iter().map(|slot| value_of(*slot, block_input, &outputs)).collect();
+            model.part(layer, index, &inputs)?
+        };
+        outputs.push(output);
+    }
+    Ok(outputs)
+}
+
+/// What `slot` stands for, among the outputs of [`recompute_parts`].
+pub fn value_of<'a>(slot: Slot, block_input: &'a Tensor, outputs: &'a [Tensor]) -> &'a Tensor {
+    match slot {
+        Slot::BlockInput => block_input,
+        Slot::Part(part) => &outputs[part],
+    }
+}

@@ -1,0 +1,124 @@
+//! Sentences to samples: token ids with one chosen position.
+
+use crate::error::{Error, Result};
+use crate::hub::SourceFile;
+use crate::models::{Kind, Spec};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::Path;
+
+/// One tokenised sentence with one chosen position: a line of `samples/*.jsonl`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Token ids of the whole sentence.
+    pub ids: Vec<u32>,
+    /// The chosen position, from 0.
+    pub position: usize,
+    /// The true token: for causal models the one after the position, where the sentence has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<u32>,
+    /// The sentence, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+impl Sample {
+    /// The ids that have to be run for the state at the chosen position.
+    pub fn ids_to_run(&self, kind: Kind) -> &[u32] {
+        match kind {
+            Kind::Causal => &self.ids[..=self.position],
+            Kind::Masked => &self.ids,
+        }
+    }
+}
+
+/// A tokenizer that fits a model.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    max_positions: usize,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`. [`Error::Vocabulary`] where it has ids that the model has no embedding for.
+    pub fn open(file: &SourceFile, spec: &Spec) -> Result<Self> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(file.bytes()).map_err(Error::format(&file.path))?;
+        let largest = inner.get_vocab(true).values().copied().max().unwrap_or(0);
+        if largest as usize >= spec.vocab_size {
+            return Err(Error::Vocabulary { path: file.path.clone(), largest, vocab_size: spec.vocab_size });
+        }
+        // Truncation and padding are this crate's own business, whatever the file says.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(Error::format(&file.path))?;
+        Ok(Self { inner, max_positions: spec.max_positions })
+    }
+
+    /// Token ids of `text`, cut at the model's longest sequence.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, true).map_err(|error| Error::Internal(error.to_string()))?;
+        let mut ids = encoding.get_ids().to_vec();
+        ids.truncate(self.max_positions);
+        Ok(ids)
+    }
+
+    /// The sample for sentence number `index` of the corpus: its position depends on the seed, the index and the
+    /// sentence alone. `None` where the sentence has no token.
+    pub fn sample(&self, text: &str, index: u64, seed: u64) -> Result<Option<Sample>> {
+        let ids = self.encode(text)?;
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(index);
+        let position = rng.random_range(0..ids.len() as u64) as usize;
+        let target = ids.get(position + 1).copied();
+        Ok(Some(Sample { ids, position, target, text: Some(text.to_owned()) }))
+    }
+}
+
+/// Reads a samples file: JSON lines `{"ids": [...], "position": p}`, `target` and `text` optional; blank lines are
+/// passed over. For causal models a missing `target` is the id after the position. Each line is checked against the
+/// model: [`Error::Sample`] names the first that cannot be run.
+pub fn read_samples(path: &Path, spec: &Spec) -> Result<Vec<Sample>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let mut samples = Vec::new();
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let fail = |message: String| Error::Sample { path: path.to_owned(), line: index + 1, message };
+        let mut sample: Sample = serde_json::from_str(line).map_err(|error| fail(format!("not a sample: {error}")))?;
+        check(&sample, spec).map_err(fail)?;
+        if spec.kind == Kind::Causal && sample.target.is_none() {
+            sample.target = sample.ids.get(sample.position + 1).copied();
+        }
+        samples.push(sample);
+    }
+    if samples.is_empty() {
+        return Err(Error::EmptyCorpus { name: path.display().to_string() });
+    }
+    Ok(samples)
+}
+
+fn check(sample: &Sample, spec: &Spec) -> Result<(), String> {
+    let Sample { ids, position, target, .. } = sample;
+    if *position >= ids.len() {
+        return Err(format!("position {position} is beyond the sample's {} tokens", ids.len()));
+    }
+    let run = sample.ids_to_run(spec.kind).len();
+    if run > spec.max_positions {
+        return Err(format!("{run} tokens to run, but the model takes {} at most", spec.max_positions));
+    }
+    match ids.iter().chain(target).find(|id| **id as usize >= spec.vocab_size) {
+        Some(id) => Err(format!("token id {id} is outside the model's vocabulary of {}", spec.vocab_size)),
+        None => Ok(()),
+    }
+}
+
+/// Writes a samples file.
+pub fn write_samples(path: &Path, samples: &[Sample]) -> Result<()> {
+    crate::files::write_with(path, |writer| {
+        samples.iter().try_for_each(|sample| {
+            serde_json::to_writer(&mut *writer, sample)?;
+            writer.write_all(b"\n")
+        })
+    })
+}

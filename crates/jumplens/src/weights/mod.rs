@@ -1,0 +1,117 @@
+//! Checkpoints as named tensors, checked: every tensor a model asks for must be there in the shape its configuration
+//! gives, and what it did not ask for can be listed.
+
+mod safetensors;
+
+use crate::error::{Error, Result};
+use crate::hub::SourceFile;
+use candle_core::{Device, Tensor};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// Where a tensor's bytes lie in its file.
+#[derive(Debug, Clone)]
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: std::ops::Range<usize>,
+}
+
+/// The number formats that can be read. All are widened (F64: narrowed) to f32.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Dtype {
+    F32,
+    F16,
+    Bf16,
+    F64,
+    Other(String),
+}
+
+/// An opened checkpoint.
+#[derive(Debug)]
+pub struct Weights<'a> {
+    file: &'a SourceFile,
+    entries: BTreeMap<String, Entry>,
+    used: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> Weights<'a> {
+    /// Reads the list of tensors. [`Error::Format`] where the file is damaged or cut short.
+    pub fn open(file: &'a SourceFile) -> Result<Self> {
+        Ok(Self { file, entries: safetensors::entries(file)?, used: RefCell::default() })
+    }
+
+    /// The file's path, for messages.
+    pub fn path(&self) -> PathBuf {
+        self.file.path.clone()
+    }
+
+    /// True where the checkpoint has a tensor of that full name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// The full names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The tensors below `prefix`: `""`, or a path that ends in a dot.
+    pub fn below(&self, prefix: &str) -> Scope<'_> {
+        Scope { weights: self, prefix: prefix.to_owned() }
+    }
+
+    /// The tensors that nothing has asked for, sorted.
+    pub fn unused(&self) -> Vec<&str> {
+        let used = self.used.borrow();
+        self.names().filter(|name| !used.contains(*name)).collect()
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let path = || self.path();
+        let Some(entry) = self.entries.get(name) else {
+            return Err(Error::MissingTensor { path: path(), tensor: name.into(), expected: shape.into() });
+        };
+        if entry.shape != shape {
+            return Err(Error::TensorShape {
+                path: path(),
+                tensor: name.into(),
+                expected: shape.into(),
+                got: entry.shape.clone(),
+            });
+        }
+        let bytes = &self.file.bytes()[entry.bytes.clone()];
+        let values: Vec<f32> = match &entry.dtype {
+            Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Dtype::F64 => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+            Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+            Dtype::Bf16 => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+            Dtype::Other(got) => {
+                return Err(Error::TensorDtype { path: path(), tensor: name.into(), got: got.clone() });
+            }
+        };
+        self.used.borrow_mut().insert(name.to_owned());
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+}
+
+/// A place in a checkpoint's tree of names; paths read as they do in the checkpoint.
+#[derive(Debug, Clone)]
+pub struct Scope<'a> {
+    weights: &'a Weights<'a>,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// The place `path` below this one.
+    pub fn pp(&self, path: impl std::fmt::Display) -> Self {
+        Self { weights: self.weights, prefix: format!("{}{path}.", self.prefix) }
+    }
+
+    /// The f32 tensor `name` of exactly `shape`. [`Error::MissingTensor`], [`Error::TensorShape`] or
+    /// [`Error::TensorDtype`] where that cannot be had.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.weights.tensor(&format!("{}{name}", self.prefix), shape)
+    }
+}
