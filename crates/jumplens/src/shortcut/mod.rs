@@ -1,0 +1,36 @@
+//! Shortcuts: linear maps from one layer's states to another's, how they are fitted, and the files they are kept in.
+
+mod files;
+mod fit;
+mod least_squares;
+
+pub use files::{Shortcuts, pair_name};
+pub use fit::{Pairs, fit_pairs, fit_parts};
+pub use least_squares::LeastSquares;
+
+use crate::error::Result;
+use crate::nn::{Linear, WeightLayout};
+use candle_core::{Device, Tensor};
+
+/// `y = A·x`.
+#[derive(Debug, Clone)]
+pub struct LinearMap {
+    weight: Tensor,
+}
+
+impl LinearMap {
+    /// From `A`, row-major `[d_out, d_in]`: rows are outputs.
+    pub fn from_rows(weight: Vec<f32>, d_out: usize, d_in: usize) -> Result<Self> {
+        Ok(Self { weight: Tensor::from_vec(weight, (d_out, d_in), &Device::Cpu)? })
+    }
+
+    /// `A`, f32 `[d_out, d_in]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The layer that applies it to rows: `[n, d_in]` → `[n, d_out]`.
+    pub fn layer(&self) -> Linear {
+        Linear::new(self.weight.clone(), None, WeightLayout::OutIn)
+    }
+}

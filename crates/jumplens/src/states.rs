@@ -1,0 +1,259 @@
+//! Hidden states at the chosen positions, on disk by layer.
+
+use crate::batch::PackedBatch;
+use crate::error::{Error, Result};
+use crate::files::{create_folder, temporary};
+use crate::models::Backbone;
+use crate::nn::with_values;
+use crate::progress::{Observer, check};
+use crate::runner::{Context, Plan, Rows, run_block};
+use crate::tokenize::Sample;
+use candle_core::{Device, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Samples that are run, and written, at one time: the state files grow by this many rows.
+pub const CHUNK: usize = 1024;
+/// Tokens in a packed batch.
+pub const TOKEN_BUDGET: usize = 2048;
+
+/// The states of some consecutive samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateChunk {
+    /// `h_0 … h_L`, each row-major `[samples, d]`.
+    pub layers: Vec<Vec<f32>>,
+    /// The attention part's output in every block, where it was asked for; each row-major `[samples, d]`.
+    pub attention: Vec<Vec<f32>>,
+    /// How many tokens were run for them.
+    pub tokens: usize,
+}
+
+/// Runs the model over `samples`, batch by batch, and keeps the states at the chosen positions. `batch_done` is told the
+/// number of tokens of each batch, and may fail to stop the run.
+pub fn run_samples(
+    model: &dyn Backbone,
+    samples: &[Sample],
+    keep_attention: bool,
+    mut batch_done: impl FnMut(usize) -> Result<()>,
+) -> Result<StateChunk> {
+    let spec = model.spec();
+    let kept: Vec<usize> = if keep_attention { vec![spec.attention_part()?] } else { vec![] };
+    let plan = Plan::new(spec, &kept, |_, _| None);
+    let mut chunk = StateChunk {
+        layers: vec![Vec::with_capacity(samples.len() * spec.d_model); spec.n_layers + 1],
+        attention: vec![Vec::new(); if keep_attention { spec.n_layers } else { 0 }],
+        tokens: 0,
+    };
+    for batch in PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET) {
+        let context = Context::new(&batch, spec.kind, 1, &Device::Cpu)?;
+        let mut x = model.embed(&batch)?;
+        for layer in 0..=spec.n_layers {
+            let chosen = match plan.rows_before(layer) {
+                Rows::Every => context.select(&x)?,
+                Rows::Chosen => x.clone(),
+            };
+            append(&mut chunk.layers[layer], &chosen)?;
+            if layer < spec.n_layers {
+                let (output, attention) = run_block(model, layer, plan.block(layer), &kept, &x, &context)?;
+                x = output;
+                for attention in attention {
+                    append(&mut chunk.attention[layer], &attention)?;
+                }
+            }
+        }
+        chunk.tokens += batch.tokens();
+        batch_done(batch.tokens())?;
+    }
+    Ok(chunk)
+}
+
+fn append(rows: &mut Vec<f32>, x: &Tensor) -> Result<()> {
+    Ok(with_values(&x.contiguous()?, |values| rows.extend_from_slice(values))?)
+}
+
+/// One split's state files in a run folder: `NN.safetensors` for each layer, and `attn/NN.safetensors` for each block
+/// where the attention outputs are kept.
+#[derive(Debug, Clone)]
+pub struct StateFiles {
+    folder: PathBuf,
+    /// `train` or `val`.
+    split: &'static str,
+}
+
+impl StateFiles {
+    /// The files of `split` below the run folder `run`.
+    pub fn new(run: &Path, split: &'static str) -> Self {
+        Self { folder: run.join("states").join(split), split }
+    }
+
+    fn layer_path(&self, layer: usize) -> PathBuf {
+        self.folder.join(format!("{layer:02}.safetensors"))
+    }
+
+    fn attention_path(&self, layer: usize) -> PathBuf {
+        self.folder.join("attn").join(format!("{layer:02}.safetensors"))
+    }
+
+    /// Opens the states of `layer`.
+    pub fn layer(&self, layer: usize) -> Result<StateFile> {
+        StateFile::open(&self.layer_path(layer))
+    }
+
+    /// Opens the attention outputs of block `layer`.
+    pub fn attention(&self, layer: usize) -> Result<StateFile> {
+        StateFile::open(&self.attention_path(layer))
+    }
+
+    /// Runs the model over `samples` from chunk `first_chunk` on (the chunks before it are in the unfinished files of
+    /// an earlier run), and writes the files. `chunk_done` is called when a chunk is on disk, with the number of chunks
+    /// that are. Returns the number of tokens run.
+    pub fn collect(
+        &self,
+        model: &dyn Backbone,
+        samples: &[Sample],
+        keep_attention: bool,
+        first_chunk: usize,
+        observer: &dyn Observer,
+        mut chunk_done: impl FnMut(usize) -> Result<()>,
+    ) -> Result<usize> {
+        let spec = model.spec();
+        create_folder(&self.folder)?;
+        let mut paths: Vec<PathBuf> = (0..=spec.n_layers).map(|layer| self.layer_path(layer)).collect();
+        if keep_attention {
+            create_folder(&self.folder.join("attn"))?;
+            paths.extend((0..spec.n_layers).map(|layer| self.attention_path(layer)));
+        }
+        let writers = paths.iter().map(|path| StateWriter::open(path, samples.len(), spec.d_model, first_chunk > 0));
+        let mut writers = writers.collect::<Result<Vec<_>>>()?;
+        let mut tokens = 0;
+        for (index, chunk) in samples.chunks(CHUNK).enumerate().skip(first_chunk) {
+            let states = run_samples(model, chunk, keep_attention, |batch_tokens| {
+                observer.advance(batch_tokens as u64);
+                check(observer)
+            })?;
+            for (layer, rows) in states.layers.iter().enumerate() {
+                self.check_finite(rows, layer, index * CHUNK, spec.d_model)?;
+            }
+            for (writer, rows) in writers.iter_mut().zip(states.layers.iter().chain(&states.attention)) {
+                writer.write(index * CHUNK, rows)?;
+            }
+            tokens += states.tokens;
+            chunk_done(index + 1)?;
+        }
+        writers.into_iter().try_for_each(StateWriter::finish)?;
+        Ok(tokens)
+    }
+
+    fn check_finite(&self, rows: &[f32], layer: usize, first_sample: usize, d: usize) -> Result<()> {
+        match rows.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(at) => Err(Error::NotFinite {
+                split: self.split,
+                layer,
+                sample: first_sample + at / d,
+                coordinate: at % d,
+                value: rows[at],
+            }),
+        }
+    }
+}
+
+/// A state file that grows: written under its temporary name until it is whole.
+struct StateWriter {
+    path: PathBuf,
+    file: File,
+    data_start: u64,
+    d: usize,
+}
+
+impl StateWriter {
+    fn open(path: &Path, n: usize, d: usize, resume: bool) -> Result<Self> {
+        let header = serde_json::json!({"states": {"dtype": "F32", "shape": [n, d], "data_offsets": [0, n * d * 4]}});
+        let mut header = header.to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let part = temporary(path);
+        let data_start = 8 + header.len() as u64;
+        let attempt = || -> std::io::Result<File> {
+            if resume {
+                // A split that was whole when the run was stopped has its final name already.
+                let existing = if part.exists() { &part } else { path };
+                if existing != &part {
+                    std::fs::rename(existing, &part)?;
+                }
+                let mut file = File::options().read(true).write(true).open(&part)?;
+                let mut found = vec![0; header.len()];
+                file.seek(SeekFrom::Start(8))?;
+                file.read_exact(&mut found)?;
+                if found != header {
+                    return Err(std::io::Error::other("not the unfinished state file of this run"));
+                }
+                return Ok(file);
+            }
+            let mut file = File::create(&part)?;
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(&header)?;
+            Ok(file)
+        };
+        let file = attempt().map_err(Error::io("write", &part))?;
+        Ok(Self { path: path.to_owned(), file, data_start, d })
+    }
+
+    /// Writes rows from row `first` on.
+    fn write(&mut self, first: usize, rows: &[f32]) -> Result<()> {
+        let offset = self.data_start + (first * self.d * 4) as u64;
+        self.file
+            .seek(SeekFrom::Start(offset))
+            .and_then(|_| self.file.write_all(bytemuck::cast_slice(rows)))
+            .map_err(Error::io("write", &self.path))
+    }
+
+    fn finish(self) -> Result<()> {
+        std::fs::rename(temporary(&self.path), &self.path).map_err(Error::io("write", &self.path))
+    }
+}
+
+/// A state file opened for reading: tensor `states`, f32 `[n, d]`, mapped into memory.
+#[derive(Debug)]
+pub struct StateFile {
+    map: memmap2::Mmap,
+    data: std::ops::Range<usize>,
+    /// Samples.
+    pub n: usize,
+    /// Width of a state.
+    pub d: usize,
+}
+
+impl StateFile {
+    /// Opens a safetensors file with an f32 tensor `states` of two dimensions.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        // SAFETY: the map is read-only, and this crate never changes a state file in place once it has its final name.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        let (data, n, d) = {
+            let tensors = SafeTensors::deserialize(&map).map_err(Error::format(path))?;
+            let view = tensors.tensor("states").map_err(Error::format(path))?;
+            let &[n, d] = view.shape() else {
+                return Err(Error::format(path)(format!("`states` has shape {:?}", view.shape())));
+            };
+            let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
+            if view.dtype() != Dtype::F32 || start % 4 != 0 {
+                return Err(Error::format(path)(format!("`states` is {:?} at byte {start}", view.dtype())));
+            }
+            (start..start + view.data().len(), n, d)
+        };
+        Ok(Self { map, data, n, d })
+    }
+
+    /// All states, row-major `[n, d]`.
+    pub fn values(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.map[self.data.clone()])
+    }
+
+    /// The states of some samples as a tensor `[rows, d]`.
+    pub fn rows(&self, samples: std::ops::Range<usize>) -> Result<Tensor> {
+        let values = &self.values()[samples.start * self.d..samples.end * self.d];
+        Ok(Tensor::from_slice(values, (samples.len(), self.d), &Device::Cpu)?)
+    }
+}
