@@ -92,6 +92,11 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
+    /// True where the files are compiled into the program.
+    pub fn is_bundled(&self) -> bool {
+        matches!(self.weights.bytes, Bytes::Static(_))
+    }
+
     /// Finds `name`: a bundled model, or a folder in Hugging Face layout (`config.json`, `model.safetensors`, and
     /// `tokenizer.json` where sentences are to be tokenised).
     pub fn find(name: &str, bundled: &Bundled) -> Result<Self> {

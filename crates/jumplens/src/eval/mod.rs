@@ -1,1 +1,18 @@
+//! How good the casts are: r² of states, predictions, early exit, and the tables they end up in.
+
+mod bootstrap;
+mod casts;
+mod early_exit;
+mod predictions;
+mod r2;
+mod scan;
+mod summary;
 pub mod tables;
+
+pub use bootstrap::{RESAMPLES, layer_rows};
+pub use casts::{BLOCK_CASTS, BlockCast};
+pub use early_exit::{ExitRule, LAMBDA_INNER, LAMBDAS, early_exit, layers_saved};
+pub use predictions::{CastPredictions, Evaluation, Prediction, TOP_K, evaluate, write_predictions};
+pub use r2::{r2_score, r2_table};
+pub use scan::{Reference, RowScan, scan};
+pub use summary::{LastLayer, Summary};

@@ -1,0 +1,122 @@
+//! Early exit by confidence, for a whole grid of λ from one pass: what the rule needs of each layer was recorded once.
+
+use super::predictions::CastPredictions;
+use super::tables::ExitRow;
+use crate::models::Kind;
+use crate::tokenize::Sample;
+
+/// The grid of λ: at −1.112 every sample exits at layer 1, at 1.112 at the last one.
+pub const LAMBDAS: [f64; 13] = [-1.112, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.112];
+
+/// The nine inner tenths between 1 and 1.112, for `id`, which goes on being sure of itself there.
+pub const LAMBDA_INNER: [f64; 9] = [1.0112, 1.0224, 1.0336, 1.0448, 1.056, 1.0672, 1.0784, 1.0896, 1.1008];
+
+/// Exit where confidence > 0.9·λ + 0.1·exp(−4·t/N) (section 5.2 of the paper, after CALM, arXiv 2207.07061).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExitRule {
+    /// exp(−4·t/N) for each sample.
+    decay: Vec<f64>,
+}
+
+impl ExitRule {
+    /// For causal models t is the sample's position; for masked ones the reference experiment uses 3 throughout. N is
+    /// the mean of (position + 1).
+    pub fn new(samples: &[Sample], kind: Kind) -> Self {
+        let mean = samples.iter().map(|s| (s.position + 1) as f64).sum::<f64>() / samples.len() as f64;
+        let t = |sample: &Sample| match kind {
+            Kind::Causal => sample.position as f64,
+            Kind::Masked => 3.0,
+        };
+        Self { decay: samples.iter().map(|sample| (-4.0 * t(sample) / mean).exp()).collect() }
+    }
+
+    /// The layer at which `sample` exits: from 1 on, and at the last one at the latest.
+    pub fn exit_layer(&self, cast: &CastPredictions, sample: usize, lambda: f64) -> usize {
+        let last = cast.layers.len() - 1;
+        let threshold = 0.9 * lambda + 0.1 * self.decay[sample];
+        (1..last).find(|&layer| cast.layers[layer][sample].confidence > threshold).unwrap_or(last)
+    }
+}
+
+/// The rows of `early_exit.csv` for one cast, by rising λ.
+pub fn early_exit(cast: &CastPredictions, rule: &ExitRule) -> Vec<ExitRow> {
+    let mut lambdas = LAMBDAS.to_vec();
+    if cast.mapping == "id" {
+        lambdas.extend(LAMBDA_INNER);
+        lambdas.sort_by(f64::total_cmp);
+    }
+    let n = rule.decay.len();
+    lambdas
+        .into_iter()
+        .map(|lambda| {
+            let exits: Vec<usize> = (0..n).map(|sample| rule.exit_layer(cast, sample, lambda)).collect();
+            let taken = || exits.iter().enumerate().map(|(sample, layer)| &cast.layers[*layer][sample]);
+            let precision = |k| taken().filter(|prediction| prediction.hit(k)).count() as f64 / n as f64;
+            ExitRow {
+                mapping: cast.mapping.to_owned(),
+                lambda,
+                layers_processed: exits.iter().sum::<usize>() as f64 / n as f64,
+                precision_1: precision(1),
+                precision_5: precision(5),
+                precision_10: precision(10),
+                surprisal: taken().map(|prediction| prediction.surprisal).sum::<f64>() / n as f64,
+            }
+        })
+        .collect()
+}
+
+/// L minus the fewest layers processed on the grid at which Precision@1 is at least 0.95; no interpolation. `None`
+/// where `rows` has no such row for `mapping`.
+pub fn layers_saved(rows: &[ExitRow], mapping: &str, n_layers: usize) -> Option<f64> {
+    let good = rows.iter().filter(|row| row.mapping == mapping && row.precision_1 >= 0.95);
+    good.map(|row| n_layers as f64 - row.layers_processed).max_by(f64::total_cmp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::predictions::{Prediction, TOP_K};
+    use super::*;
+
+    fn cast(confidence: &[&[f64]]) -> CastPredictions {
+        let layers = confidence.iter().enumerate().map(|(layer, samples)| {
+            let prediction = |confidence: &f64| Prediction {
+                top: [layer as u32; TOP_K],
+                surprisal: 1.0,
+                confidence: *confidence,
+                kl: 0.0,
+                loss: None,
+                model_rank: (layer == 3).then_some(0),
+            };
+            samples.iter().map(prediction).collect()
+        });
+        CastPredictions { mapping: "mat", layers: layers.collect() }
+    }
+
+    fn sample(position: usize) -> Sample {
+        Sample { ids: vec![0; 10], position, target: None, text: None }
+    }
+
+    #[test]
+    fn exits_at_the_first_layer_that_is_sure_but_never_at_the_embedding() {
+        let cast = cast(&[&[1.0, 1.0], &[0.2, 0.5], &[0.6, 0.1], &[0.9, 0.0]]);
+        let rule = ExitRule::new(&[sample(0), sample(9)], Kind::Causal);
+        // Thresholds at λ = 0.5: 0.45 + 0.1 for position 0, and 0.45 + 0.1·exp(−36/5.5) for position 9.
+        assert_eq!(rule.exit_layer(&cast, 0, 0.5), 2);
+        assert_eq!(rule.exit_layer(&cast, 1, 0.5), 1);
+        assert_eq!(rule.exit_layer(&cast, 0, -1.112), 1);
+        assert_eq!(rule.exit_layer(&cast, 1, 1.112), 3);
+        let rows = early_exit(&cast, &rule);
+        assert_eq!(rows.len(), LAMBDAS.len());
+        let last = rows.last().unwrap();
+        assert_eq!((last.layers_processed, last.precision_1), (3.0, 1.0));
+        assert_eq!(layers_saved(&rows, "mat", 3), Some(0.0));
+        assert_eq!(layers_saved(&rows, "id", 3), None);
+    }
+
+    #[test]
+    fn masked_models_use_the_same_t_for_every_sample() {
+        let rule = ExitRule::new(&[sample(0), sample(9)], Kind::Masked);
+        assert_eq!(rule.decay[0], rule.decay[1]);
+        assert_eq!(rule.decay[0], (-4.0f64 * 3.0 / 5.5).exp());
+    }
+}

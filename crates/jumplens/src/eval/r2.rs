@@ -1,0 +1,163 @@
+//! The coefficient of determination of casts, as scikit-learn's `r2_score` has it: per output coordinate, then the
+//! plain mean over coordinates.
+
+use super::tables::R2Row;
+use crate::error::Result;
+use crate::models::Spec;
+use crate::nn::matmul::{Matrix, Write, matmul};
+use crate::nn::with_values;
+use crate::progress::{Observer, check};
+use crate::shortcut::{LinearMap, Shortcuts};
+use crate::states::{StateFile, StateFiles};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Rows that are predicted at one time.
+const ROWS: usize = 2048;
+
+/// Sums over samples of one figure a coordinate, `[d]`, from `figure(row of a, row of b, sums)`. The order of additions
+/// does not depend on the threads.
+fn coordinate_sums(a: &[f32], b: &[f32], d: usize, figure: impl Fn(f64, f64) -> f64 + Sync) -> Vec<f64> {
+    let blocks: Vec<Vec<f64>> = a
+        .par_chunks(d * 256)
+        .zip(b.par_chunks(d * 256))
+        .map(|(a, b)| {
+            let mut sums = vec![0f64; d];
+            for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
+                for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+                    *sum += figure(f64::from(*a), f64::from(*b));
+                }
+            }
+            sums
+        })
+        .collect();
+    (0..d).map(|j| blocks.iter().map(|block| block[j]).sum()).collect()
+}
+
+/// The spread of the states that are to be predicted.
+struct Target<'a> {
+    values: &'a [f32],
+    d: usize,
+    mean: Vec<f64>,
+    /// Σ (y − mean)² by coordinate.
+    total: Vec<f64>,
+}
+
+impl<'a> Target<'a> {
+    fn new(file: &'a StateFile) -> Self {
+        Self::of(file.values(), file.d)
+    }
+
+    fn of(values: &'a [f32], d: usize) -> Self {
+        let n = values.len() / d;
+        let mut mean = coordinate_sums(values, values, d, |y, _| y);
+        mean.iter_mut().for_each(|sum| *sum /= n as f64);
+        let total = squared_distances(values, d, &mean);
+        Self { values, d, mean, total }
+    }
+
+    /// Mean over coordinates of 1 − residual / total. As with scikit-learn's `force_finite`, a constant coordinate
+    /// scores 1 where it is met exactly and 0 where it is not.
+    fn score(&self, residual: &[f64]) -> f64 {
+        let scores = residual.iter().zip(&self.total).map(|(residual, total)| match (*residual, *total) {
+            (0.0, _) => 1.0,
+            (_, 0.0) => 0.0,
+            (residual, total) => 1.0 - residual / total,
+        });
+        scores.sum::<f64>() / self.d as f64
+    }
+
+    fn score_of(&self, predicted: &[f32]) -> f64 {
+        self.score(&coordinate_sums(self.values, predicted, self.d, |y, p| (y - p) * (y - p)))
+    }
+
+    fn score_of_map(&self, source: &[f32], map: &LinearMap) -> Result<f64> {
+        let d = self.d;
+        let mut residual = vec![0f64; d];
+        let mut predicted = vec![0f32; ROWS.min(source.len() / d) * d];
+        with_values(map.weight(), |weight| {
+            for (x, y) in source.chunks(ROWS * d).zip(self.values.chunks(ROWS * d)) {
+                let predicted = &mut predicted[..x.len()];
+                matmul(predicted, Write::Replace, Matrix::new(x, x.len() / d, d), Matrix::new(weight, d, d).t());
+                let sums = coordinate_sums(y, predicted, d, |y, p| (y - p) * (y - p));
+                residual.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+            }
+        })?;
+        Ok(self.score(&residual))
+    }
+}
+
+/// Σ (y − centre)² by coordinate.
+fn squared_distances(values: &[f32], d: usize, centre: &[f64]) -> Vec<f64> {
+    let blocks: Vec<Vec<f64>> = values
+        .par_chunks(d * 256)
+        .map(|block| {
+            let mut sums = vec![0f64; d];
+            for row in block.chunks_exact(d) {
+                for ((sum, y), centre) in sums.iter_mut().zip(row).zip(centre) {
+                    *sum += (f64::from(*y) - centre) * (f64::from(*y) - centre);
+                }
+            }
+            sums
+        })
+        .collect();
+    (0..d).map(|j| blocks.iter().map(|block| block[j]).sum()).collect()
+}
+
+/// r² of `predicted` against `target`, row-major `[n, d]` each.
+pub fn r2_score(target: &[f32], predicted: &[f32], d: usize) -> f64 {
+    Target::of(target, d).score_of(predicted)
+}
+
+/// The rows of `r2.csv` for every pair that has a map: `mat`, then `id`, then the baseline `mean`. Advances by one a
+/// pair.
+pub fn r2_table(
+    spec: &Spec,
+    train: &StateFiles,
+    val: &StateFiles,
+    shortcuts: &Shortcuts,
+    observer: &dyn Observer,
+) -> Result<Vec<R2Row>> {
+    let open = |files: &StateFiles| (0..=spec.n_layers).map(|l| files.layer(l)).collect::<Result<Vec<_>>>();
+    let (train, val) = (open(train)?, open(val)?);
+    // The targets' spread, and the baseline, are the same for every source layer.
+    let mut targets: BTreeMap<usize, (Target, Target, f64, f64)> = BTreeMap::new();
+    let (mut mat, mut id, mut mean) = (Vec::new(), Vec::new(), Vec::new());
+    for from in 0..spec.n_layers {
+        for (to, map) in shortcuts.load_pairs(from, &shortcuts.targets(from)?, spec.d_model)? {
+            check(observer)?;
+            let (on_val, on_train, mean_val, mean_train) = targets.entry(to).or_insert_with(|| {
+                let (on_val, on_train) = (Target::new(&val[to]), Target::new(&train[to]));
+                let mean_val = on_val.score(&squared_distances(on_val.values, on_val.d, &on_train.mean));
+                let mean_train = on_train.score(&on_train.total);
+                (on_val, on_train, mean_val, mean_train)
+            });
+            let row = |mapping: &str, r2, r2_train| R2Row { mapping: mapping.to_owned(), from, to, r2, r2_train };
+            let (x_val, x_train) = (val[from].values(), train[from].values());
+            mat.push(row("mat", on_val.score_of_map(x_val, &map)?, on_train.score_of_map(x_train, &map)?));
+            id.push(row("id", on_val.score_of(x_val), on_train.score_of(x_train)));
+            mean.push(row("mean", *mean_val, *mean_train));
+            observer.advance(1);
+        }
+    }
+    Ok([mat, id, mean].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_scikit_learn() {
+        // sklearn.metrics.r2_score([[0.5, 1], [-1, 1], [7, -6]], [[0, 2], [-1, 2], [8, -5]]) = 0.9368005266622779
+        let target = [0.5, 1.0, -1.0, 1.0, 7.0, -6.0];
+        let predicted = [0.0, 2.0, -1.0, 2.0, 8.0, -5.0];
+        assert!((r2_score(&target, &predicted, 2) - 0.936_800_526_662_277_9).abs() < 1e-12);
+    }
+
+    #[test]
+    fn constant_coordinates_count_as_scikit_learn_counts_them() {
+        assert_eq!(r2_score(&[3.0, 3.0, 3.0], &[3.0, 3.0, 3.0], 1), 1.0);
+        assert_eq!(r2_score(&[3.0, 3.0, 3.0], &[3.0, 3.0, 3.5], 1), 0.0);
+    }
+}

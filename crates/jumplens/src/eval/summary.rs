@@ -1,0 +1,112 @@
+//! The headline figures of a run, drawn from its result tables.
+
+use super::early_exit::layers_saved;
+use super::tables::{ExitRow, LayerRow, R2Row};
+use crate::models::Spec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A pair of layers and its r².
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BestPair {
+    /// Source layer.
+    pub from: usize,
+    /// Target layer.
+    pub to: usize,
+    /// r² on the validation samples.
+    pub r2: f64,
+}
+
+/// What one cast reaches from one layer at the last one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastLayer {
+    /// Cast.
+    pub mapping: String,
+    /// Layer the cast starts from.
+    pub layer: usize,
+    /// r² to the last layer, for the casts that are maps of states.
+    pub r2: Option<f64>,
+    /// Precision@1.
+    pub precision_1: Option<f64>,
+    /// Surprisal, nats.
+    pub surprisal: Option<f64>,
+}
+
+/// `summary.json`: no times, no paths, so that the same experiment gives the same bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// `model_type`.
+    pub family: String,
+    /// Blocks, L.
+    pub n_layers: usize,
+    /// Width of a state.
+    pub d_model: usize,
+    /// Training samples.
+    pub train: usize,
+    /// Validation samples.
+    pub val: usize,
+    /// By mapping: the pair of layers with the highest r².
+    pub best_r2: BTreeMap<String, BestPair>,
+    /// Pairs of layers at which `mat` has the higher r² of `mat` and `id`, and all pairs.
+    pub mat_beats_id: Option<(usize, usize)>,
+    /// By mapping: layers saved by early exit at 95 % Precision@1.
+    pub layers_saved: BTreeMap<String, f64>,
+    /// Cast by cast and layer by layer.
+    pub to_last_layer: Vec<LastLayer>,
+}
+
+impl Summary {
+    /// Gathers the figures from whichever tables there are (an empty slice for one that is not).
+    pub fn new(spec: &Spec, train: usize, val: usize, r2: &[R2Row], layers: &[LayerRow], exits: &[ExitRow]) -> Self {
+        let mut best_r2: BTreeMap<String, BestPair> = BTreeMap::new();
+        for row in r2 {
+            let pair = BestPair { from: row.from, to: row.to, r2: row.r2 };
+            let best = best_r2.entry(row.mapping.clone()).or_insert_with(|| pair.clone());
+            if pair.r2 > best.r2 {
+                *best = pair;
+            }
+        }
+        let of = |mapping: &'static str| r2.iter().filter(move |row| row.mapping == mapping);
+        let id: BTreeMap<(usize, usize), f64> = of("id").map(|row| ((row.from, row.to), row.r2)).collect();
+        let wins = of("mat").filter(|row| id.get(&(row.from, row.to)).is_some_and(|id| row.r2 > *id)).count();
+        let layers_saved = ["id", "mat"]
+            .into_iter()
+            .filter_map(|mapping| Some((mapping.to_owned(), layers_saved(exits, mapping, spec.n_layers)?)))
+            .collect();
+        let r2_to_last = |mapping: &str, layer: usize| {
+            let found = r2.iter().find(|row| row.mapping == mapping && row.from == layer && row.to == spec.n_layers);
+            found.map(|row| row.r2)
+        };
+        let mut to_last_layer: Vec<LastLayer> = layers
+            .iter()
+            .map(|row| LastLayer {
+                mapping: row.mapping.clone(),
+                layer: row.layer,
+                r2: r2_to_last(&row.mapping, row.layer),
+                precision_1: Some(row.precision_1),
+                surprisal: Some(row.surprisal),
+            })
+            .collect();
+        if layers.is_empty() {
+            let states = r2.iter().filter(|row| row.to == spec.n_layers && row.mapping != "mean");
+            to_last_layer.extend(states.map(|row| LastLayer {
+                mapping: row.mapping.clone(),
+                layer: row.from,
+                r2: Some(row.r2),
+                precision_1: None,
+                surprisal: None,
+            }));
+        }
+        Self {
+            family: spec.family.to_owned(),
+            n_layers: spec.n_layers,
+            d_model: spec.d_model,
+            train,
+            val,
+            best_r2,
+            mat_beats_id: (!id.is_empty()).then_some((wins, id.len())),
+            layers_saved,
+            to_last_layer,
+        }
+    }
+}

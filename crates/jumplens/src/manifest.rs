@@ -1,0 +1,185 @@
+//! `manifest.json`: what a run was made from, and how far it is.
+
+use crate::error::{Error, Result};
+use crate::files::write_atomically;
+use crate::shortcut::Pairs;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The stages, in order.
+pub const STAGES: [&str; 6] = ["samples", "states", "fit", "r2", "evaluate", "plot"];
+
+/// The version of the manifest's own layout.
+const FORMAT: u32 = 1;
+
+/// The model a run is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Bundled name, or absolute path of the folder.
+    pub id: String,
+    /// SHA-256 of `config.json`.
+    pub config_sha256: String,
+    /// SHA-256 of the weights file.
+    pub weights_sha256: String,
+    /// SHA-256 of `tokenizer.json`, where there is one.
+    pub tokenizer_sha256: Option<String>,
+}
+
+/// A file or corpus a run reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// Bundled name, or absolute path.
+    pub id: String,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+}
+
+/// Where the samples came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SamplesRecord {
+    /// The first sentences of a corpus for training, the next ones for validation.
+    Corpus {
+        /// The corpus.
+        corpus: SourceRecord,
+    },
+    /// Two samples files.
+    Files {
+        /// The training samples.
+        train_samples: SourceRecord,
+        /// The validation samples.
+        val_samples: SourceRecord,
+    },
+}
+
+/// How far a stage is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// True once everything the stage writes is there.
+    pub done: bool,
+    /// Wall-clock seconds, loading excluded; of the last sitting where the stage was resumed.
+    pub seconds: f64,
+    /// For `states`: prefix tokens run by the last sitting, by second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
+    /// For an unfinished `states`: chunks that are on disk, by split.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub chunks: BTreeMap<String, usize>,
+}
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    format: u32,
+    /// The version of jumplens that began the run.
+    pub version: String,
+    /// The model.
+    pub model: ModelRecord,
+    /// Where the samples came from.
+    #[serde(flatten)]
+    pub samples: SamplesRecord,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Training samples.
+    pub train: usize,
+    /// Validation samples.
+    pub val: usize,
+    /// Which pairs of layers are fitted.
+    pub pairs: Pairs,
+    /// Number format of states and products.
+    pub dtype: String,
+    /// Where they are computed.
+    pub device: String,
+    /// Threads of the last command.
+    pub threads: usize,
+    /// By stage name.
+    pub stages: BTreeMap<String, StageRecord>,
+}
+
+impl Manifest {
+    /// A manifest of a run that has done nothing yet.
+    pub(crate) fn new(
+        model: ModelRecord,
+        samples: SamplesRecord,
+        seed: u64,
+        train: usize,
+        val: usize,
+        pairs: Pairs,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model,
+            samples,
+            seed,
+            train,
+            val,
+            pairs,
+            dtype: "f32".to_owned(),
+            device: "cpu".to_owned(),
+            threads: rayon::current_num_threads(),
+            stages: BTreeMap::new(),
+        }
+    }
+
+    fn path(run: &Path) -> PathBuf {
+        run.join("manifest.json")
+    }
+
+    /// Reads the manifest of the run folder `run`; `None` where it has none.
+    pub fn read(run: &Path) -> Result<Option<Self>> {
+        let path = Self::path(run);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        let manifest: Self = serde_json::from_str(&text).map_err(Error::format(&path))?;
+        if manifest.format > FORMAT {
+            let message = format!("written by a newer version of jumplens (format {})", manifest.format);
+            return Err(Error::Format { path, message });
+        }
+        Ok(Some(manifest))
+    }
+
+    pub(crate) fn write(&self, run: &Path) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
+        text.push('\n');
+        write_atomically(&Self::path(run), text.as_bytes())
+    }
+
+    /// True once `stage` is finished.
+    pub fn is_done(&self, stage: &str) -> bool {
+        self.stages.get(stage).is_some_and(|record| record.done)
+    }
+
+    /// Forgets `stage` and those after it: what they wrote no longer follows from what is there.
+    pub(crate) fn forget_from(&mut self, stage: &str) {
+        let from = STAGES.iter().position(|name| *name == stage).unwrap_or(0);
+        self.stages.retain(|name, _| STAGES[..from].contains(&name.as_str()));
+    }
+
+    /// True where the two describe the same experiment, whatever the progress, the version and the threads.
+    pub(crate) fn is_same_experiment(&self, other: &Self) -> bool {
+        let key = |m: &Self| (m.model.clone(), m.samples.clone(), m.seed, m.train, m.val, m.pairs, m.dtype.clone());
+        key(self) == key(other)
+    }
+
+    /// The run in a few words, for messages.
+    pub fn describe(&self) -> String {
+        let samples = match &self.samples {
+            SamplesRecord::Corpus { corpus } => corpus.id.clone(),
+            SamplesRecord::Files { train_samples, .. } => train_samples.id.clone(),
+        };
+        let done = STAGES.iter().filter(|stage| self.is_done(stage)).count();
+        format!(
+            "model `{}`, {} + {} samples from `{samples}`, seed {}, {done} of {} stages done",
+            self.model.id,
+            self.train,
+            self.val,
+            self.seed,
+            STAGES.len()
+        )
+    }
+}

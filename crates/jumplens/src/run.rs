@@ -1,0 +1,421 @@
+//! A run folder and its stages. Each stage reads what the ones before it left on disk; [`Run::all`] is nothing but all
+//! of them in order.
+
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+use crate::eval::tables::{ExitRow, LayerRow, R2Row, read_csv, write_csv};
+use crate::eval::{ExitRule, Summary, early_exit, evaluate, layer_rows, r2_table, write_predictions};
+use crate::files::{create_folder, sha256, write_atomically};
+use crate::hub::{Bundled, ModelFiles};
+use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord, StageRecord};
+use crate::models::{Backbone, Spec, load};
+use crate::progress::Observer;
+use crate::shortcut::{Pairs, Shortcuts, fit_pairs, fit_parts};
+use crate::states::StateFiles;
+use crate::tokenize::{Sample, Tokenizer, read_samples, write_samples};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Where the samples come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SampleSource {
+    /// The first `train` sentences of a corpus, and the `val` ones after them, with one random position each.
+    Corpus {
+        /// Bundled name or path.
+        name: String,
+        /// Training sentences.
+        train: usize,
+        /// Validation sentences.
+        val: usize,
+    },
+    /// Samples files, as [`read_samples`] reads them.
+    Files {
+        /// The training samples.
+        train: PathBuf,
+        /// The validation samples.
+        val: PathBuf,
+    },
+}
+
+/// What a run is to be made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Bundled name or folder.
+    pub model: String,
+    /// Where the samples come from.
+    pub samples: SampleSource,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Which pairs of layers are fitted.
+    pub pairs: Pairs,
+}
+
+/// What to do with an output folder that holds a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Leave it alone: [`Error::Occupied`].
+    Refuse,
+    /// Go on with it where it is the same experiment; [`Error::Occupied`] where it is another.
+    Resume,
+    /// Replace it, once it is certain that the new one can begin.
+    Overwrite,
+}
+
+/// A run folder with its model loaded.
+pub struct Run {
+    folder: PathBuf,
+    manifest: Manifest,
+    model: Box<dyn Backbone>,
+}
+
+impl Run {
+    /// Begins a run, which is its stage `samples`, or goes on with one. Nothing is written before the model is loaded
+    /// and the samples are there, so that a mistake costs no earlier result.
+    pub fn begin(
+        folder: &Path,
+        settings: &Settings,
+        existing: Existing,
+        bundled: &Bundled,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let earlier = Manifest::read(folder)?;
+        match &earlier {
+            // A run that got nowhere holds nothing worth keeping.
+            Some(manifest) if existing == Existing::Refuse && manifest.is_done("samples") => {
+                return Err(Error::Occupied { path: folder.to_owned(), what: manifest.describe() });
+            }
+            None if !is_empty(folder)? => return Err(Error::NotARun { path: folder.to_owned() }),
+            _ => {}
+        }
+        let files = ModelFiles::find(&settings.model, bundled)?;
+        let model = load_model(&files, observer)?;
+        let started = Instant::now();
+        let (train, val, source) = draw_samples(settings, &files, model.spec(), bundled, observer)?;
+        let model_record = record_model(&files);
+        let mut manifest =
+            Manifest::new(model_record, source, settings.seed, train.len(), val.len(), settings.pairs);
+        if let Some(mut earlier) = earlier.filter(|m| existing == Existing::Resume && m.is_done("samples")) {
+            if !earlier.is_same_experiment(&manifest) {
+                return Err(Error::Occupied { path: folder.to_owned(), what: earlier.describe() });
+            }
+            earlier.threads = rayon::current_num_threads();
+            return Ok(Self { folder: folder.to_owned(), manifest: earlier, model });
+        }
+        create_folder(folder)?;
+        manifest.write(folder)?;
+        for stale in ["samples", "states", "shortcuts", "results", "plots"] {
+            let stale = folder.join(stale);
+            if stale.exists() {
+                std::fs::remove_dir_all(&stale).map_err(Error::io("remove", &stale))?;
+            }
+        }
+        create_folder(&folder.join("samples"))?;
+        write_samples(&samples_path(folder, "train"), &train)?;
+        write_samples(&samples_path(folder, "val"), &val)?;
+        let record =
+            StageRecord { done: true, seconds: started.elapsed().as_secs_f64(), ..StageRecord::default() };
+        manifest.stages.insert("samples".to_owned(), record);
+        manifest.write(folder)?;
+        Ok(Self { folder: folder.to_owned(), manifest, model })
+    }
+
+    /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
+    /// one the run began with.
+    pub fn open(folder: &Path, bundled: &Bundled, observer: &dyn Observer) -> Result<Self> {
+        let missing = || Error::StageMissing { path: folder.to_owned(), stage: "samples", needed_by: "every other stage" };
+        let mut manifest = Manifest::read(folder)?.filter(|m| m.is_done("samples")).ok_or_else(missing)?;
+        let files = ModelFiles::find(&manifest.model.id, bundled)?;
+        if record_model(&files) != manifest.model {
+            let what = format!("the model `{}`", manifest.model.id);
+            return Err(Error::Changed { path: folder.to_owned(), what });
+        }
+        manifest.threads = rayon::current_num_threads();
+        Ok(Self { folder: folder.to_owned(), model: load_model(&files, observer)?, manifest })
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What the run was made from, and how far it is.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Sizes and structure of the run's model.
+    pub fn spec(&self) -> &Spec {
+        self.model.spec()
+    }
+
+    /// Does every stage that is not done yet.
+    pub fn all(&mut self, observer: &dyn Observer) -> Result<()> {
+        for stage in &STAGES[1..] {
+            if !self.manifest.is_done(stage) {
+                self.stage(stage, observer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does the stage of that name, one of [`STAGES`] but `samples`, whether it is done already or not.
+    pub fn stage(&mut self, stage: &'static str, observer: &dyn Observer) -> Result<()> {
+        match stage {
+            "states" => self.states(observer),
+            "fit" => self.fit(self.manifest.pairs, observer),
+            "r2" => self.r2(None, observer),
+            "evaluate" => self.evaluate(None, observer),
+            "plot" => self.plot(observer),
+            other => Err(Error::Internal(format!("no stage `{other}`"))),
+        }
+    }
+
+    /// States of every layer at the chosen positions. Goes on from the last whole chunk where it was stopped.
+    pub fn states(&mut self, observer: &dyn Observer) -> Result<()> {
+        let splits = [("train", self.read_samples("train")?), ("val", self.read_samples("val")?)];
+        let chunks = match self.manifest.stages.get("states") {
+            Some(record) if !record.done => record.chunks.clone(),
+            _ => Default::default(),
+        };
+        self.manifest.forget_from("states");
+        let record = StageRecord { chunks, ..StageRecord::default() };
+        self.manifest.stages.insert("states".to_owned(), record.clone());
+        self.manifest.write(&self.folder)?;
+        let spec = self.model.spec();
+        let tokens = |samples: &[Sample]| samples.iter().map(|s| s.ids_to_run(spec.kind).len()).sum::<usize>();
+        let left = |split: &str, samples: &[Sample]| {
+            let whole = record.chunks.get(split).copied().unwrap_or(0) * crate::states::CHUNK;
+            tokens(&samples[whole.min(samples.len())..])
+        };
+        let total = splits.iter().map(|(split, samples)| left(split, samples)).sum::<usize>();
+        observer.begin("states", total as u64, "tokens");
+        let started = Instant::now();
+        let mut run = 0;
+        for (split, samples) in &splits {
+            let first = record.chunks.get(*split).copied().unwrap_or(0);
+            let files = StateFiles::new(&self.folder, split);
+            // The parts' maps are fitted on the train samples alone.
+            run += files.collect(&*self.model, samples, *split == "train", first, observer, |chunks| {
+                if let Some(record) = self.manifest.stages.get_mut("states") {
+                    record.chunks.insert((*split).to_owned(), chunks);
+                }
+                self.manifest.write(&self.folder)
+            })?;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let tokens_per_second = (run > 0).then(|| run as f64 / seconds);
+        self.finish(StageRecord { done: true, seconds, tokens_per_second, ..StageRecord::default() }, "states", observer)
+    }
+
+    /// Maps of `pairs`, and of every part of every block.
+    pub fn fit(&mut self, pairs: Pairs, observer: &dyn Observer) -> Result<()> {
+        self.needs("states", "fit")?;
+        self.manifest.forget_from("fit");
+        self.manifest.pairs = pairs;
+        self.manifest.write(&self.folder)?;
+        let spec = self.model.spec();
+        let maps = pairs.count(spec.n_layers) + spec.n_layers * spec.parts.len();
+        observer.begin("fit", maps as u64, "maps");
+        let started = Instant::now();
+        let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None));
+        fit_pairs(spec, &states, pairs, &shortcuts, observer)?;
+        fit_parts(&*self.model, &states, &shortcuts, observer)?;
+        self.finish_timed("fit", started, observer)
+    }
+
+    /// `r2.csv`, for the maps of this run or those in another folder.
+    pub fn r2(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
+        self.needs_maps("r2", shortcuts)?;
+        let spec = self.model.spec();
+        observer.begin("r2", self.manifest.pairs.count(spec.n_layers) as u64, "pairs");
+        let started = Instant::now();
+        let files = |split| StateFiles::new(&self.folder, split);
+        let rows = r2_table(spec, &files("train"), &files("val"), &self.shortcuts(shortcuts), observer)?;
+        let results = self.results()?;
+        write_csv(&results.join("r2.csv"), &rows)?;
+        self.write_summary()?;
+        self.finish_timed("r2", started, observer)
+    }
+
+    /// `layers.csv`, `early_exit.csv`, `predictions.parquet`, for the maps of this run or those in another folder.
+    pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
+        self.needs_maps("evaluate", shortcuts)?;
+        let samples = self.read_samples("val")?;
+        let spec = self.model.spec();
+        let tokens: usize = samples.iter().map(|sample| sample.ids_to_run(spec.kind).len()).sum();
+        observer.begin("evaluate", tokens as u64, "tokens");
+        let started = Instant::now();
+        let states = StateFiles::new(&self.folder, "val");
+        let evaluation = evaluate(&*self.model, &samples, &states, &self.shortcuts(shortcuts), observer)?;
+        let rule = ExitRule::new(&samples, spec.kind);
+        let exits: Vec<ExitRow> = ["id", "mat"]
+            .into_iter()
+            .filter_map(|mapping| evaluation.cast(mapping))
+            .flat_map(|cast| early_exit(cast, &rule))
+            .collect();
+        let results = self.results()?;
+        write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, self.manifest.seed))?;
+        write_csv(&results.join("early_exit.csv"), &exits)?;
+        write_predictions(&results.join("predictions.parquet"), &evaluation)?;
+        self.write_summary()?;
+        self.finish_timed("evaluate", started, observer)
+    }
+
+    /// The figures, from the result tables that are there.
+    pub fn plot(&mut self, observer: &dyn Observer) -> Result<()> {
+        if !self.manifest.is_done("r2") && !self.manifest.is_done("evaluate") {
+            return Err(Error::StageMissing { path: self.folder.clone(), stage: "r2", needed_by: "plot" });
+        }
+        observer.begin("plot", 1, "figures");
+        let started = Instant::now();
+        let plots = self.folder.join("plots");
+        create_folder(&plots)?;
+        crate::plot::draw_all(&self.folder.join("results"), &plots)?;
+        self.finish_timed("plot", started, observer)
+    }
+
+    /// The headline figures so far.
+    pub fn summary(&self) -> Result<Summary> {
+        let results = self.folder.join("results");
+        fn table<T: serde::de::DeserializeOwned>(path: PathBuf) -> Result<Vec<T>> {
+            if path.exists() { read_csv(&path) } else { Ok(Vec::new()) }
+        }
+        let r2: Vec<R2Row> = table(results.join("r2.csv"))?;
+        let layers: Vec<LayerRow> = table(results.join("layers.csv"))?;
+        let exits: Vec<ExitRow> = table(results.join("early_exit.csv"))?;
+        Ok(Summary::new(self.spec(), self.manifest.train, self.manifest.val, &r2, &layers, &exits))
+    }
+
+    fn write_summary(&self) -> Result<()> {
+        let mut text =
+            serde_json::to_string_pretty(&self.summary()?).map_err(|error| Error::Internal(error.to_string()))?;
+        text.push('\n');
+        write_atomically(&self.results()?.join("summary.json"), text.as_bytes())
+    }
+
+    fn results(&self) -> Result<PathBuf> {
+        let results = self.folder.join("results");
+        create_folder(&results)?;
+        Ok(results)
+    }
+
+    fn shortcuts(&self, elsewhere: Option<&Path>) -> Shortcuts {
+        Shortcuts::new(elsewhere.map_or_else(|| self.folder.join("shortcuts"), Path::to_owned))
+    }
+
+    fn read_samples(&self, split: &str) -> Result<Vec<Sample>> {
+        read_samples(&samples_path(&self.folder, split), self.spec())
+    }
+
+    fn needs(&self, stage: &'static str, needed_by: &'static str) -> Result<()> {
+        if self.manifest.is_done(stage) {
+            return Ok(());
+        }
+        Err(Error::StageMissing { path: self.folder.clone(), stage, needed_by })
+    }
+
+    fn needs_maps(&mut self, needed_by: &'static str, elsewhere: Option<&Path>) -> Result<()> {
+        self.needs(if elsewhere.is_some() { "states" } else { "fit" }, needed_by)?;
+        self.manifest.stages.remove(needed_by);
+        self.manifest.stages.remove("plot");
+        self.manifest.write(&self.folder)
+    }
+
+    fn finish_timed(&mut self, stage: &str, started: Instant, observer: &dyn Observer) -> Result<()> {
+        let seconds = started.elapsed().as_secs_f64();
+        self.finish(StageRecord { done: true, seconds, ..StageRecord::default() }, stage, observer)
+    }
+
+    fn finish(&mut self, record: StageRecord, stage: &str, observer: &dyn Observer) -> Result<()> {
+        observer.end();
+        self.manifest.stages.insert(stage.to_owned(), record);
+        self.manifest.write(&self.folder)
+    }
+}
+
+fn samples_path(folder: &Path, split: &str) -> PathBuf {
+    folder.join("samples").join(format!("{split}.jsonl"))
+}
+
+fn is_empty(folder: &Path) -> Result<bool> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::io("read", folder)(error)),
+    }
+}
+
+fn load_model(files: &ModelFiles, observer: &dyn Observer) -> Result<Box<dyn Backbone>> {
+    let loaded = load(files)?;
+    loaded.notes.iter().for_each(|note| observer.note(&format!("`{}`: {note}", files.id)));
+    Ok(loaded.model)
+}
+
+/// `name` as it can be found again from any folder.
+fn absolute(name: &str) -> String {
+    match std::path::absolute(name) {
+        Ok(path) if path.exists() => path.display().to_string(),
+        _ => name.to_owned(),
+    }
+}
+
+fn record_model(files: &ModelFiles) -> ModelRecord {
+    ModelRecord {
+        id: if files.is_bundled() { files.id.clone() } else { absolute(&files.id) },
+        config_sha256: files.config.sha256(),
+        weights_sha256: files.weights.sha256(),
+        tokenizer_sha256: files.tokenizer.as_ref().map(|file| file.sha256()),
+    }
+}
+
+fn draw_samples(
+    settings: &Settings,
+    files: &ModelFiles,
+    spec: &Spec,
+    bundled: &Bundled,
+    observer: &dyn Observer,
+) -> Result<(Vec<Sample>, Vec<Sample>, SamplesRecord)> {
+    match &settings.samples {
+        SampleSource::Files { train, val } => {
+            let record = |path: &Path| -> Result<SourceRecord> {
+                let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+                Ok(SourceRecord { id: absolute(&path.display().to_string()), sha256: sha256(&bytes) })
+            };
+            let source = SamplesRecord::Files { train_samples: record(train)?, val_samples: record(val)? };
+            Ok((read_samples(train, spec)?, read_samples(val, spec)?, source))
+        }
+        SampleSource::Corpus { name, train, val } => {
+            let corpus = Corpus::open(name, bundled)?;
+            let (train, val) = (*train, *val);
+            if train == 0 || val == 0 {
+                return Err(Error::Option(format!("{train} training and {val} validation sentences: both must be at least 1")));
+            }
+            let missing = || Error::Io {
+                action: "read",
+                path: PathBuf::from(&files.id).join("tokenizer.json"),
+                source: std::io::ErrorKind::NotFound.into(),
+            };
+            let tokenizer = Tokenizer::open(files.tokenizer.as_ref().ok_or_else(missing)?, spec)?;
+            observer.begin("samples", (train + val) as u64, "sentences");
+            let mut samples = Vec::with_capacity(train + val);
+            for (index, sentence) in corpus.sentences().enumerate() {
+                if samples.len() == train + val {
+                    break;
+                }
+                crate::progress::check(observer)?;
+                if let Some(sample) = tokenizer.sample(sentence, index as u64, settings.seed)? {
+                    samples.push(sample);
+                    observer.advance(1);
+                }
+            }
+            if samples.len() < train + val {
+                let name = corpus.id.clone();
+                return Err(Error::TooFewSentences { name, have: samples.len(), train, val });
+            }
+            observer.end();
+            let val = samples.split_off(train);
+            let id = if bundled.corpora.iter().any(|c| c.name == name) { name.clone() } else { absolute(name) };
+            Ok((samples, val, SamplesRecord::Corpus { corpus: SourceRecord { id, sha256: corpus.sha256() } }))
+        }
+    }
+}
