@@ -1,1 +1,72 @@
-fn main(){}
+//! The `jumplens` command: arguments, progress, tables. All logic is in the library `jumplens`.
+
+mod advice;
+mod args;
+mod bundled;
+mod commands;
+mod printer;
+mod progress;
+mod table;
+
+use clap::Parser;
+use printer::Printer;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set by Ctrl-C: the library stops at the next place where nothing is lost.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// The user can mend it.
+const USER: u8 = 1;
+/// A bug.
+const BUG: u8 = 2;
+/// Stopped by Ctrl-C.
+const INTERRUPT: u8 = 130;
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        Printer::default().error(&format!("internal: {panic}; this is a bug in jumplens, please report it"));
+        std::process::exit(BUG.into());
+    }));
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version go to stdout and are no errors.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USER) } else { ExitCode::SUCCESS };
+        }
+    };
+    let printer = Printer::new(args.quiet, args.verbose);
+    let handler = ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPT.into());
+        }
+    });
+    if let Err(error) = handler {
+        printer.note(&format!("Ctrl-C will stop at once, since no handler could be set: {error}"));
+    }
+    if let Some(threads) = args.threads
+        && let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()
+    {
+        printer.error(&format!("cannot start {threads} threads: {error}; ask for fewer with `--threads`"));
+        return ExitCode::from(USER);
+    }
+    match commands::dispatch(args.command, &printer) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(commands::Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(commands::Failure::Output(error)) => {
+            printer.error(&format!("cannot write to standard output: {error}"));
+            ExitCode::from(USER)
+        }
+        Err(commands::Failure::Library(error)) => {
+            printer.error(&advice::with_advice(&error));
+            ExitCode::from(match error {
+                jumplens::Error::Interrupted => INTERRUPT,
+                error if error.is_bug() => BUG,
+                _ => USER,
+            })
+        }
+    }
+}

@@ -110,7 +110,9 @@ pub enum Error {
         name: String,
     },
     /// More sentences asked for than there are.
-    #[error("`{name}` holds {have} usable sentences, but {train} for training and {val} for validation were asked for")]
+    #[error(
+        "`{name}` holds {have} usable sentences, but {train} for training and {val} for validation were asked for"
+    )]
     TooFewSentences {
         /// The corpus.
         name: String,

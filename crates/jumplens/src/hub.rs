@@ -111,7 +111,8 @@ impl ModelFiles {
         }
         let folder = Path::new(name);
         if !folder.is_dir() {
-            let bundled = bundled.models.iter().map(|m| format!("`{}`", m.name)).collect::<Vec<_>>().join(", ");
+            let bundled =
+                bundled.models.iter().map(|m| format!("`{}`", m.name)).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownModel { name: name.to_owned(), bundled });
         }
         let tokenizer = folder.join("tokenizer.json");

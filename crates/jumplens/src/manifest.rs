@@ -144,7 +144,8 @@ impl Manifest {
     }
 
     pub(crate) fn write(&self, run: &Path) -> Result<()> {
-        let mut text = serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
+        let mut text =
+            serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
         text.push('\n');
         write_atomically(&Self::path(run), text.as_bytes())
     }
@@ -162,7 +163,8 @@ impl Manifest {
 
     /// True where the two describe the same experiment, whatever the progress, the version and the threads.
     pub(crate) fn is_same_experiment(&self, other: &Self) -> bool {
-        let key = |m: &Self| (m.model.clone(), m.samples.clone(), m.seed, m.train, m.val, m.pairs, m.dtype.clone());
+        let key =
+            |m: &Self| (m.model.clone(), m.samples.clone(), m.seed, m.train, m.val, m.pairs, m.dtype.clone());
         key(self) == key(other)
     }
 

@@ -122,7 +122,11 @@ impl Run {
     /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
     /// one the run began with.
     pub fn open(folder: &Path, bundled: &Bundled, observer: &dyn Observer) -> Result<Self> {
-        let missing = || Error::StageMissing { path: folder.to_owned(), stage: "samples", needed_by: "every other stage" };
+        let missing = || Error::StageMissing {
+            path: folder.to_owned(),
+            stage: "samples",
+            needed_by: "every other stage",
+        };
         let mut manifest = Manifest::read(folder)?.filter(|m| m.is_done("samples")).ok_or_else(missing)?;
         let files = ModelFiles::find(&manifest.model.id, bundled)?;
         if record_model(&files) != manifest.model {
@@ -182,7 +186,8 @@ impl Run {
         self.manifest.stages.insert("states".to_owned(), record.clone());
         self.manifest.write(&self.folder)?;
         let spec = self.model.spec();
-        let tokens = |samples: &[Sample]| samples.iter().map(|s| s.ids_to_run(spec.kind).len()).sum::<usize>();
+        let tokens =
+            |samples: &[Sample]| samples.iter().map(|s| s.ids_to_run(spec.kind).len()).sum::<usize>();
         let left = |split: &str, samples: &[Sample]| {
             let whole = record.chunks.get(split).copied().unwrap_or(0) * crate::states::CHUNK;
             tokens(&samples[whole.min(samples.len())..])
@@ -204,7 +209,11 @@ impl Run {
         }
         let seconds = started.elapsed().as_secs_f64();
         let tokens_per_second = (run > 0).then(|| run as f64 / seconds);
-        self.finish(StageRecord { done: true, seconds, tokens_per_second, ..StageRecord::default() }, "states", observer)
+        self.finish(
+            StageRecord { done: true, seconds, tokens_per_second, ..StageRecord::default() },
+            "states",
+            observer,
+        )
     }
 
     /// Maps of `pairs`, and of every part of every block.
@@ -287,8 +296,8 @@ impl Run {
     }
 
     fn write_summary(&self) -> Result<()> {
-        let mut text =
-            serde_json::to_string_pretty(&self.summary()?).map_err(|error| Error::Internal(error.to_string()))?;
+        let mut text = serde_json::to_string_pretty(&self.summary()?)
+            .map_err(|error| Error::Internal(error.to_string()))?;
         text.push('\n');
         write_atomically(&self.results()?.join("summary.json"), text.as_bytes())
     }
@@ -388,7 +397,9 @@ fn draw_samples(
             let corpus = Corpus::open(name, bundled)?;
             let (train, val) = (*train, *val);
             if train == 0 || val == 0 {
-                return Err(Error::Option(format!("{train} training and {val} validation sentences: both must be at least 1")));
+                return Err(Error::Option(format!(
+                    "{train} training and {val} validation sentences: both must be at least 1"
+                )));
             }
             let missing = || Error::Io {
                 action: "read",
@@ -414,7 +425,8 @@ fn draw_samples(
             }
             observer.end();
             let val = samples.split_off(train);
-            let id = if bundled.corpora.iter().any(|c| c.name == name) { name.clone() } else { absolute(name) };
+            let id =
+                if bundled.corpora.iter().any(|c| c.name == name) { name.clone() } else { absolute(name) };
             Ok((samples, val, SamplesRecord::Corpus { corpus: SourceRecord { id, sha256: corpus.sha256() } }))
         }
     }

@@ -39,8 +39,11 @@ impl Context {
             ends: shifted(&once.ends),
         };
         let pick = |values: &[u32]| chosen_rows.iter().map(|row| values[*row as usize]).collect();
-        let chosen =
-            QueryRows { positions: pick(&every.positions), starts: pick(&every.starts), ends: pick(&every.ends) };
+        let chosen = QueryRows {
+            positions: pick(&every.positions),
+            starts: pick(&every.starts),
+            ends: pick(&every.ends),
+        };
         Ok(Self { chosen, every, chosen_rows: Tensor::new(chosen_rows, device)? })
     }
 
@@ -178,7 +181,9 @@ pub fn run_block(
                 Slot::BlockInput => Some(&input),
                 Slot::Part(earlier) => values[earlier].as_ref(),
             };
-            value.ok_or_else(|| Error::Internal(format!("an input of part `{}` was not computed", part.name)))?.at(rows, context)
+            value
+                .ok_or_else(|| Error::Internal(format!("an input of part `{}` was not computed", part.name)))?
+                .at(rows, context)
         };
         let output = if let Some(map) = &plan.replaced[index] {
             map.forward(read(part.map_input(), rows)?)?
@@ -203,13 +208,19 @@ pub fn run_block(
 
 /// The outputs of all parts of block `layer` for rows whose attention output is known: `block_input` and `attention`
 /// `[n, d]`, one tensor a part in return.
-pub fn recompute_parts(model: &dyn Backbone, layer: usize, block_input: &Tensor, attention: &Tensor) -> Result<Vec<Tensor>> {
+pub fn recompute_parts(
+    model: &dyn Backbone,
+    layer: usize,
+    block_input: &Tensor,
+    attention: &Tensor,
+) -> Result<Vec<Tensor>> {
     let mut outputs: Vec<Tensor> = Vec::new();
     for (index, part) in model.spec().parts.iter().enumerate() {
         let output = if part.kind == PartKind::Attention {
             attention.clone()
         } else {
-            let inputs: Vec<&Tensor> = part.inputs.iter().map(|slot| value_of(*slot, block_input, &outputs)).collect();
+            let inputs: Vec<&Tensor> =
+                part.inputs.iter().map(|slot| value_of(*slot, block_input, &outputs)).collect();
             model.part(layer, index, &inputs)?
         };
         outputs.push(output);

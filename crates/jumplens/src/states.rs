@@ -125,7 +125,8 @@ impl StateFiles {
             create_folder(&self.folder.join("attn"))?;
             paths.extend((0..spec.n_layers).map(|layer| self.attention_path(layer)));
         }
-        let writers = paths.iter().map(|path| StateWriter::open(path, samples.len(), spec.d_model, first_chunk > 0));
+        let writers =
+            paths.iter().map(|path| StateWriter::open(path, samples.len(), spec.d_model, first_chunk > 0));
         let mut writers = writers.collect::<Result<Vec<_>>>()?;
         let mut tokens = 0;
         for (index, chunk) in samples.chunks(CHUNK).enumerate().skip(first_chunk) {
@@ -170,7 +171,8 @@ struct StateWriter {
 
 impl StateWriter {
     fn open(path: &Path, n: usize, d: usize, resume: bool) -> Result<Self> {
-        let header = serde_json::json!({"states": {"dtype": "F32", "shape": [n, d], "data_offsets": [0, n * d * 4]}});
+        let header =
+            serde_json::json!({"states": {"dtype": "F32", "shape": [n, d], "data_offsets": [0, n * d * 4]}});
         let mut header = header.to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
         let part = temporary(path);

@@ -56,7 +56,8 @@ impl Tokenizer {
 
     /// Token ids of `text`, cut at the model's longest sequence.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, true).map_err(|error| Error::Internal(error.to_string()))?;
+        let encoding =
+            self.inner.encode_fast(text, true).map_err(|error| Error::Internal(error.to_string()))?;
         let mut ids = encoding.get_ids().to_vec();
         ids.truncate(self.max_positions);
         Ok(ids)
@@ -85,7 +86,8 @@ pub fn read_samples(path: &Path, spec: &Spec) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let fail = |message: String| Error::Sample { path: path.to_owned(), line: index + 1, message };
-        let mut sample: Sample = serde_json::from_str(line).map_err(|error| fail(format!("not a sample: {error}")))?;
+        let mut sample: Sample =
+            serde_json::from_str(line).map_err(|error| fail(format!("not a sample: {error}")))?;
         check(&sample, spec).map_err(fail)?;
         if spec.kind == Kind::Causal && sample.target.is_none() {
             sample.target = sample.ids.get(sample.position + 1).copied();

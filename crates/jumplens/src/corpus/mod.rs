@@ -22,7 +22,8 @@ impl Corpus {
         }
         let path = Path::new(name);
         if !path.extension().is_some_and(|extension| extension == "txt") {
-            let bundled = bundled.corpora.iter().map(|c| format!("`{}`", c.name)).collect::<Vec<_>>().join(", ");
+            let bundled =
+                bundled.corpora.iter().map(|c| format!("`{}`", c.name)).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownCorpus { name: name.to_owned(), bundled });
         }
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;

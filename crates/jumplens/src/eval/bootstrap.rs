@@ -131,7 +131,8 @@ mod tests {
                 model_rank: (i % 4 == 0).then_some(7),
             })
             .collect();
-        let evaluation = Evaluation { casts: vec![CastPredictions { mapping: "id", layers: vec![predictions] }] };
+        let evaluation =
+            Evaluation { casts: vec![CastPredictions { mapping: "id", layers: vec![predictions] }] };
         let row = &layer_rows(&evaluation, 5)[0];
         assert_eq!((row.precision_5, row.precision_10, row.kl, row.loss), (0.0, 0.25, 0.5, Some(3.0)));
         assert!((row.kl_lo - 0.5).abs() < 1e-12 && (row.loss_hi.unwrap() - 3.0).abs() < 1e-12);

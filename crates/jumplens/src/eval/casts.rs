@@ -61,7 +61,8 @@ impl BlockCasts {
         observer: &dyn Observer,
     ) -> Result<Vec<Vec<Vec<f32>>>> {
         let spec = model.spec();
-        let mut finals = vec![vec![Vec::with_capacity(samples.len() * spec.d_model); spec.n_layers]; self.plans.len()];
+        let mut finals =
+            vec![vec![Vec::with_capacity(samples.len() * spec.d_model); spec.n_layers]; self.plans.len()];
         let exact = Plan::new(spec, &[], |_, _| None);
         for batch in PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET) {
             check(observer)?;

@@ -136,9 +136,12 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let spec = model.spec();
     let last = spec.n_layers;
-    let head = model.head().ok_or_else(|| Error::Option("the model has no head, so it makes no predictions".into()))?;
+    let head = model
+        .head()
+        .ok_or_else(|| Error::Option("the model has no head, so it makes no predictions".into()))?;
     if spec.vocab_size < TOP_K {
-        let message = format!("the vocabulary has {} tokens, fewer than the {TOP_K} that are kept", spec.vocab_size);
+        let message =
+            format!("the vocabulary has {} tokens, fewer than the {TOP_K} that are kept", spec.vocab_size);
         return Err(Error::Option(message));
     }
     let block_casts = BlockCasts::load(spec, shortcuts)?;
@@ -215,7 +218,8 @@ pub fn write_predictions(path: &Path, evaluation: &Evaluation) -> Result<()> {
                         column.typed::<Int32Type>().write_batch(&values, None, None)?;
                     }
                     3 => {
-                        let values: Vec<i32> = rows().flat_map(|(.., p)| p.top.map(|token| token as i32)).collect();
+                        let values: Vec<i32> =
+                            rows().flat_map(|(.., p)| p.top.map(|token| token as i32)).collect();
                         column.typed::<Int32Type>().write_batch(&values, Some(&lists), Some(&repeats))?;
                     }
                     4 => {

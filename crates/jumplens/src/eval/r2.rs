@@ -78,7 +78,12 @@ impl<'a> Target<'a> {
         with_values(map.weight(), |weight| {
             for (x, y) in source.chunks(ROWS * d).zip(self.values.chunks(ROWS * d)) {
                 let predicted = &mut predicted[..x.len()];
-                matmul(predicted, Write::Replace, Matrix::new(x, x.len() / d, d), Matrix::new(weight, d, d).t());
+                matmul(
+                    predicted,
+                    Write::Replace,
+                    Matrix::new(x, x.len() / d, d),
+                    Matrix::new(weight, d, d).t(),
+                );
                 let sums = coordinate_sums(y, predicted, d, |y, p| (y - p) * (y - p));
                 residual.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
             }
@@ -132,7 +137,8 @@ pub fn r2_table(
                 let mean_train = on_train.score(&on_train.total);
                 (on_val, on_train, mean_val, mean_train)
             });
-            let row = |mapping: &str, r2, r2_train| R2Row { mapping: mapping.to_owned(), from, to, r2, r2_train };
+            let row =
+                |mapping: &str, r2, r2_train| R2Row { mapping: mapping.to_owned(), from, to, r2, r2_train };
             let (x_val, x_train) = (val[from].values(), train[from].values());
             mat.push(row("mat", on_val.score_of_map(x_val, &map)?, on_train.score_of_map(x_train, &map)?));
             id.push(row("id", on_val.score_of(x_val), on_train.score_of(x_train)));

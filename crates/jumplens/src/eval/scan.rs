@@ -26,7 +26,8 @@ pub struct RowScan {
 impl RowScan {
     /// Difference of the largest two probabilities.
     pub fn confidence(&self) -> f64 {
-        let probability = |i: usize| self.top.get(i).map_or(0.0, |(z, _)| (f64::from(*z) - self.log_sum_exp).exp());
+        let probability =
+            |i: usize| self.top.get(i).map_or(0.0, |(z, _)| (f64::from(*z) - self.log_sum_exp).exp());
         probability(0) - probability(1)
     }
 }
@@ -92,7 +93,9 @@ pub fn scan(
                     running.cross += cross(&reference_logits[row * width..][..width], log_sum_exp, logits);
                 }
             });
-            if let Some(target) = targets[row].filter(|target| (first..first + width).contains(&(*target as usize))) {
+            if let Some(target) =
+                targets[row].filter(|target| (first..first + width).contains(&(*target as usize)))
+            {
                 running.target_logit = Some(logits[target as usize - first]);
             }
         });
@@ -164,7 +167,8 @@ mod tests {
     #[test]
     fn agrees_with_sums_over_the_whole_vocabulary() {
         let (n, d, vocab, k) = (9, 16, 2 * TILE + 77, 10);
-        let take = |shape: &[usize], seed| random(shape, seed).flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let take =
+            |shape: &[usize], seed| random(shape, seed).flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let (rows, model, unembedding) = (take(&[n, d], 1), take(&[n, d], 2), take(&[vocab, d], 3));
         let rows: Vec<f32> = rows.iter().map(|x| x * 5.0).collect();
         let targets: Vec<Option<u32>> = (0..n).map(|i| (i % 3 != 0).then_some((i * 250) as u32)).collect();
@@ -172,7 +176,8 @@ mod tests {
         let scans =
             scan(&rows, &unembedding, d, k, &targets, Some(Reference { rows: &model, scans: &model_scans }));
         let logits = |rows: &[f32], i: usize| -> Vec<f64> {
-            let dot = |w: &[f32]| w.iter().zip(&rows[i * d..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let dot =
+                |w: &[f32]| w.iter().zip(&rows[i * d..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             unembedding.chunks(d).map(dot).collect()
         };
         let log_sum_exp = |z: &[f64]| z.iter().map(|z| z.exp()).sum::<f64>().ln();

@@ -57,7 +57,14 @@ pub struct Summary {
 
 impl Summary {
     /// Gathers the figures from whichever tables there are (an empty slice for one that is not).
-    pub fn new(spec: &Spec, train: usize, val: usize, r2: &[R2Row], layers: &[LayerRow], exits: &[ExitRow]) -> Self {
+    pub fn new(
+        spec: &Spec,
+        train: usize,
+        val: usize,
+        r2: &[R2Row],
+        layers: &[LayerRow],
+        exits: &[ExitRow],
+    ) -> Self {
         let mut best_r2: BTreeMap<String, BestPair> = BTreeMap::new();
         for row in r2 {
             let pair = BestPair { from: row.from, to: row.to, r2: row.r2 };
@@ -74,7 +81,8 @@ impl Summary {
             .filter_map(|mapping| Some((mapping.to_owned(), layers_saved(exits, mapping, spec.n_layers)?)))
             .collect();
         let r2_to_last = |mapping: &str, layer: usize| {
-            let found = r2.iter().find(|row| row.mapping == mapping && row.from == layer && row.to == spec.n_layers);
+            let found =
+                r2.iter().find(|row| row.mapping == mapping && row.from == layer && row.to == spec.n_layers);
             found.map(|row| row.r2)
         };
         let mut to_last_layer: Vec<LastLayer> = layers

@@ -89,13 +89,16 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
     if config.n_layer == 0 || config.n_head == 0 || config.n_embd == 0 || config.n_embd % config.n_head != 0 {
         let Config { n_layer, n_head, n_embd, .. } = config;
-        return Err(fail(format!("`n_layer` {n_layer}, `n_head` {n_head} and `n_embd` {n_embd} do not fit together")));
+        return Err(fail(format!(
+            "`n_layer` {n_layer}, `n_head` {n_head} and `n_embd` {n_embd} do not fit together"
+        )));
     }
     if config.add_cross_attention {
         return Err(fail("`add_cross_attention` is not supported".to_owned()));
     }
-    let activation = Activation::from_config(&config.activation_function)
-        .ok_or_else(|| fail(format!("`activation_function` {} is not supported", config.activation_function)))?;
+    let activation = Activation::from_config(&config.activation_function).ok_or_else(|| {
+        fail(format!("`activation_function` {} is not supported", config.activation_function))
+    })?;
 
     // Checkpoints are saved from the whole model (`transformer.h.0…`) or from its trunk (`h.0…`).
     let prefix = if weights.contains("transformer.wte.weight") { "transformer." } else { "" };
@@ -216,7 +219,8 @@ impl Backbone for Gpt2 {
     }
 
     fn embed(&self, batch: &PackedBatch) -> Result<Tensor> {
-        let rows = |table: &Tensor, index: &[u32]| table.index_select(&Tensor::new(index, table.device())?, 0);
+        let rows =
+            |table: &Tensor, index: &[u32]| table.index_select(&Tensor::new(index, table.device())?, 0);
         Ok(nn::add(&rows(&self.wte, &batch.ids)?, &rows(&self.wpe, &batch.positions)?)?)
     }
 

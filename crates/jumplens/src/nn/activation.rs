@@ -63,7 +63,10 @@ mod tests {
             got.copy_from_slice(&half);
             activation.add_bias_and_apply(&mut got, &half);
             for ((x, got), want) in x.iter().zip(got).zip(want) {
-                assert!((got - want).abs() <= 1e-6 * x.abs().max(1.0), "{activation:?}({x}): {got} against {want}");
+                assert!(
+                    (got - want).abs() <= 1e-6 * x.abs().max(1.0),
+                    "{activation:?}({x}): {got} against {want}"
+                );
             }
         }
     }

@@ -16,16 +16,24 @@ impl CustomOp2 for Add {
         "add"
     }
 
-    fn cpu_fwd(&self, a: &CpuStorage, la: &Layout, b: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        la: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         if la.shape() != lb.shape() {
             candle_core::bail!("add: shapes {:?} and {:?} differ", la.shape(), lb.shape());
         }
         let (a, b) = (values(a, la)?, values(b, lb)?);
         let mut out = vec![0f32; a.len()];
         const BLOCK: usize = 1 << 15;
-        out.par_chunks_mut(BLOCK).zip(a.par_chunks(BLOCK)).zip(b.par_chunks(BLOCK)).for_each(|((out, a), b)| {
-            out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = a + b);
-        });
+        out.par_chunks_mut(BLOCK).zip(a.par_chunks(BLOCK)).zip(b.par_chunks(BLOCK)).for_each(
+            |((out, a), b)| {
+                out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = a + b);
+            },
+        );
         Ok((CpuStorage::F32(out), la.shape().clone()))
     }
 }

@@ -51,8 +51,9 @@ impl PackedAttention<'_> {
                 (0..tokens).map(move |t| if seen.contains(&t) { 0.0 } else { f32::NEG_INFINITY })
             })
             .collect();
-        let scores =
-            scores.broadcast_add(&Tensor::from_vec(mask, (n, tokens), queries.device())?.to_dtype(scores.dtype())?)?;
+        let scores = scores.broadcast_add(
+            &Tensor::from_vec(mask, (n, tokens), queries.device())?.to_dtype(scores.dtype())?,
+        )?;
         let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
         let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
         weights.matmul(&split(values, tokens)?)?.transpose(0, 1)?.reshape((n, d))
@@ -76,7 +77,10 @@ impl CustomOp3 for PackedAttention<'_> {
         let (n, d) = lq.shape().dims2()?;
         let (tokens, _) = lk.shape().dims2()?;
         let rows = self.rows;
-        if rows.starts.len() != n || rows.ends.len() != n || rows.ends.iter().any(|&end| end as usize > tokens) {
+        if rows.starts.len() != n
+            || rows.ends.len() != n
+            || rows.ends.iter().any(|&end| end as usize > tokens)
+        {
             candle_core::bail!("attention: query rows do not fit {n} queries and {tokens} keys");
         }
         let (queries, keys, v) = (values(queries, lq)?, values(keys, lk)?, values(v, lv)?);
@@ -145,7 +149,11 @@ mod tests {
         let tokens = start as usize;
         let attention = PackedAttention { n_heads, scale: 0.3, rows: &rows };
         let [q, k, v] = [1, 2, 3].map(|seed| (random(&[tokens, d], seed) * 4.0).unwrap());
-        assert_close(&attention.forward(&q, &k, &v).unwrap(), &attention.forward_plain(&q, &k, &v).unwrap(), 2e-6);
+        assert_close(
+            &attention.forward(&q, &k, &v).unwrap(),
+            &attention.forward_plain(&q, &k, &v).unwrap(),
+            2e-6,
+        );
     }
 
     #[test]

@@ -65,8 +65,8 @@ impl CustomOp1 for FeedForward {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, random};
     use super::super::WeightLayout;
+    use super::super::testing::{assert_close, random};
     use super::*;
 
     #[test]

@@ -46,8 +46,7 @@ pub(crate) fn matmul(out: &mut [f32], write: Write, a: Matrix, b: Matrix) {
         return;
     }
     let threads = rayon::current_num_threads();
-    let parallelism =
-        if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
+    let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
     // SAFETY: `Matrix` holds rows × cols values at its strides by construction, `out` was just checked to hold
     // a.rows × b.cols row-major ones, and being borrowed mutably it overlaps neither input.
     unsafe {
@@ -87,7 +86,12 @@ mod tests {
         let b_t: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
         for (right, base) in [(Matrix::new(&b, k, n), 0.0), (Matrix::new(&b_t, n, k).t(), 2.0)] {
             let mut out = vec![base; m * n];
-            matmul(&mut out, if base == 0.0 { Write::Replace } else { Write::Add }, Matrix::new(&a, m, k), right);
+            matmul(
+                &mut out,
+                if base == 0.0 { Write::Replace } else { Write::Add },
+                Matrix::new(&a, m, k),
+                right,
+            );
             for i in 0..m {
                 for j in 0..n {
                     let want: f32 = base + (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum::<f32>();

@@ -116,7 +116,11 @@ impl Opened {
             return Err(Error::TensorShape { path: path(), tensor: name.into(), expected, got });
         }
         if view.dtype() != Dtype::F32 {
-            return Err(Error::TensorDtype { path: path(), tensor: name.into(), got: format!("{:?}", view.dtype()) });
+            return Err(Error::TensorDtype {
+                path: path(),
+                tensor: name.into(),
+                got: format!("{:?}", view.dtype()),
+            });
         }
         let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         Ok(LinearMap { weight: Tensor::from_vec::<_, f32>(values, (d, d), &candle_core::Device::Cpu)? })

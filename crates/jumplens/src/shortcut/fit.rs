@@ -59,7 +59,12 @@ pub fn fit_pairs(
 
 /// Fits the linear map of every part of every block on the train states, each from the part's own (last) input to its
 /// output, and writes them. Advances by one a map.
-pub fn fit_parts(model: &dyn Backbone, states: &StateFiles, shortcuts: &Shortcuts, observer: &dyn Observer) -> Result<()> {
+pub fn fit_parts(
+    model: &dyn Backbone,
+    states: &StateFiles,
+    shortcuts: &Shortcuts,
+    observer: &dyn Observer,
+) -> Result<()> {
     let spec = model.spec();
     for layer in 0..spec.n_layers {
         let (input, attention) = (states.layer(layer)?, states.attention(layer)?);

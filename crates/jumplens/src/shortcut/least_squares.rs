@@ -289,10 +289,12 @@ mod tests {
         for (smallest, rank) in [(1e-3f32, 6), (2e-6, 6), (5e-7, 5)] {
             // An orthogonal design: columns of a Hadamard matrix, the last one scaled down.
             let x: Vec<f32> = (0..64u32)
-                .flat_map(|i| (1..7u32).map(move |j| {
-                    let sign = if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
-                    if j == 6 { sign * smallest } else { sign }
-                }))
+                .flat_map(|i| {
+                    (1..7u32).map(move |j| {
+                        let sign = if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                        if j == 6 { sign * smallest } else { sign }
+                    })
+                })
                 .collect();
             assert_eq!(LeastSquares::factor(&x, 6).unwrap().rank(), rank, "smallest {smallest}");
         }

@@ -1,0 +1,62 @@
+//! What the user can do about an error, in the same line as what went wrong.
+
+use jumplens::Error;
+use std::io::ErrorKind;
+
+/// The error's message, and what to do next.
+pub fn with_advice(error: &Error) -> String {
+    match advice(error) {
+        Some(advice) => format!("{error}; {advice}"),
+        None => error.to_string(),
+    }
+}
+
+fn advice(error: &Error) -> Option<String> {
+    let text = match error {
+        Error::Io { source, path, .. } => match source.kind() {
+            ErrorKind::NotFound => "check the path".to_owned(),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                "check its permissions, or choose another place".to_owned()
+            }
+            ErrorKind::StorageFull => {
+                "free some space, then go on with `--resume`, or choose another place with `--out`".to_owned()
+            }
+            ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+                format!("`{}` has to be a folder: choose another `--out`", path.display())
+            }
+            _ => return None,
+        },
+        Error::Format { path, .. } if path.extension().is_some_and(|e| e == "safetensors") => {
+            "fetch or compute the file again".to_owned()
+        }
+        Error::Format { .. } => "mend or replace the file".to_owned(),
+        Error::UnknownModel { .. } => {
+            "download the model first, for example with `hf download gpt2 --local-dir gpt2`, and give its folder as `--model ./gpt2`"
+                .to_owned()
+        }
+        Error::UnknownCorpus { .. } => "give a `.txt` file with one sentence a line as `--corpus`".to_owned(),
+        Error::MissingTensor { .. } | Error::TensorShape { .. } => {
+            "check that the weights belong to this model's config.json".to_owned()
+        }
+        Error::TensorDtype { .. } => "convert the checkpoint to one of these".to_owned(),
+        Error::Vocabulary { .. } => "use the tokenizer that came with the model".to_owned(),
+        Error::Sample { .. } => "mend or remove the line".to_owned(),
+        Error::EmptyCorpus { .. } => "give a file with at least one".to_owned(),
+        Error::TooFewSentences { .. } => "lower `--train` and `--val`, or give a larger `--corpus`".to_owned(),
+        Error::Occupied { .. } => {
+            "choose another `--out`, go on with it by `--resume`, or replace it by `--overwrite`".to_owned()
+        }
+        Error::NotARun { .. } => "choose another `--out`".to_owned(),
+        Error::StageMissing { path, stage, .. } => {
+            format!("run `jumplens {stage} --out {}` first", path.display())
+        }
+        Error::Changed { path, .. } => {
+            format!("begin anew in another folder, or with `--overwrite --out {}`", path.display())
+        }
+        Error::NotFinite { .. } => "look at that sample and at the checkpoint: f32 overflowed, or a weight is not finite".to_owned(),
+        Error::Interrupted => "what is finished is kept: `--resume` goes on from there".to_owned(),
+        error if error.is_bug() => "this is a bug in jumplens, please report it".to_owned(),
+        _ => return None,
+    };
+    Some(text)
+}

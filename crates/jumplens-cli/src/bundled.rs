@@ -1,0 +1,25 @@
+//! What this program brings along.
+
+use jumplens::hub::Bundled;
+
+/// The bundled models and corpora, the defaults first.
+#[cfg(feature = "bundled")]
+pub fn bundled() -> Bundled {
+    use jumplens::hub::{BundledCorpus, BundledModel};
+    use jumplens_assets::{TINY_GPT2, WIKIPEDIA_SAMPLE};
+    let models = [TINY_GPT2].map(|model| BundledModel {
+        name: model.name,
+        config: model.config,
+        weights: model.weights,
+        tokenizer: model.tokenizer,
+    });
+    let corpora =
+        [WIKIPEDIA_SAMPLE].map(|corpus| BundledCorpus { name: corpus.name, sentences: corpus.sentences });
+    Bundled { models: models.into(), corpora: corpora.into() }
+}
+
+/// Nothing: the feature `bundled` is off.
+#[cfg(not(feature = "bundled"))]
+pub fn bundled() -> Bundled {
+    Bundled::default()
+}

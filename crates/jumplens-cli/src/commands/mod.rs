@@ -1,0 +1,68 @@
+//! The commands, one file each where there is more to one than a call.
+
+mod run;
+mod stage;
+
+use crate::args::{BeginArgs, Command};
+use crate::bundled::bundled;
+use crate::printer::Printer;
+use crate::progress::Progress;
+
+/// Why a command did not end well.
+#[derive(Debug)]
+pub enum Failure {
+    /// The library said so.
+    Library(jumplens::Error),
+    /// Standard output could not be written.
+    Output(std::io::Error),
+}
+
+impl From<jumplens::Error> for Failure {
+    fn from(error: jumplens::Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// Does what was asked for.
+pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => run::run(&args, printer),
+        Command::Samples(args) => begin(&args, printer).map(|_| ()),
+        Command::States(args) => stage::states(args, printer),
+        Command::Fit(args) => stage::fit(&args, printer),
+        Command::R2(args) => stage::r2(&args, printer),
+        Command::Evaluate(args) => stage::evaluate(&args, printer),
+        Command::Plot(args) => stage::plot(&args, printer),
+    }
+}
+
+/// Begins a run, or goes on with one.
+fn begin(args: &BeginArgs, printer: &Printer) -> Result<jumplens::run::Run, Failure> {
+    let (settings, existing) = (args.input.settings(), args.input.existing());
+    let run =
+        jumplens::run::Run::begin(&args.folder(), &settings, existing, &bundled(), &Progress::new(printer))?;
+    describe(&run, printer);
+    Ok(run)
+}
+
+/// For `--verbose`: what the run is made from.
+fn describe(run: &jumplens::run::Run, printer: &Printer) {
+    let spec = run.spec();
+    printer.detail(&format!(
+        "{}: {} layers, width {}, {} heads, {} tokens, {} positions; weights sha256 {}",
+        spec.family,
+        spec.n_layers,
+        spec.d_model,
+        spec.n_heads,
+        spec.vocab_size,
+        spec.max_positions,
+        run.manifest().model.weights_sha256
+    ));
+    printer.detail(&format!("run folder `{}`: {}", run.folder().display(), run.manifest().describe()));
+}

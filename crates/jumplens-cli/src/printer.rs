@@ -1,0 +1,53 @@
+//! Everything that is printed: results to stdout, messages to stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+/// Knows how much is to be said.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Printer {
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Printer {
+    /// `quiet` leaves out all messages but errors, `verbose` adds more.
+    pub fn new(quiet: bool, verbose: bool) -> Self {
+        Self { quiet, verbose }
+    }
+
+    /// True where progress bars are welcome.
+    pub fn shows_progress(&self) -> bool {
+        !self.quiet && io::stderr().is_terminal()
+    }
+
+    /// Results, to stdout.
+    pub fn result(&self, text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
+    }
+
+    /// A message, to stderr.
+    pub fn note(&self, line: &str) {
+        if !self.quiet {
+            say(line);
+        }
+    }
+
+    /// A message for those who asked for more.
+    pub fn detail(&self, line: &str) {
+        if self.verbose {
+            say(line);
+        }
+    }
+
+    /// An error, to stderr, in one line.
+    pub fn error(&self, line: &str) {
+        say(&format!("error: {}", line.replace('\n', " ")));
+    }
+}
+
+/// A closed stderr is nothing to stop for.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}

@@ -1,0 +1,77 @@
+//! Progress bars on a terminal, and one line a finished stage anywhere.
+
+use crate::printer::Printer;
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use jumplens::progress::Observer;
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Shows what the library reports.
+pub struct Progress<'a> {
+    printer: &'a Printer,
+    stage: RefCell<Option<Stage>>,
+}
+
+struct Stage {
+    name: &'static str,
+    unit: &'static str,
+    total: u64,
+    started: Instant,
+    bar: ProgressBar,
+}
+
+impl<'a> Progress<'a> {
+    pub fn new(printer: &'a Printer) -> Self {
+        Self { printer, stage: RefCell::new(None) }
+    }
+}
+
+impl Observer for Progress<'_> {
+    fn begin(&self, name: &'static str, total: u64, unit: &'static str) {
+        let bar = if self.printer.shows_progress() { ProgressBar::new(total) } else { ProgressBar::hidden() };
+        let template = format!(
+            "{name:<9} {{bar:30}} {{percent:>3}} %  {{human_pos}} / {{human_len}} {unit}  {{per_sec}}  {{eta}} left"
+        );
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        *self.stage.borrow_mut() = Some(Stage { name, unit, total, started: Instant::now(), bar });
+    }
+
+    fn advance(&self, amount: u64) {
+        if let Some(stage) = &*self.stage.borrow() {
+            stage.bar.inc(amount);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(stage) = self.stage.take() {
+            stage.bar.finish_and_clear();
+            let seconds = stage.started.elapsed().as_secs_f64();
+            let rate = HumanCount((stage.total as f64 / seconds.max(1e-9)) as u64);
+            let (name, unit, total) = (stage.name, stage.unit, HumanCount(stage.total));
+            self.printer.note(&format!("{name:<9} {total} {unit} in {seconds:.1} s ({rate} {unit}/s)"));
+        }
+    }
+
+    fn note(&self, line: &str) {
+        match &*self.stage.borrow() {
+            Some(stage) => stage.bar.suspend(|| self.printer.note(line)),
+            None => self.printer.note(line),
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        crate::INTERRUPTED.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        if let Some(stage) = self.stage.take() {
+            stage.bar.finish_and_clear();
+        }
+    }
+}

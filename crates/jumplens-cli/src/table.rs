@@ -1,0 +1,70 @@
+//! The table and the headline lines at the end of a run.
+
+use jumplens::eval::Summary;
+use jumplens::manifest::{Manifest, STAGES};
+use std::fmt::Write;
+
+/// Casts whose r² is shown, then those that run blocks.
+const WITH_R2: [&str; 2] = ["id", "mat"];
+const BLOCKS: [&str; 3] = ["mat_attn", "mat_ffn", "mat_ln1_ln2"];
+
+/// Layer by layer: r² to the last layer, Precision@1 and surprisal of every cast; then what it comes to.
+pub fn render(summary: &Summary, manifest: &Manifest) -> String {
+    let mut text = String::new();
+    let find = |mapping: &str, layer: usize| {
+        summary.to_last_layer.iter().find(|row| row.mapping == mapping && row.layer == layer)
+    };
+    let number = |value: Option<f64>, width: usize, digits: usize| match value {
+        Some(value) => format!("{value:>width$.digits$}"),
+        None => format!("{:>width$}", ""),
+    };
+    let mut title = format!("{:5}", "");
+    let mut head = format!("{:>5}", "layer");
+    for cast in WITH_R2 {
+        let _ = write!(title, "  │{cast:^23}");
+        let _ = write!(head, "  │{:>8}{:>7}{:>8}", "r²", "P@1", "surpr.");
+    }
+    for cast in BLOCKS {
+        let _ = write!(title, "  │{cast:^15}");
+        let _ = write!(head, "  │{:>7}{:>8}", "P@1", "surpr.");
+    }
+    let rule: String = head.chars().map(|c| if c == '│' { '┼' } else { '─' }).collect();
+    let _ = writeln!(text, "{}\n{head}\n{rule}", title.trim_end());
+    for layer in 0..=summary.n_layers {
+        let mut line = format!("{layer:>5}");
+        for cast in WITH_R2 {
+            let row = find(cast, layer);
+            let _ = write!(line, "  │{}", number(row.and_then(|r| r.r2), 8, 3));
+            let _ = write!(line, "{}", number(row.and_then(|r| r.precision_1), 7, 3));
+            let _ = write!(line, "{}", number(row.and_then(|r| r.surprisal), 8, 3));
+        }
+        for cast in BLOCKS {
+            let row = find(cast, layer);
+            let _ = write!(line, "  │{}", number(row.and_then(|r| r.precision_1), 7, 3));
+            let _ = write!(line, "{}", number(row.and_then(|r| r.surprisal), 8, 3));
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    let _ = writeln!(
+        text,
+        "r² to layer {}, Precision@1, surprisal in nats; {} validation samples\n",
+        summary.n_layers, summary.val
+    );
+    if let Some((wins, pairs)) = summary.mat_beats_id {
+        let _ = writeln!(text, "mat beats id in r² at {wins} of {pairs} pairs of layers");
+    }
+    for (mapping, saved) in &summary.layers_saved {
+        let share = 100.0 * saved / summary.n_layers as f64;
+        let _ = writeln!(
+            text,
+            "Layers saved at 95 % precision, {mapping:<3}: {saved:.2} of {} ({share:.1} %)",
+            summary.n_layers
+        );
+    }
+    let seconds =
+        |stage: &str| manifest.stages.get(stage).map(|record| format!("{stage} {:.1}", record.seconds));
+    let stages: Vec<String> = STAGES.iter().filter_map(|stage| seconds(stage)).collect();
+    let total: f64 = manifest.stages.values().map(|record| record.seconds).sum();
+    let _ = writeln!(text, "Seconds: {}; {total:.1} in all, {} threads", stages.join(", "), manifest.threads);
+    text
+}
