@@ -11,6 +11,8 @@ mod scale;
 mod series;
 mod submodules;
 mod surprisal;
+#[cfg(test)]
+mod tests;
 
 pub use early_exit::early_exit;
 pub use precision::precision;
