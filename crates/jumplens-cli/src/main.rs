@@ -13,6 +13,10 @@ use printer::Printer;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Batches come and go by the thousand: an allocator that keeps their pages saves the system from clearing them anew.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Set by Ctrl-C: the library stops at the next place where nothing is lost.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 

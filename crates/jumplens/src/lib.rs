@@ -8,6 +8,7 @@ pub mod hub;
 pub mod manifest;
 pub mod models;
 pub mod nn;
+mod parallel;
 pub mod plot;
 pub mod progress;
 pub mod run;

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::files::{create_folder, temporary};
 use crate::models::Backbone;
 use crate::nn::with_values;
+use crate::parallel;
 use crate::progress::{Observer, check};
 use crate::runner::{Context, Plan, Rows, run_block};
 use crate::tokenize::Sample;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// Samples that are run, and written, at one time: the state files grow by this many rows.
 pub const CHUNK: usize = 1024;
 /// Tokens in a packed batch.
-pub const TOKEN_BUDGET: usize = 2048;
+pub const TOKEN_BUDGET: usize = 1024;
 
 /// The states of some consecutive samples.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,8 +31,8 @@ pub struct StateChunk {
     pub tokens: usize,
 }
 
-/// Runs the model over `samples`, batch by batch, and keeps the states at the chosen positions. `batch_done` is told the
-/// number of tokens of each batch, and may fail to stop the run.
+/// Runs the model over `samples`, batches side by side, and keeps the states at the chosen positions. `batch_done` is
+/// told the number of tokens of each batch, and may fail to stop the run.
 pub fn run_samples(
     model: &dyn Backbone,
     samples: &[Sample],
@@ -41,32 +42,49 @@ pub fn run_samples(
     let spec = model.spec();
     let kept: Vec<usize> = if keep_attention { vec![spec.attention_part()?] } else { vec![] };
     let plan = Plan::new(spec, &kept, |_, _| None);
+    let empty = |layers: usize| vec![Vec::with_capacity(samples.len() * spec.d_model); layers];
     let mut chunk = StateChunk {
-        layers: vec![Vec::with_capacity(samples.len() * spec.d_model); spec.n_layers + 1],
-        attention: vec![Vec::new(); if keep_attention { spec.n_layers } else { 0 }],
+        layers: empty(spec.n_layers + 1),
+        attention: empty(if keep_attention { spec.n_layers } else { 0 }),
         tokens: 0,
     };
-    for batch in PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET) {
-        let context = Context::new(&batch, spec.kind, 1, &Device::Cpu)?;
-        let mut x = model.embed(&batch)?;
-        for layer in 0..=spec.n_layers {
-            let chosen = match plan.rows_before(layer) {
-                Rows::Every => context.select(&x)?,
-                Rows::Chosen => x.clone(),
-            };
-            append(&mut chunk.layers[layer], &chosen)?;
-            if layer < spec.n_layers {
-                let (output, attention) = run_block(model, layer, plan.block(layer), &kept, &x, &context)?;
-                x = output;
-                for attention in attention {
-                    append(&mut chunk.attention[layer], &attention)?;
-                }
-            }
+    let batches = PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET);
+    let run = |batch: &PackedBatch| run_batch(model, &plan, &kept, batch);
+    parallel::for_each(&batches, usize::MAX, run, |index, states| {
+        for (all, rows) in chunk.layers.iter_mut().zip(&states.layers) {
+            append(all, rows)?;
         }
-        chunk.tokens += batch.tokens();
-        batch_done(batch.tokens())?;
-    }
+        for (all, rows) in chunk.attention.iter_mut().zip(&states.attention) {
+            append(all, rows)?;
+        }
+        chunk.tokens += batches[index].tokens();
+        batch_done(batches[index].tokens())
+    })?;
     Ok(chunk)
+}
+
+/// The states of one batch at the chosen rows, `[sequences, d]` each.
+struct BatchStates {
+    layers: Vec<Tensor>,
+    attention: Vec<Tensor>,
+}
+
+fn run_batch(model: &dyn Backbone, plan: &Plan, kept: &[usize], batch: &PackedBatch) -> Result<BatchStates> {
+    let spec = model.spec();
+    let context = Context::new(batch, spec.kind, 1, &Device::Cpu)?;
+    let mut states = BatchStates { layers: Vec::new(), attention: Vec::new() };
+    let mut x = model.embed(batch)?;
+    for layer in 0..spec.n_layers {
+        states.layers.push(match plan.rows_before(layer) {
+            Rows::Every => context.select(&x)?,
+            Rows::Chosen => x.clone(),
+        });
+        let (output, kept) = run_block(model, layer, plan.block(layer), kept, &x, &context)?;
+        x = output;
+        states.attention.extend(kept);
+    }
+    states.layers.push(x);
+    Ok(states)
 }
 
 fn append(rows: &mut Vec<f32>, x: &Tensor) -> Result<()> {

@@ -3,15 +3,9 @@
 use crate::batch::PackedBatch;
 use crate::error::Result;
 use crate::models::{Backbone, Spec};
-use crate::nn::with_values;
-use crate::progress::{Observer, check};
 use crate::runner::{Context, Plan, Rows, run_block};
 use crate::shortcut::Shortcuts;
-use crate::tokenize::Sample;
 use candle_core::{Device, Tensor};
-
-/// Tokens in a batch: fewer than for the states, since up to L copies of it are in flight, one a starting layer.
-const TOKEN_BUDGET: usize = 512;
 
 /// A cast that replaces parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,55 +43,34 @@ impl BlockCasts {
         Ok(Self { plans: BLOCK_CASTS.iter().map(plan).collect::<Result<_>>()? })
     }
 
-    /// For each cast and each layer `0…L−1` it may start from, the last block's output at the chosen positions of
-    /// `samples`: `[cast][layer]`, row-major `[samples, d]`. Advances by the tokens run.
+    /// For each cast, the last block's output at the chosen rows of `batch` from each layer `0…L−1` it may start from:
+    /// `[L · sequences, d]`, the rows from layer 0 first.
     ///
     /// The model itself runs once. Before each block its states join those that each cast brings there from earlier
     /// layers, so that one product serves all starting layers.
-    pub(super) fn run(
-        &self,
-        model: &dyn Backbone,
-        samples: &[Sample],
-        observer: &dyn Observer,
-    ) -> Result<Vec<Vec<Vec<f32>>>> {
+    pub(super) fn run(&self, model: &dyn Backbone, batch: &PackedBatch) -> Result<Vec<Tensor>> {
         let spec = model.spec();
-        let mut finals =
-            vec![vec![Vec::with_capacity(samples.len() * spec.d_model); spec.n_layers]; self.plans.len()];
         let exact = Plan::new(spec, &[], |_, _| None);
-        for batch in PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET) {
-            check(observer)?;
-            let once = Context::new(&batch, spec.kind, 1, &Device::Cpu)?;
-            let mut x = model.embed(&batch)?;
-            let mut stacks: Vec<Option<Tensor>> = vec![None; self.plans.len()];
-            for layer in 0..spec.n_layers {
-                let context = Context::new(&batch, spec.kind, layer + 1, &Device::Cpu)?;
-                for (stack, plan) in stacks.iter_mut().zip(&self.plans) {
-                    let entering = match (exact.rows_before(layer), plan.rows_before(layer)) {
-                        (Rows::Every, Rows::Chosen) => once.select(&x)?,
-                        _ => x.clone(),
-                    };
-                    let joined = match stack.take() {
-                        Some(stack) => Tensor::cat(&[&stack, &entering], 0)?,
-                        None => entering,
-                    };
-                    let (output, _) = run_block(model, layer, plan.block(layer), &[], &joined, &context)?;
-                    *stack = Some(output);
-                }
-                if layer + 1 < spec.n_layers {
-                    x = run_block(model, layer, exact.block(layer), &[], &x, &once)?.0;
-                }
+        let once = Context::new(batch, spec.kind, 1, &Device::Cpu)?;
+        let mut x = model.embed(batch)?;
+        let mut stacks: Vec<Option<Tensor>> = vec![None; self.plans.len()];
+        for layer in 0..spec.n_layers {
+            let context = Context::new(batch, spec.kind, layer + 1, &Device::Cpu)?;
+            for (stack, plan) in stacks.iter_mut().zip(&self.plans) {
+                let entering = match (exact.rows_before(layer), plan.rows_before(layer)) {
+                    (Rows::Every, Rows::Chosen) => once.select(&x)?,
+                    _ => x.clone(),
+                };
+                let joined = match stack.take() {
+                    Some(stack) => Tensor::cat(&[&stack, &entering], 0)?,
+                    None => entering,
+                };
+                *stack = Some(run_block(model, layer, plan.block(layer), &[], &joined, &context)?.0);
             }
-            for (finals, stack) in finals.iter_mut().zip(&stacks) {
-                let Some(stack) = stack else { continue };
-                let rows = batch.samples.len() * spec.d_model;
-                with_values(stack, |values| {
-                    for (finals, values) in finals.iter_mut().zip(values.chunks_exact(rows)) {
-                        finals.extend_from_slice(values);
-                    }
-                })?;
+            if layer + 1 < spec.n_layers {
+                x = run_block(model, layer, exact.block(layer), &[], &x, &once)?.0;
             }
-            observer.advance(batch.tokens() as u64);
         }
-        Ok(finals)
+        Ok(stacks.into_iter().flatten().collect())
     }
 }

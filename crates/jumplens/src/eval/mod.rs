@@ -14,5 +14,5 @@ pub use casts::{BLOCK_CASTS, BlockCast};
 pub use early_exit::{ExitRule, LAMBDA_INNER, LAMBDAS, early_exit, layers_saved};
 pub use predictions::{CastPredictions, Evaluation, Prediction, TOP_K, evaluate, write_predictions};
 pub use r2::{r2_score, r2_table};
-pub use scan::{Reference, RowScan, scan};
+pub use scan::{RowScan, scan};
 pub use summary::{LastLayer, Summary};

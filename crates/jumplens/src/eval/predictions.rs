@@ -1,16 +1,18 @@
 //! The stage `evaluate`: what every cast predicts from every layer, held against the model's own prediction.
 
 use super::casts::{BLOCK_CASTS, BlockCasts};
-use super::scan::{Reference, RowScan, scan};
+use super::scan::{RowScan, scan};
+use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::files::write_with;
 use crate::models::{Backbone, Head};
-use crate::nn::with_values;
+use crate::nn::{Linear, with_values};
+use crate::parallel;
 use crate::progress::{Observer, check};
 use crate::shortcut::Shortcuts;
-use crate::states::StateFiles;
+use crate::states::{StateFile, StateFiles};
 use crate::tokenize::Sample;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType, Int32Type};
 use parquet::file::properties::WriterProperties;
@@ -22,8 +24,8 @@ use std::sync::Arc;
 /// Tokens kept of each prediction.
 pub const TOP_K: usize = 10;
 
-/// Samples that are evaluated at one time: bounds what is held of all casts' last states.
-const CHUNK: usize = 512;
+/// Tokens in a batch: fewer than for the states, since up to L copies of it are in flight, one a starting layer.
+const TOKEN_BUDGET: usize = 512;
 
 /// What one cast predicts for one sample from one layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,55 +74,58 @@ impl Evaluation {
     }
 }
 
-/// The model's own predictions for some samples, which the casts' are held against.
-struct Exact<'a> {
+/// What evaluating a batch needs, whichever batch it is.
+struct Evaluator<'a> {
+    model: &'a dyn Backbone,
     head: &'a dyn Head,
-    unembedding: &'a [f32],
-    d: usize,
-    /// Prepared last states, `[samples, d]`.
-    rows: Vec<f32>,
-    scans: Vec<RowScan>,
-    targets: Vec<Option<u32>>,
+    unembedding: Vec<f32>,
+    samples: &'a [Sample],
+    /// States of the layers 0…L.
+    states: Vec<StateFile>,
+    /// Maps from the layers 0…L−1 to L.
+    to_last: Vec<Linear>,
+    block_casts: BlockCasts,
 }
 
-impl<'a> Exact<'a> {
-    fn new(head: &'a dyn Head, unembedding: &'a [f32], last: &Tensor, samples: &[Sample]) -> Result<Self> {
-        let d = last.dim(1)?;
-        let rows = with_values(&head.prepare(last)?, <[f32]>::to_vec)?;
-        let targets: Vec<Option<u32>> = samples.iter().map(|sample| sample.target).collect();
-        let scans = scan(&rows, unembedding, d, TOP_K, &targets, None);
-        Ok(Self { head, unembedding, d, rows, scans, targets })
+impl Evaluator<'_> {
+    /// The predictions for the batch's samples: the model's own, then each cast's from each layer 0…L−1.
+    fn predictions(&self, batch: &PackedBatch) -> Result<Vec<Vec<Prediction>>> {
+        let n = batch.samples.len();
+        let d = self.model.spec().d_model;
+        let states = self.states.iter().map(|file| file.rows(batch.samples.clone())).collect::<Result<Vec<_>>>()?;
+        let (last, earlier) = states.split_last().ok_or_else(|| Error::Internal("a model without states".into()))?;
+        let mut lasts = vec![last.clone()];
+        lasts.extend_from_slice(earlier);
+        for (h, map) in earlier.iter().zip(&self.to_last) {
+            lasts.push(map.forward(h)?);
+        }
+        lasts.extend(self.block_casts.run(self.model, batch)?);
+        let prepared = self.head.prepare(&Tensor::cat(&lasts, 0)?)?;
+        let targets: Vec<Option<u32>> =
+            self.samples[batch.samples.clone()].iter().map(|sample| sample.target).collect();
+        Ok(with_values(&prepared, |rows| {
+            let scans = scan(rows, &self.unembedding, d, TOP_K, &targets);
+            let variants = scans.chunks(n).map(|variant| {
+                let numbered = variant.iter().enumerate();
+                numbered.map(|(i, scan)| self.prediction(scan, &scans[i], &rows[i * d..][..d])).collect()
+            });
+            variants.collect()
+        })?)
     }
 
-    /// The predictions of the model itself.
-    fn own(&self) -> Vec<Prediction> {
-        self.scans.iter().enumerate().map(|(sample, scan)| self.prediction(sample, scan)).collect()
-    }
-
-    /// The predictions that the last states `h` `[samples, d]` give.
-    fn of(&self, h: &Tensor) -> Result<Vec<Prediction>> {
-        let reference = Reference { rows: &self.rows, scans: &self.scans };
-        let scans = with_values(&self.head.prepare(h)?, |rows| {
-            scan(rows, self.unembedding, self.d, TOP_K, &self.targets, Some(reference))
-        })?;
-        Ok(scans.iter().enumerate().map(|(sample, scan)| self.prediction(sample, scan)).collect())
-    }
-
-    fn prediction(&self, sample: usize, scan: &RowScan) -> Prediction {
+    /// `own` is what the model's own row gave, `state` that row `[d]`.
+    fn prediction(&self, scan: &RowScan, own: &RowScan, state: &[f32]) -> Prediction {
         let mut top = [0; TOP_K];
         top.iter_mut().zip(&scan.top).for_each(|(kept, (_, token))| *kept = *token);
-        let token = top[0] as usize;
-        let embedding = &self.unembedding[token * self.d..][..self.d];
-        let state = &self.rows[sample * self.d..][..self.d];
+        let embedding = &self.unembedding[top[0] as usize * state.len()..][..state.len()];
         let logit: f64 = embedding.iter().zip(state).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum();
-        let own = &self.scans[sample];
         Prediction {
             top,
             surprisal: own.log_sum_exp - logit,
             confidence: scan.confidence(),
             kl: scan.kl,
             loss: scan.target_logit.map(|logit| scan.log_sum_exp - f64::from(logit)),
-            model_rank: own.top.iter().position(|(_, model)| *model as usize == token),
+            model_rank: own.top.iter().position(|(_, token)| *token == top[0]),
         }
     }
 }
@@ -144,35 +149,37 @@ pub fn evaluate(
             format!("the vocabulary has {} tokens, fewer than the {TOP_K} that are kept", spec.vocab_size);
         return Err(Error::Option(message));
     }
-    let block_casts = BlockCasts::load(spec, shortcuts)?;
     let to_last = (0..last)
         .map(|from| {
             let map = shortcuts.load_pairs(from, &[last], spec.d_model)?.remove(&last);
             map.map(|map| map.layer()).ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))
         })
         .collect::<Result<Vec<_>>>()?;
-    let files = (0..=last).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?;
+    let evaluator = Evaluator {
+        model,
+        head,
+        unembedding: with_values(head.unembedding(), <[f32]>::to_vec)?,
+        samples,
+        states: (0..=last).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?,
+        to_last,
+        block_casts: BlockCasts::load(spec, shortcuts)?,
+    };
     let names = ["id", "mat"].into_iter().chain(BLOCK_CASTS.iter().map(|cast| cast.name));
     let mut casts: Vec<CastPredictions> =
         names.map(|mapping| CastPredictions { mapping, layers: vec![Vec::new(); last + 1] }).collect();
-    let unembedding = with_values(head.unembedding(), <[f32]>::to_vec)?;
-    for (index, chunk) in samples.chunks(CHUNK).enumerate() {
-        let range = index * CHUNK..index * CHUNK + chunk.len();
-        let exact = Exact::new(head, &unembedding, &files[last].rows(range.clone())?, chunk)?;
-        let finals = block_casts.run(model, chunk, observer)?;
-        for layer in 0..last {
-            check(observer)?;
-            let h = files[layer].rows(range.clone())?;
-            casts[0].layers[layer].extend(exact.of(&h)?);
-            casts[1].layers[layer].extend(exact.of(&to_last[layer].forward(&h)?)?);
-            for (cast, finals) in casts[2..].iter_mut().zip(&finals) {
-                let h = Tensor::from_slice(&finals[layer], (chunk.len(), spec.d_model), &Device::Cpu)?;
-                cast.layers[layer].extend(exact.of(&h)?);
+    let batches = PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET);
+    parallel::for_each(&batches, usize::MAX, |batch| evaluator.predictions(batch), |index, predictions| {
+        let mut predictions = predictions.into_iter();
+        let own = predictions.next().unwrap_or_default();
+        for cast in &mut casts {
+            for (kept, predictions) in cast.layers.iter_mut().zip(predictions.by_ref().take(last)) {
+                kept.extend(predictions);
             }
+            cast.layers[last].extend_from_slice(&own);
         }
-        let own = exact.own();
-        casts.iter_mut().for_each(|cast| cast.layers[last].extend_from_slice(&own));
-    }
+        observer.advance(batches[index].tokens() as u64);
+        check(observer)
+    })?;
     Ok(Evaluation { casts })
 }
 

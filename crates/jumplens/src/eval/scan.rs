@@ -6,7 +6,7 @@ use crate::nn::simd;
 use rayon::prelude::*;
 
 /// Vocabulary entries whose logits exist at one time.
-const TILE: usize = 1024;
+const TILE: usize = 512;
 /// Terms that are added up in f32 before the sum goes on in f64.
 const BLOCK: usize = 256;
 
@@ -17,98 +17,88 @@ pub struct RowScan {
     pub top: Vec<(f32, u32)>,
     /// ln Σ exp(logit).
     pub log_sum_exp: f64,
-    /// The logit of the row's target token, where it has one.
+    /// The logit of the sample's target token, where it has one.
     pub target_logit: Option<f32>,
-    /// KL(reference ‖ row) in nats, where the scan was given a reference.
+    /// KL(the sample's first row ‖ this row) in nats; 0 for the first row itself.
     pub kl: f64,
 }
 
 impl RowScan {
     /// Difference of the largest two probabilities.
     pub fn confidence(&self) -> f64 {
-        let probability =
-            |i: usize| self.top.get(i).map_or(0.0, |(z, _)| (f64::from(*z) - self.log_sum_exp).exp());
+        let probability = |i: usize| self.top.get(i).map_or(0.0, |(z, _)| (f64::from(*z) - self.log_sum_exp).exp());
         probability(0) - probability(1)
     }
 }
 
-/// The rows whose distribution others are compared with: as many as the scanned rows, in the same order.
-#[derive(Debug, Clone, Copy)]
-pub struct Reference<'a> {
-    /// Prepared states, row-major `[n, d]`.
-    pub rows: &'a [f32],
-    /// What a scan of them gave.
-    pub scans: &'a [RowScan],
-}
-
 /// The running figures of one row.
+#[derive(Clone)]
 struct Running {
     top: Vec<(f32, u32)>,
     largest: f32,
     sum_exp: f64,
     target_logit: Option<f32>,
-    /// Σ p_reference · (z_reference − z)
+    /// Σ exp(z_first − largest_first)·(z_first − z), z_first the logits of the sample's first row.
     cross: f64,
 }
 
-/// Scans the logits `rows · unembeddingᵀ`: `rows` `[n, d]`, `unembedding` `[vocab, d]`, both row-major; the `k` largest
-/// are kept. `targets` has a token a row, or none.
-pub fn scan(
-    rows: &[f32],
-    unembedding: &[f32],
-    d: usize,
-    k: usize,
-    targets: &[Option<u32>],
-    reference: Option<Reference>,
-) -> Vec<RowScan> {
+/// Scans the logits `rows · unembeddingᵀ`, keeping the `k` largest. `unembedding` is `[vocab, d]`, row-major. `rows` is
+/// `[variants · samples, d]`: one prepared state of every sample, then another one of every sample, and so on; the first
+/// are those that the others' distributions are compared with. `targets` has a token a sample, or none.
+pub fn scan(rows: &[f32], unembedding: &[f32], d: usize, k: usize, targets: &[Option<u32>]) -> Vec<RowScan> {
     let n = rows.len() / d;
+    let samples = targets.len();
     let vocab = unembedding.len() / d;
-    let mut running: Vec<Running> = (0..n)
-        .map(|_| Running {
-            top: Vec::with_capacity(k + 1),
-            largest: f32::NEG_INFINITY,
-            sum_exp: 0.0,
-            target_logit: None,
-            cross: 0.0,
-        })
-        .collect();
+    let start = Running {
+        top: Vec::with_capacity(k + 1),
+        largest: f32::NEG_INFINITY,
+        sum_exp: 0.0,
+        target_logit: None,
+        cross: 0.0,
+    };
+    let mut running = vec![start; n];
     let mut logits = vec![0f32; n * TILE.min(vocab)];
-    let mut reference_logits = vec![0f32; if reference.is_some() { logits.len() } else { 0 }];
+    // For the first rows: exp(z − largest) over the tile, and what the terms of earlier tiles have to be scaled by.
+    let mut weights = vec![0f32; samples * TILE.min(vocab)];
+    let mut rescale = vec![1f64; samples];
     for first in (0..vocab).step_by(TILE) {
         let width = TILE.min(vocab - first);
         let tile = Matrix::new(&unembedding[first * d..(first + width) * d], width, d).t();
         let logits = &mut logits[..n * width];
         matmul(logits, Write::Replace, Matrix::new(rows, n, d), tile);
-        if let Some(reference) = reference {
-            let reference_logits = &mut reference_logits[..n * width];
-            matmul(reference_logits, Write::Replace, Matrix::new(reference.rows, n, d), tile);
-        }
-        running.par_iter_mut().with_min_len(8).enumerate().for_each(|(row, running)| {
-            let logits = &logits[row * width..][..width];
+        let row_of = |row: usize| &logits[row * width..][..width];
+        let weights = &mut weights[..samples * width];
+        let own = running[..samples].par_iter().zip(weights.par_chunks_mut(width)).zip(&mut rescale);
+        own.with_min_len(8).enumerate().for_each(|(sample, ((running, weights), rescale))| {
             simd::dispatch(|| {
-                add_top(&mut running.top, k, logits, first);
-                add_exponentials(running, logits);
-                if let Some(reference) = reference {
-                    let log_sum_exp = reference.scans[row].log_sum_exp as f32;
-                    running.cross += cross(&reference_logits[row * width..][..width], log_sum_exp, logits);
-                }
+                let largest = simd::max(row_of(sample)).max(running.largest);
+                *rescale = f64::from(running.largest - largest).exp();
+                simd::exp_all(row_of(sample), largest, weights);
             });
-            if let Some(target) =
-                targets[row].filter(|target| (first..first + width).contains(&(*target as usize)))
-            {
-                running.target_logit = Some(logits[target as usize - first]);
+        });
+        let (weights, rescale) = (&*weights, &rescale);
+        running.par_iter_mut().with_min_len(8).enumerate().for_each(|(row, running)| {
+            let sample = row % samples;
+            simd::dispatch(|| {
+                add_top(&mut running.top, k, row_of(row), first);
+                add_exponentials(running, row_of(row));
+                let cross = cross(&weights[sample * width..][..width], row_of(sample), row_of(row));
+                running.cross = running.cross * rescale[sample] + cross;
+            });
+            let in_tile = |target: &u32| (first..first + width).contains(&(*target as usize));
+            if let Some(target) = targets[sample].filter(in_tile) {
+                running.target_logit = Some(row_of(row)[target as usize - first]);
             }
         });
     }
-    let finish = |(row, running): (usize, Running)| {
-        let log_sum_exp = f64::from(running.largest) + running.sum_exp.ln();
-        let kl = reference.map_or(0.0, |reference| {
-            // Rounding can leave a distance of nothing a hair below zero.
-            (running.cross - reference.scans[row].log_sum_exp + log_sum_exp).max(0.0)
-        });
-        RowScan { top: running.top, log_sum_exp, target_logit: running.target_logit, kl }
+    let log_sum_exp = |running: &Running| f64::from(running.largest) + running.sum_exp.ln();
+    let finish = |(row, own): (usize, &Running)| {
+        let first = &running[row % samples];
+        // Rounding can leave a distance of nothing a hair below zero.
+        let kl = (own.cross / first.sum_exp - log_sum_exp(first) + log_sum_exp(own)).max(0.0);
+        RowScan { top: own.top.clone(), log_sum_exp: log_sum_exp(own), target_logit: own.target_logit, kl }
     };
-    running.into_iter().enumerate().map(finish).collect()
+    running.iter().enumerate().map(finish).collect()
 }
 
 #[inline(always)]
@@ -139,22 +129,17 @@ fn add_exponentials(running: &mut Running, logits: &[f32]) {
     let mut terms = [0f32; BLOCK];
     for block in logits.chunks(BLOCK) {
         let terms = &mut terms[..block.len()];
-        terms.iter_mut().zip(block).for_each(|(term, z)| *term = simd::exp(z - running.largest));
+        simd::exp_all(block, running.largest, terms);
         running.sum_exp += f64::from(simd::sum(terms));
     }
 }
 
-/// Σ p·(z_reference − z) over a tile, p the reference's probabilities.
+/// Σ weight·(first − z) over a tile.
 #[inline(always)]
-fn cross(reference: &[f32], log_sum_exp: f32, logits: &[f32]) -> f64 {
-    let mut terms = [0f32; BLOCK];
+fn cross(weights: &[f32], first: &[f32], logits: &[f32]) -> f64 {
     let mut total = 0.0;
-    for (reference, logits) in reference.chunks(BLOCK).zip(logits.chunks(BLOCK)) {
-        let terms = &mut terms[..logits.len()];
-        for ((term, reference), z) in terms.iter_mut().zip(reference).zip(logits) {
-            *term = simd::exp(reference - log_sum_exp) * (reference - z);
-        }
-        total += f64::from(simd::sum(terms));
+    for ((weights, first), logits) in weights.chunks(BLOCK).zip(first.chunks(BLOCK)).zip(logits.chunks(BLOCK)) {
+        total += f64::from(simd::dot_difference(weights, first, logits));
     }
     total
 }
@@ -172,9 +157,9 @@ mod tests {
         let (rows, model, unembedding) = (take(&[n, d], 1), take(&[n, d], 2), take(&[vocab, d], 3));
         let rows: Vec<f32> = rows.iter().map(|x| x * 5.0).collect();
         let targets: Vec<Option<u32>> = (0..n).map(|i| (i % 3 != 0).then_some((i * 250) as u32)).collect();
-        let model_scans = scan(&model, &unembedding, d, k, &targets, None);
-        let scans =
-            scan(&rows, &unembedding, d, k, &targets, Some(Reference { rows: &model, scans: &model_scans }));
+        let both = scan(&[model.clone(), rows.clone()].concat(), &unembedding, d, k, &targets);
+        assert!(both[..n].iter().all(|own| own.kl == 0.0));
+        let scans = &both[n..];
         let logits = |rows: &[f32], i: usize| -> Vec<f64> {
             let dot =
                 |w: &[f32]| w.iter().zip(&rows[i * d..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
@@ -201,12 +186,8 @@ mod tests {
     }
 
     #[test]
-    fn equal_logits_go_to_the_lower_id_and_a_row_is_at_no_distance_from_itself() {
-        let unembedding = vec![1.0; 40];
-        let row = [0.5, 0.25];
-        let first = scan(&row, &unembedding, 2, 3, &[None], None);
-        assert_eq!(first[0].top.iter().map(|(_, token)| *token).collect::<Vec<_>>(), [0, 1, 2]);
-        let again = scan(&row, &unembedding, 2, 3, &[None], Some(Reference { rows: &row, scans: &first }));
-        assert_eq!(again[0].kl, 0.0);
+    fn equal_logits_go_to_the_lower_id() {
+        let scans = scan(&[0.5, 0.25], &[1.0; 40], 2, 3, &[None]);
+        assert_eq!(scans[0].top.iter().map(|(_, token)| *token).collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

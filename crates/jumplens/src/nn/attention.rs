@@ -3,6 +3,7 @@
 use super::{is_fusable, simd, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// The rows of a packed batch that ask: for each, its place in its sequence and the rows it may look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,14 +86,17 @@ impl CustomOp3 for PackedAttention<'_> {
         }
         let (queries, keys, v) = (values(queries, lq)?, values(keys, lk)?, values(v, lv)?);
         let mut out = vec![0f32; n * d];
-        const BLOCK: usize = 8;
-        out.par_chunks_mut(d * BLOCK).enumerate().for_each_init(Vec::new, |weights, (block, out)| {
+        let mut blocks = Vec::new();
+        let mut left = out.as_mut_slice();
+        for block in query_blocks(rows) {
+            let (block_out, rest) = left.split_at_mut(block.len() * d);
+            left = rest;
+            blocks.push((block, block_out));
+        }
+        blocks.into_par_iter().for_each_init(Scratch::default, |scratch, (block, out)| {
             simd::dispatch(|| {
-                for (i, out) in out.chunks_exact_mut(d).enumerate() {
-                    let row = block * BLOCK + i;
-                    let seen = rows.starts[row] as usize * d..rows.ends[row] as usize * d;
-                    let query = &queries[row * d..][..d];
-                    attend(self.n_heads, self.scale, query, &keys[seen.clone()], &v[seen], weights, out);
+                for head in 0..self.n_heads {
+                    self.attend(block.clone(), head, d, queries, keys, v, scratch, out);
                 }
             });
         });
@@ -100,30 +104,92 @@ impl CustomOp3 for PackedAttention<'_> {
     }
 }
 
-/// One query row over its key and value rows; `out` holds zeros. `weights` is scratch.
-#[inline(always)]
-fn attend(
-    n_heads: usize,
-    scale: f32,
-    query: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    weights: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    let d = query.len();
-    let d_head = d / n_heads;
-    for head in 0..n_heads {
-        let columns = head * d_head..(head + 1) * d_head;
-        let query = &query[columns.clone()];
-        weights.clear();
-        weights.extend(keys.chunks_exact(d).map(|key| simd::dot(query, &key[columns.clone()]) * scale));
-        let top = simd::max(weights);
-        weights.iter_mut().for_each(|w| *w = simd::exp(*w - top));
-        let normaliser = 1.0 / simd::sum(weights);
-        let out = &mut out[columns.clone()];
-        for (value, weight) in values.chunks_exact(d).zip(weights.iter()) {
-            simd::axpy(weight * normaliser, &value[columns.clone()], out);
+/// Runs of at most [`QUERIES`] query rows that look at key rows from the same one on.
+fn query_blocks(rows: &QueryRows) -> Vec<Range<usize>> {
+    let mut blocks: Vec<Range<usize>> = Vec::new();
+    for (row, start) in rows.starts.iter().enumerate() {
+        match blocks.last_mut() {
+            Some(block) if rows.starts[block.start] == *start && block.len() < QUERIES => block.end = row + 1,
+            _ => blocks.push(row..row + 1),
+        }
+    }
+    blocks
+}
+
+/// Query rows that share one transposed copy of their keys.
+const QUERIES: usize = 64;
+/// Keys, and columns of a head, that are worked on at one time: a whole number of vector registers.
+const LANES: usize = 16;
+
+#[derive(Default)]
+struct Scratch {
+    /// One head's keys `[d_head, keys]`, the number of keys rounded up to a multiple of [`LANES`].
+    keys: Vec<f32>,
+    /// One query's scores, then weights.
+    weights: Vec<f32>,
+}
+
+impl PackedAttention<'_> {
+    /// One head of a block of query rows; `out` `[block, d]`.
+    #[inline(always)]
+    fn attend(
+        &self,
+        block: Range<usize>,
+        head: usize,
+        d: usize,
+        queries: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let d_head = d / self.n_heads;
+        let first = head * d_head;
+        let start = self.rows.starts[block.start] as usize;
+        let seen = block.clone().map(|row| self.rows.ends[row] as usize - start).max().unwrap_or(0);
+        let padded = seen.next_multiple_of(LANES);
+        scratch.keys.clear();
+        scratch.keys.resize(d_head * padded, 0.0);
+        for (t, key) in keys[start * d..(start + seen) * d].chunks_exact(d).enumerate() {
+            for (j, value) in key[first..first + d_head].iter().enumerate() {
+                scratch.keys[j * padded + t] = *value;
+            }
+        }
+        scratch.weights.clear();
+        scratch.weights.resize(padded, 0.0);
+        for (row, out) in block.zip(out.chunks_exact_mut(d)) {
+            let query = &queries[row * d + first..][..d_head];
+            let n = self.rows.ends[row] as usize - start;
+            let weights = &mut scratch.weights[..n.next_multiple_of(LANES)];
+            for (chunk, weights) in weights.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let mut sums = [0f32; LANES];
+                for (q, keys) in query.iter().zip(scratch.keys.chunks_exact(padded)) {
+                    for (sum, key) in sums.iter_mut().zip(&keys[chunk * LANES..][..LANES]) {
+                        *sum += q * key;
+                    }
+                }
+                weights.iter_mut().zip(sums).for_each(|(weight, sum)| *weight = sum * self.scale);
+            }
+            // The padding weighs nothing: e to the power of it is below what a sum of weights can resolve.
+            weights[n..].fill(f32::NEG_INFINITY);
+            let largest = simd::max(weights);
+            weights.iter_mut().for_each(|weight| *weight = simd::exp(*weight - largest));
+            let normaliser = 1.0 / simd::sum(weights);
+            let seen = values[start * d..(start + n) * d].chunks_exact(d);
+            let (chunks, rest) = out[first..first + d_head].as_chunks_mut::<LANES>();
+            for (chunk, out) in chunks.iter_mut().enumerate() {
+                let mut sums = [0f32; LANES];
+                for (weight, value) in weights.iter().zip(seen.clone()) {
+                    for (sum, value) in sums.iter_mut().zip(&value[first + chunk * LANES..][..LANES]) {
+                        *sum += weight * value;
+                    }
+                }
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * normaliser);
+            }
+            let first_of_rest = first + d_head - rest.len();
+            for (weight, value) in weights.iter().zip(seen) {
+                simd::axpy(weight * normaliser, &value[first_of_rest..][..rest.len()], rest);
+            }
         }
     }
 }
@@ -135,10 +201,9 @@ mod tests {
 
     #[test]
     fn fused_equals_plain_over_packed_causal_sequences() {
-        let (n_heads, d) = (3, 36);
         let mut rows = QueryRows::default();
         let mut start = 0;
-        for length in [1u32, 7, 40, 2] {
+        for length in [1u32, 7, 140, 2] {
             for position in 0..length {
                 rows.positions.push(position);
                 rows.starts.push(start);
@@ -147,13 +212,12 @@ mod tests {
             start += length;
         }
         let tokens = start as usize;
-        let attention = PackedAttention { n_heads, scale: 0.3, rows: &rows };
-        let [q, k, v] = [1, 2, 3].map(|seed| (random(&[tokens, d], seed) * 4.0).unwrap());
-        assert_close(
-            &attention.forward(&q, &k, &v).unwrap(),
-            &attention.forward_plain(&q, &k, &v).unwrap(),
-            2e-6,
-        );
+        for (n_heads, d) in [(3, 36), (2, 96)] {
+            let attention = PackedAttention { n_heads, scale: 1.0 / ((d / n_heads) as f32).sqrt(), rows: &rows };
+            let [q, k, v] = [1, 2, 3].map(|seed| (random(&[tokens, d], seed) * 4.0).unwrap());
+            let plain = attention.forward_plain(&q, &k, &v).unwrap();
+            assert_close(&attention.forward(&q, &k, &v).unwrap(), &plain, 2e-6);
+        }
     }
 
     #[test]

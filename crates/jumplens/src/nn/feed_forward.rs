@@ -44,9 +44,9 @@ impl CustomOp1 for FeedForward {
             Some(bias) => with_values(bias, <[f32]>::to_vec)?,
             None => vec![0.0; d_hidden],
         };
-        let mut out = vec![0f32; n * d_out];
+        let mut out = Vec::with_capacity(n * d_out);
         let mut hidden = vec![0f32; ROWS.min(n) * d_hidden];
-        for (x, out) in x.chunks(ROWS * width).zip(out.chunks_mut(ROWS * d_out)) {
+        for x in x.chunks(ROWS * width) {
             let rows = x.len() / width;
             let hidden = &mut hidden[..rows * d_hidden];
             self.fc.product(Matrix::new(x, rows, width), hidden, Write::Replace)?;
@@ -57,7 +57,7 @@ impl CustomOp1 for FeedForward {
                     }
                 });
             });
-            self.proj.forward_slices(Matrix::new(hidden, rows, d_hidden), out)?;
+            self.proj.append(Matrix::new(hidden, rows, d_hidden), &mut out)?;
         }
         Ok((CpuStorage::F32(out), (n, d_out).into()))
     }

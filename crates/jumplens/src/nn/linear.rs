@@ -3,7 +3,6 @@
 use super::matmul::{Matrix, Write, matmul};
 use super::{is_fusable, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
 /// How a weight lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,15 +63,14 @@ impl Linear {
         })
     }
 
-    /// `out = x·W + b` on slices.
-    pub(super) fn forward_slices(&self, x: Matrix, out: &mut [f32]) -> Result<()> {
-        let Some(bias) = &self.bias else { return self.product(x, out, Write::Replace) };
-        with_values(bias, |bias| {
-            out.par_chunks_mut(bias.len() * 64).for_each(|rows| {
-                rows.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
-            });
-        })?;
-        self.product(x, out, Write::Add)
+    /// `x·W + b` on slices, appended to `out`.
+    pub(super) fn append(&self, x: Matrix, out: &mut Vec<f32>) -> Result<()> {
+        let (start, rows) = (out.len(), x.rows);
+        match &self.bias {
+            Some(bias) => with_values(bias, |bias| (0..rows).for_each(|_| out.extend_from_slice(bias)))?,
+            None => out.resize(start + rows * self.out_features(), 0.0),
+        }
+        self.product(x, &mut out[start..], if self.bias.is_some() { Write::Add } else { Write::Replace })
     }
 }
 
@@ -83,8 +81,8 @@ impl CustomOp1 for Linear {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, width) = layout.shape().dims2()?;
-        let mut out = vec![0f32; n * self.out_features()];
-        self.forward_slices(Matrix::new(values(x, layout)?, n, width), &mut out)?;
+        let mut out = Vec::with_capacity(n * self.out_features());
+        self.append(Matrix::new(values(x, layout)?, n, width), &mut out)?;
         Ok((CpuStorage::F32(out), (n, self.out_features()).into()))
     }
 }

@@ -51,18 +51,28 @@ pub(crate) fn max(x: &[f32]) -> f32 {
     best.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
 
-/// Σ aᵢ bᵢ
+/// Σ wᵢ·(aᵢ − bᵢ)
 #[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot_difference(w: &[f32], a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
+    let (w, w_rest) = w.as_chunks::<LANES>();
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a.iter().zip(b) {
+    for ((w, a), b) in w.iter().zip(a).zip(b) {
         for i in 0..LANES {
-            sums[i] += a[i] * b[i];
+            sums[i] += w[i] * (a[i] - b[i]);
         }
     }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+    let rest = w_rest.iter().zip(a_rest).zip(b_rest).map(|((w, a), b)| w * (a - b));
+    sums.iter().sum::<f32>() + rest.sum::<f32>()
+}
+
+/// y = exp(x − shift)
+#[inline(always)]
+pub(crate) fn exp_all(x: &[f32], shift: f32, y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = exp(x - shift);
+    }
 }
 
 /// y += a x
@@ -116,7 +126,8 @@ mod tests {
         let exact = |f: &dyn Fn(usize) -> f64| (0..x.len()).map(f).sum::<f64>();
         let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-4, "{a} against {b}");
         near(super::sum(&x), exact(&|i| f64::from(x[i])));
-        near(super::dot(&x, &y), exact(&|i| f64::from(x[i]) * f64::from(y[i])));
+        let weighted = |i: usize| f64::from(x[i]) * (f64::from(y[i]) - f64::from(x[i]));
+        near(super::dot_difference(&x, &y, &x), exact(&weighted));
         near(super::squared_deviations(&x, 0.25), exact(&|i| (f64::from(x[i]) - 0.25).powi(2)));
         assert_eq!(super::max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     }

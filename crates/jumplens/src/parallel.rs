@@ -1,0 +1,112 @@
+//! Work spread over threads by the task: each task runs on few threads (usually one), so that its many small products
+//! do not wait for one another, and its data stay in one core's cache.
+
+use crate::error::{Error, Result};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+/// Runs `work` on every task, at most `lanes` at one time, sharing out the threads of the current pool. `take` gets each
+/// result with its task's number on the calling thread, in the order of the tasks. The first error ends it all.
+pub(crate) fn for_each<T: Sync, R: Send>(
+    tasks: &[T],
+    lanes: usize,
+    work: impl Fn(&T) -> Result<R> + Sync,
+    mut take: impl FnMut(usize, R) -> Result<()>,
+) -> Result<()> {
+    let threads = rayon::current_num_threads();
+    let lanes = lanes.min(threads).min(tasks.len()).max(1);
+    if lanes == 1 {
+        return tasks.iter().enumerate().try_for_each(|(index, task)| take(index, work(task)?));
+    }
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (sender, receiver) = mpsc::channel::<(usize, Result<R>)>();
+    std::thread::scope(|scope| {
+        for lane in 0..lanes {
+            let sender = sender.clone();
+            let (next, stop, work) = (&next, &stop, &work);
+            let share = threads / lanes + usize::from(lane < threads % lanes);
+            scope.spawn(move || {
+                let failed = |error: rayon::ThreadPoolBuildError| {
+                    Error::Option(format!("cannot start {share} threads: {error}"))
+                };
+                let pool = match rayon::ThreadPoolBuilder::new().num_threads(share).build() {
+                    Ok(pool) => pool,
+                    Err(error) => return drop(sender.send((0, Err(failed(error))))),
+                };
+                pool.install(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(task) = tasks.get(index) else { break };
+                        if sender.send((index, work(task))).is_err() {
+                            break;
+                        }
+                    }
+                });
+            });
+        }
+        drop(sender);
+        let mut waiting = std::collections::BTreeMap::new();
+        let mut due = 0;
+        let outcome = receiver.iter().try_for_each(|(index, result)| {
+            waiting.insert(index, result?);
+            while let Some(result) = waiting.remove(&due) {
+                take(due, result)?;
+                due += 1;
+            }
+            Ok(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        drop(receiver);
+        outcome
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_and_the_first_error_ends_it() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(5).build().unwrap();
+        let tasks: Vec<usize> = (0..200).collect();
+        pool.install(|| {
+            for lanes in [1, 3, 64] {
+                let mut seen = Vec::new();
+                for_each(&tasks, lanes, |task| Ok(task * 2), |index, result| {
+                    assert_eq!(result, index * 2);
+                    seen.push(index);
+                    Ok(())
+                })
+                .unwrap();
+                assert_eq!(seen, tasks);
+                let failing = |task: &usize| if *task == 50 { Err(Error::Interrupted) } else { Ok(()) };
+                let mut taken = 0;
+                let outcome = for_each(&tasks, lanes, failing, |_, ()| {
+                    taken += 1;
+                    Ok(())
+                });
+                assert!(matches!(outcome, Err(Error::Interrupted)));
+                assert!(taken <= 50);
+            }
+        });
+    }
+
+    #[test]
+    fn threads_are_shared_out() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(5).build().unwrap();
+        pool.install(|| {
+            let mut shares = Vec::new();
+            let work = |_: &()| {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                Ok(rayon::current_num_threads())
+            };
+            for_each(&[(), ()], 8, work, |_, share| {
+                shares.push(share);
+                Ok(())
+            })
+            .unwrap();
+            shares.sort_unstable();
+            assert_eq!(shares, [2, 3]);
+        });
+    }
+}
