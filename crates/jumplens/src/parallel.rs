@@ -72,11 +72,16 @@ mod tests {
         pool.install(|| {
             for lanes in [1, 3, 64] {
                 let mut seen = Vec::new();
-                for_each(&tasks, lanes, |task| Ok(task * 2), |index, result| {
-                    assert_eq!(result, index * 2);
-                    seen.push(index);
-                    Ok(())
-                })
+                for_each(
+                    &tasks,
+                    lanes,
+                    |task| Ok(task * 2),
+                    |index, result| {
+                        assert_eq!(result, index * 2);
+                        seen.push(index);
+                        Ok(())
+                    },
+                )
                 .unwrap();
                 assert_eq!(seen, tasks);
                 let failing = |task: &usize| if *task == 50 { Err(Error::Interrupted) } else { Ok(()) };

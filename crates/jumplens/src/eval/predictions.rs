@@ -92,8 +92,10 @@ impl Evaluator<'_> {
     fn predictions(&self, batch: &PackedBatch) -> Result<Vec<Vec<Prediction>>> {
         let n = batch.samples.len();
         let d = self.model.spec().d_model;
-        let states = self.states.iter().map(|file| file.rows(batch.samples.clone())).collect::<Result<Vec<_>>>()?;
-        let (last, earlier) = states.split_last().ok_or_else(|| Error::Internal("a model without states".into()))?;
+        let states =
+            self.states.iter().map(|file| file.rows(batch.samples.clone())).collect::<Result<Vec<_>>>()?;
+        let (last, earlier) =
+            states.split_last().ok_or_else(|| Error::Internal("a model without states".into()))?;
         let mut lasts = vec![last.clone()];
         lasts.extend_from_slice(earlier);
         for (h, map) in earlier.iter().zip(&self.to_last) {
@@ -168,18 +170,23 @@ pub fn evaluate(
     let mut casts: Vec<CastPredictions> =
         names.map(|mapping| CastPredictions { mapping, layers: vec![Vec::new(); last + 1] }).collect();
     let batches = PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET);
-    parallel::for_each(&batches, usize::MAX, |batch| evaluator.predictions(batch), |index, predictions| {
-        let mut predictions = predictions.into_iter();
-        let own = predictions.next().unwrap_or_default();
-        for cast in &mut casts {
-            for (kept, predictions) in cast.layers.iter_mut().zip(predictions.by_ref().take(last)) {
-                kept.extend(predictions);
+    parallel::for_each(
+        &batches,
+        usize::MAX,
+        |batch| evaluator.predictions(batch),
+        |index, predictions| {
+            let mut predictions = predictions.into_iter();
+            let own = predictions.next().unwrap_or_default();
+            for cast in &mut casts {
+                for (kept, predictions) in cast.layers.iter_mut().zip(predictions.by_ref().take(last)) {
+                    kept.extend(predictions);
+                }
+                cast.layers[last].extend_from_slice(&own);
             }
-            cast.layers[last].extend_from_slice(&own);
-        }
-        observer.advance(batches[index].tokens() as u64);
-        check(observer)
-    })?;
+            observer.advance(batches[index].tokens() as u64);
+            check(observer)
+        },
+    )?;
     Ok(Evaluation { casts })
 }
 

@@ -3,6 +3,7 @@
 
 use crate::nn::matmul::{Matrix, Write, matmul};
 use crate::nn::simd;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Vocabulary entries whose logits exist at one time.
@@ -26,7 +27,8 @@ pub struct RowScan {
 impl RowScan {
     /// Difference of the largest two probabilities.
     pub fn confidence(&self) -> f64 {
-        let probability = |i: usize| self.top.get(i).map_or(0.0, |(z, _)| (f64::from(*z) - self.log_sum_exp).exp());
+        let probability =
+            |i: usize| self.top.get(i).map_or(0.0, |(z, _)| (f64::from(*z) - self.log_sum_exp).exp());
         probability(0) - probability(1)
     }
 }
@@ -70,20 +72,20 @@ pub fn scan(rows: &[f32], unembedding: &[f32], d: usize, k: usize, targets: &[Op
         let weights = &mut weights[..samples * width];
         let own = running[..samples].par_iter().zip(weights.par_chunks_mut(width)).zip(&mut rescale);
         own.with_min_len(8).enumerate().for_each(|(sample, ((running, weights), rescale))| {
-            simd::dispatch(|| {
-                let largest = simd::max(row_of(sample)).max(running.largest);
-                *rescale = f64::from(running.largest - largest).exp();
-                simd::exp_all(row_of(sample), largest, weights);
-            });
+            *rescale =
+                simd::dispatch(WeighFirst { largest: running.largest, logits: row_of(sample), weights });
         });
         let (weights, rescale) = (&*weights, &rescale);
         running.par_iter_mut().with_min_len(8).enumerate().for_each(|(row, running)| {
             let sample = row % samples;
-            simd::dispatch(|| {
-                add_top(&mut running.top, k, row_of(row), first);
-                add_exponentials(running, row_of(row));
-                let cross = cross(&weights[sample * width..][..width], row_of(sample), row_of(row));
-                running.cross = running.cross * rescale[sample] + cross;
+            simd::dispatch(AddTile {
+                running,
+                k,
+                first_token: first,
+                logits: row_of(row),
+                first_logits: row_of(sample),
+                weights: &weights[sample * width..][..width],
+                rescale: rescale[sample],
             });
             let in_tile = |target: &u32| (first..first + width).contains(&(*target as usize));
             if let Some(target) = targets[sample].filter(in_tile) {
@@ -99,6 +101,51 @@ pub fn scan(rows: &[f32], unembedding: &[f32], d: usize, k: usize, targets: &[Op
         RowScan { top: own.top.clone(), log_sum_exp: log_sum_exp(own), target_logit: own.target_logit, kl }
     };
     running.iter().enumerate().map(finish).collect()
+}
+
+/// `weights = exp(logits − largest)`, the largest so far with this tile; returns what sums of earlier weights have to be
+/// scaled by.
+struct WeighFirst<'a> {
+    /// The largest logit of the earlier tiles.
+    largest: f32,
+    logits: &'a [f32],
+    weights: &'a mut [f32],
+}
+
+impl WithSimd for WeighFirst<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f64 {
+        let largest = simd::max(self.logits).max(self.largest);
+        simd::exp_all(self.logits, largest, self.weights);
+        f64::from(self.largest - largest).exp()
+    }
+}
+
+/// Adds one tile of a row's logits to its running figures.
+struct AddTile<'a> {
+    running: &'a mut Running,
+    k: usize,
+    first_token: usize,
+    logits: &'a [f32],
+    /// The tile of the sample's first row.
+    first_logits: &'a [f32],
+    /// What [`WeighFirst`] made of it.
+    weights: &'a [f32],
+    rescale: f64,
+}
+
+impl WithSimd for AddTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let running = self.running;
+        add_top(&mut running.top, self.k, self.logits, self.first_token);
+        add_exponentials(running, self.logits);
+        running.cross = running.cross * self.rescale + cross(self.weights, self.first_logits, self.logits);
+    }
 }
 
 #[inline(always)]
@@ -138,7 +185,8 @@ fn add_exponentials(running: &mut Running, logits: &[f32]) {
 #[inline(always)]
 fn cross(weights: &[f32], first: &[f32], logits: &[f32]) -> f64 {
     let mut total = 0.0;
-    for ((weights, first), logits) in weights.chunks(BLOCK).zip(first.chunks(BLOCK)).zip(logits.chunks(BLOCK)) {
+    for ((weights, first), logits) in weights.chunks(BLOCK).zip(first.chunks(BLOCK)).zip(logits.chunks(BLOCK))
+    {
         total += f64::from(simd::dot_difference(weights, first, logits));
     }
     total
@@ -158,7 +206,7 @@ mod tests {
         let rows: Vec<f32> = rows.iter().map(|x| x * 5.0).collect();
         let targets: Vec<Option<u32>> = (0..n).map(|i| (i % 3 != 0).then_some((i * 250) as u32)).collect();
         let both = scan(&[model.clone(), rows.clone()].concat(), &unembedding, d, k, &targets);
-        assert!(both[..n].iter().all(|own| own.kl == 0.0));
+        assert!(both[..n].iter().all(|own| own.kl < 1e-6));
         let scans = &both[n..];
         let logits = |rows: &[f32], i: usize| -> Vec<f64> {
             let dot =

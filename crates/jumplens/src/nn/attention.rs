@@ -2,6 +2,7 @@
 
 use super::{is_fusable, simd, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -94,11 +95,7 @@ impl CustomOp3 for PackedAttention<'_> {
             blocks.push((block, block_out));
         }
         blocks.into_par_iter().for_each_init(Scratch::default, |scratch, (block, out)| {
-            simd::dispatch(|| {
-                for head in 0..self.n_heads {
-                    self.attend(block.clone(), head, d, queries, keys, v, scratch, out);
-                }
-            });
+            simd::dispatch(AttendBlock { attention: self, block, d, queries, keys, values: v, scratch, out });
         });
         Ok((CpuStorage::F32(out), lq.shape().clone()))
     }
@@ -118,78 +115,148 @@ fn query_blocks(rows: &QueryRows) -> Vec<Range<usize>> {
 
 /// Query rows that share one transposed copy of their keys.
 const QUERIES: usize = 64;
-/// Keys, and columns of a head, that are worked on at one time: a whole number of vector registers.
-const LANES: usize = 16;
+/// Query rows that are worked on at one time, so that each key and value is loaded once for all of them.
+const GROUP: usize = 4;
+/// Vector registers of keys, or of a head's columns, that are worked on at one time.
+const VECTORS: usize = 2;
 
 #[derive(Default)]
 struct Scratch {
-    /// One head's keys `[d_head, keys]`, the number of keys rounded up to a multiple of [`LANES`].
+    /// One head's keys `[d_head, padded]`, the number of keys rounded up to whole vectors.
     keys: Vec<f32>,
-    /// One query's scores, then weights.
+    /// The scores, then weights, of a group of queries `[GROUP, padded]`.
     weights: Vec<f32>,
 }
 
-impl PackedAttention<'_> {
-    /// One head of a block of query rows; `out` `[block, d]`.
+/// All heads of a block of query rows; `out` `[block, d]`.
+struct AttendBlock<'a> {
+    attention: &'a PackedAttention<'a>,
+    block: Range<usize>,
+    d: usize,
+    queries: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
+    scratch: &'a mut Scratch,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for AttendBlock<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn attend(
-        &self,
-        block: Range<usize>,
-        head: usize,
-        d: usize,
-        queries: &[f32],
-        keys: &[f32],
-        values: &[f32],
-        scratch: &mut Scratch,
-        out: &mut [f32],
-    ) {
-        let d_head = d / self.n_heads;
-        let first = head * d_head;
-        let start = self.rows.starts[block.start] as usize;
-        let seen = block.clone().map(|row| self.rows.ends[row] as usize - start).max().unwrap_or(0);
-        let padded = seen.next_multiple_of(LANES);
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { attention, block, d, queries, keys, values, scratch, out } = self;
+        let d_head = d / attention.n_heads;
+        let rows = attention.rows;
+        let lanes = VECTORS * S::F32_LANES;
+        let start = rows.starts[block.start] as usize;
+        let end = block.clone().map(|row| rows.ends[row] as usize).max().unwrap_or(start);
+        let padded = (end - start).max(1).next_multiple_of(lanes);
         scratch.keys.clear();
         scratch.keys.resize(d_head * padded, 0.0);
-        for (t, key) in keys[start * d..(start + seen) * d].chunks_exact(d).enumerate() {
-            for (j, value) in key[first..first + d_head].iter().enumerate() {
-                scratch.keys[j * padded + t] = *value;
+        scratch.weights.clear();
+        scratch.weights.resize(GROUP * padded, 0.0);
+        for head in 0..attention.n_heads {
+            let columns = head * d_head..(head + 1) * d_head;
+            for (t, key) in keys[start * d..end * d].chunks_exact(d).enumerate() {
+                for (row, value) in scratch.keys.chunks_exact_mut(padded).zip(&key[columns.clone()]) {
+                    row[t] = *value;
+                }
+            }
+            for (group, out) in out.chunks_mut(GROUP * d).enumerate() {
+                // A group that is not full works on its last row several times over.
+                let row: [usize; GROUP] =
+                    std::array::from_fn(|i| (block.start + group * GROUP + i).min(block.end - 1));
+                let lengths = row.map(|row| rows.ends[row] as usize - start);
+                let longest = lengths.into_iter().max().unwrap_or(0);
+                let query = row.map(|row| &queries[row * d..][..d][columns.clone()]);
+                scores(simd, query, &scratch.keys, &mut scratch.weights, padded, longest.div_ceil(lanes));
+                let mut normalisers = [0f32; GROUP];
+                for (i, weights) in scratch.weights.chunks_exact_mut(padded).enumerate() {
+                    let weights = &mut weights[..lengths[i].next_multiple_of(lanes)];
+                    weights.iter_mut().for_each(|weight| *weight *= attention.scale);
+                    weights[lengths[i]..].fill(f32::NEG_INFINITY);
+                    let largest = simd::max(weights);
+                    weights.iter_mut().for_each(|weight| *weight = simd::exp(*weight - largest));
+                    weights[lengths[i]..].fill(0.0);
+                    normalisers[i] = 1.0 / simd::sum(weights);
+                }
+                for (weights, length) in scratch.weights.chunks_exact_mut(padded).zip(lengths) {
+                    weights[length..].fill(0.0);
+                }
+                let seen = &values[start * d..(start + longest) * d];
+                mix(simd, &scratch.weights, padded, seen, d, columns.clone(), normalisers, out);
             }
         }
-        scratch.weights.clear();
-        scratch.weights.resize(padded, 0.0);
-        for (row, out) in block.zip(out.chunks_exact_mut(d)) {
-            let query = &queries[row * d + first..][..d_head];
-            let n = self.rows.ends[row] as usize - start;
-            let weights = &mut scratch.weights[..n.next_multiple_of(LANES)];
-            for (chunk, weights) in weights.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                let mut sums = [0f32; LANES];
-                for (q, keys) in query.iter().zip(scratch.keys.chunks_exact(padded)) {
-                    for (sum, key) in sums.iter_mut().zip(&keys[chunk * LANES..][..LANES]) {
-                        *sum += q * key;
-                    }
+    }
+}
+
+/// `weights[group][key] = query · key` for `chunks` times [`VECTORS`] registers of keys.
+#[inline(always)]
+fn scores<S: Simd>(
+    simd: S,
+    queries: [&[f32]; GROUP],
+    keys: &[f32],
+    weights: &mut [f32],
+    padded: usize,
+    chunks: usize,
+) {
+    let keys = S::as_simd_f32s(keys).0;
+    let weights = S::as_mut_simd_f32s(weights).0;
+    let stride = padded / S::F32_LANES;
+    for chunk in 0..chunks {
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; GROUP];
+        for (j, keys) in keys.chunks_exact(stride).enumerate() {
+            let keys = &keys[chunk * VECTORS..][..VECTORS];
+            for (sums, query) in sums.iter_mut().zip(queries) {
+                let query = simd.splat_f32s(query[j]);
+                for (sum, key) in sums.iter_mut().zip(keys) {
+                    *sum = simd.mul_add_e_f32s(query, *key, *sum);
                 }
-                weights.iter_mut().zip(sums).for_each(|(weight, sum)| *weight = sum * self.scale);
             }
-            // The padding weighs nothing: e to the power of it is below what a sum of weights can resolve.
-            weights[n..].fill(f32::NEG_INFINITY);
-            let largest = simd::max(weights);
-            weights.iter_mut().for_each(|weight| *weight = simd::exp(*weight - largest));
-            let normaliser = 1.0 / simd::sum(weights);
-            let seen = values[start * d..(start + n) * d].chunks_exact(d);
-            let (chunks, rest) = out[first..first + d_head].as_chunks_mut::<LANES>();
-            for (chunk, out) in chunks.iter_mut().enumerate() {
-                let mut sums = [0f32; LANES];
-                for (weight, value) in weights.iter().zip(seen.clone()) {
-                    for (sum, value) in sums.iter_mut().zip(&value[first + chunk * LANES..][..LANES]) {
-                        *sum += weight * value;
-                    }
+        }
+        for (weights, sums) in weights.chunks_exact_mut(stride).zip(sums) {
+            weights[chunk * VECTORS..][..VECTORS].copy_from_slice(&sums);
+        }
+    }
+}
+
+/// `out[group][columns] = Σ weight · value · normaliser`; `weights` `[GROUP, padded]`, `values` `[keys, d]`.
+#[inline(always)]
+fn mix<S: Simd>(
+    simd: S,
+    weights: &[f32],
+    padded: usize,
+    values: &[f32],
+    d: usize,
+    columns: Range<usize>,
+    normalisers: [f32; GROUP],
+    out: &mut [f32],
+) {
+    let weights: [&[f32]; GROUP] = std::array::from_fn(|i| &weights[i * padded..][..padded]);
+    let lanes = VECTORS * S::F32_LANES;
+    let whole = columns.start + columns.len() / lanes * lanes;
+    for column in (columns.start..whole).step_by(lanes) {
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; GROUP];
+        for (t, value) in values.chunks_exact(d).enumerate() {
+            let value = S::as_simd_f32s(&value[column..][..lanes]).0;
+            for (sums, weights) in sums.iter_mut().zip(weights) {
+                let weight = simd.splat_f32s(weights[t]);
+                for (sum, value) in sums.iter_mut().zip(value) {
+                    *sum = simd.mul_add_e_f32s(weight, *value, *sum);
                 }
-                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * normaliser);
             }
-            let first_of_rest = first + d_head - rest.len();
-            for (weight, value) in weights.iter().zip(seen) {
-                simd::axpy(weight * normaliser, &value[first_of_rest..][..rest.len()], rest);
-            }
+        }
+        for ((out, sums), normaliser) in out.chunks_exact_mut(d).zip(sums).zip(normalisers) {
+            let out = S::as_mut_simd_f32s(&mut out[column..][..lanes]).0;
+            let normaliser = simd.splat_f32s(normaliser);
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = simd.mul_f32s(sum, normaliser));
+        }
+    }
+    for column in whole..columns.end {
+        for ((out, weights), normaliser) in out.chunks_exact_mut(d).zip(weights).zip(normalisers) {
+            let terms = values.chunks_exact(d).zip(weights).map(|(value, weight)| weight * value[column]);
+            out[column] = terms.sum::<f32>() * normaliser;
         }
     }
 }
@@ -213,7 +280,8 @@ mod tests {
         }
         let tokens = start as usize;
         for (n_heads, d) in [(3, 36), (2, 96)] {
-            let attention = PackedAttention { n_heads, scale: 1.0 / ((d / n_heads) as f32).sqrt(), rows: &rows };
+            let attention =
+                PackedAttention { n_heads, scale: 1.0 / ((d / n_heads) as f32).sqrt(), rows: &rows };
             let [q, k, v] = [1, 2, 3].map(|seed| (random(&[tokens, d], seed) * 4.0).unwrap());
             let plain = attention.forward_plain(&q, &k, &v).unwrap();
             assert_close(&attention.forward(&q, &k, &v).unwrap(), &plain, 2e-6);

@@ -2,6 +2,7 @@
 
 use super::{is_fusable, simd, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// `(x − mean) / √(variance + eps) · weight + bias`, row by row, with the biased variance.
@@ -45,11 +46,7 @@ impl CustomOp1 for LayerNorm {
         with_values(&self.weight, |weight| {
             with_values(&self.bias, |bias| {
                 out.par_chunks_mut(d * 32).zip(x.par_chunks(d * 32)).for_each(|(out, x)| {
-                    simd::dispatch(|| {
-                        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                            normalise(x, weight, bias, eps, out);
-                        }
-                    });
+                    simd::dispatch(Normalise { x, weight, bias, eps, out });
                 });
             })
         })??;
@@ -57,12 +54,28 @@ impl CustomOp1 for LayerNorm {
     }
 }
 
-#[inline(always)]
-fn normalise(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-    let mean = simd::sum(x) / x.len() as f32;
-    let scale = 1.0 / (simd::squared_deviations(x, mean) / x.len() as f32 + eps).sqrt();
-    for (((out, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-        *out = (x - mean) * scale * w + b;
+/// Normalises the rows of `x` into those of `out`, both `[n, weight.len()]`.
+struct Normalise<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let d = self.weight.len();
+        for (out, x) in self.out.chunks_exact_mut(d).zip(self.x.chunks_exact(d)) {
+            let mean = simd::sum(x) / d as f32;
+            let scale = 1.0 / (simd::squared_deviations(x, mean) / d as f32 + self.eps).sqrt();
+            for (((out, x), w), b) in out.iter_mut().zip(x).zip(self.weight).zip(self.bias) {
+                *out = (x - mean) * scale * w + b;
+            }
+        }
     }
 }
 

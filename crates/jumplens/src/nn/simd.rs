@@ -1,9 +1,10 @@
 //! Scalar loops that the compiler turns into vector code, compiled for each instruction set and chosen at run time.
 
-/// Runs `f` with the widest vector instructions this CPU has. `f` and what it calls must be inlined for that to matter.
+/// Runs `op` with the widest vector instructions this CPU has. All that its `with_simd` calls has to be inlined for that
+/// to matter; closures are not, for certain, so a kernel is a struct.
 #[inline]
-pub(crate) fn dispatch<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+pub(crate) fn dispatch<Op: pulp::WithSimd>(op: Op) -> Op::Output {
+    pulp::Arch::new().dispatch(op)
 }
 
 const LANES: usize = 16;
@@ -72,14 +73,6 @@ pub(crate) fn dot_difference(w: &[f32], a: &[f32], b: &[f32]) -> f32 {
 pub(crate) fn exp_all(x: &[f32], shift: f32, y: &mut [f32]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y = exp(x - shift);
-    }
-}
-
-/// y += a x
-#[inline(always)]
-pub(crate) fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
     }
 }
 

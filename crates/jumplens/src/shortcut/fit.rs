@@ -52,7 +52,8 @@ pub fn fit_pairs(
         let source = states.layer(from)?;
         let solver = LeastSquares::factor(source.values(), spec.d_model)?;
         let solve = |to| Ok((to, solver.solve(states.layer(to)?.values(), spec.d_model)?));
-        let maps = pairs.targets(from, spec.n_layers).into_iter().map(solve).collect::<Result<BTreeMap<_, _>>>()?;
+        let maps =
+            pairs.targets(from, spec.n_layers).into_iter().map(solve).collect::<Result<BTreeMap<_, _>>>()?;
         shortcuts.save_pairs(from, &maps)?;
         Ok(maps.len())
     };
