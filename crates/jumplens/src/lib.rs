@@ -1,4 +1,51 @@
-//! Linear shortcuts between the layers of transformer language models.
+//! Linear shortcuts between the layers of transformer language models: the method of *Jump to Conclusions:
+//! Short-Cutting Transformers With Linear Transformations* (Yom Din et al., arXiv 2303.09435).
+//!
+//! Data travel one way, each arrow a value or a folder that one module writes and the next reads:
+//!
+//! ```text
+//! corpus ─sentences→ tokenize ─samples→ states ─states→ shortcut ─maps→ eval ─tables→ plot
+//!                                 ↑                                 ↑
+//!                     hub ─files→ weights ─tensors→ models, run by runner on batches of batch
+//! ```
+//!
+//! [`run`] does these stages on a run folder and keeps its [`manifest`]; the layers that models are made of are in [`nn`].
+//! The crate never prints and never exits: it tells an [`Observer`](progress::Observer) what it is doing, and returns a
+//! typed [`Error`].
+//!
+//! ```
+//! use jumplens::{hub, progress::Silent, run, shortcut::Pairs};
+//! # fn main() -> jumplens::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let out = folder.path().join("run");
+//! let tiny = jumplens_assets::TINY_GPT2;
+//! let model = hub::BundledModel {
+//!     name: tiny.name,
+//!     config: tiny.config,
+//!     weights: tiny.weights,
+//!     tokenizer: tiny.tokenizer,
+//! };
+//! let sentences = jumplens_assets::WIKIPEDIA_SAMPLE;
+//! let corpus = hub::BundledCorpus { name: sentences.name, sentences: sentences.sentences };
+//! let bundled = hub::Bundled { models: vec![model], corpora: vec![corpus] };
+//!
+//! // A folder with config.json, model.safetensors and tokenizer.json would do as well as a bundled name.
+//! let settings = run::Settings {
+//!     model: "tiny-gpt2".into(),
+//!     samples: run::SampleSource::Corpus { name: "wikipedia-sample".into(), train: 200, val: 50 },
+//!     seed: 0,
+//!     pairs: Pairs::ToFinal,
+//! };
+//! let mut run = run::Run::begin(&out, &settings, run::Existing::Refuse, &bundled, &Silent)?;
+//! run.states(&Silent)?;
+//! run.fit(Pairs::ToFinal, &Silent)?;
+//! run.r2(None, &Silent)?;
+//! let best = &run.summary()?.best_r2["mat"];
+//! assert!(best.r2 > 0.9, "casting from layer {} to {} explains {}", best.from, best.to, best.r2);
+//! # Ok(())
+//! # }
+//! ```
+
 pub mod batch;
 pub mod corpus;
 mod error;
@@ -17,4 +64,5 @@ pub mod shortcut;
 pub mod states;
 pub mod tokenize;
 pub mod weights;
+
 pub use error::{Error, Result};

@@ -199,7 +199,7 @@ impl StateWriter {
             if resume {
                 // A split that was whole when the run was stopped has its final name already.
                 let existing = if part.exists() { &part } else { path };
-                if existing != &part {
+                if *existing != part {
                     std::fs::rename(existing, &part)?;
                 }
                 let mut file = File::options().read(true).write(true).open(&part)?;
@@ -258,7 +258,7 @@ impl StateFile {
                 return Err(Error::format(path)(format!("`states` has shape {:?}", view.shape())));
             };
             let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
-            if view.dtype() != Dtype::F32 || start % 4 != 0 {
+            if view.dtype() != Dtype::F32 || !start.is_multiple_of(4) {
                 return Err(Error::format(path)(format!("`states` is {:?} at byte {start}", view.dtype())));
             }
             (start..start + view.data().len(), n, d)

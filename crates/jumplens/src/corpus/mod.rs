@@ -21,7 +21,7 @@ impl Corpus {
             return Ok(Self { id: name.to_owned(), text: Cow::Borrowed(corpus.sentences) });
         }
         let path = Path::new(name);
-        if !path.extension().is_some_and(|extension| extension == "txt") {
+        if path.extension().is_none_or(|extension| extension != "txt") {
             let bundled =
                 bundled.corpora.iter().map(|c| format!("`{}`", c.name)).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownCorpus { name: name.to_owned(), bundled });

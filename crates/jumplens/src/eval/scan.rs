@@ -204,7 +204,7 @@ mod tests {
             |shape: &[usize], seed| random(shape, seed).flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let (rows, model, unembedding) = (take(&[n, d], 1), take(&[n, d], 2), take(&[vocab, d], 3));
         let rows: Vec<f32> = rows.iter().map(|x| x * 5.0).collect();
-        let targets: Vec<Option<u32>> = (0..n).map(|i| (i % 3 != 0).then_some((i * 250) as u32)).collect();
+        let targets: Vec<Option<u32>> = (0..n).map(|i| (i % 3 != 0).then_some((i * 130) as u32)).collect();
         let both = scan(&[model.clone(), rows.clone()].concat(), &unembedding, d, k, &targets);
         assert!(both[..n].iter().all(|own| own.kl < 1e-6));
         let scans = &both[n..];

@@ -87,7 +87,11 @@ struct LmHead {
 pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
     let fail = |message: String| Error::Config { path: path.to_owned(), message };
     let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
-    if config.n_layer == 0 || config.n_head == 0 || config.n_embd == 0 || config.n_embd % config.n_head != 0 {
+    if config.n_layer == 0
+        || config.n_head == 0
+        || config.n_embd == 0
+        || !config.n_embd.is_multiple_of(config.n_head)
+    {
         let Config { n_layer, n_head, n_embd, .. } = config;
         return Err(fail(format!(
             "`n_layer` {n_layer}, `n_head` {n_head} and `n_embd` {n_embd} do not fit together"

@@ -43,7 +43,7 @@ impl Activation {
 /// ½x·(1 + tanh u) = x·σ(2u), u = √(2/π)·(x + 0.044715·x³)
 #[inline(always)]
 fn gelu_new(x: f32) -> f32 {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
     x / (1.0 + simd::exp(-TWICE_SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)))
 }
 

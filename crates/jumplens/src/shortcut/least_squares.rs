@@ -98,7 +98,7 @@ fn cholesky_qr(x: &[f32], d: usize) -> Option<LeastSquares> {
         return None;
     }
     let norms = column_norms(x, d);
-    if norms.iter().any(|norm| *norm == 0.0) {
+    if norms.contains(&0.0) {
         return None;
     }
     let mut q: Vec<f64> = vec![0.0; x.len()];

@@ -1,0 +1,184 @@
+//! The bundled model against the method's reference implementation, on the reference's own samples.
+
+mod common;
+
+use jumplens::eval::tables::{ExitRow, LayerRow, R2Row, read_csv};
+use jumplens::hub::ModelFiles;
+use jumplens::models::load;
+use jumplens::progress::Silent;
+use jumplens::run::{Existing, Run, SampleSource, Settings};
+use jumplens::shortcut::Pairs;
+use jumplens::states::run_samples;
+use jumplens::tokenize::read_samples;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::RowAccessor;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+const N_LAYERS: usize = 12;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-gpt2").join(name)
+}
+
+/// The columns that the reference has of `layers.csv`.
+#[derive(Deserialize)]
+struct ReferenceLayer {
+    mapping: String,
+    layer: usize,
+    precision_1: f64,
+    precision_5: f64,
+    precision_10: f64,
+    surprisal: f64,
+}
+
+/// The columns that the reference has of `r2.csv`.
+#[derive(Deserialize)]
+struct ReferenceR2 {
+    mapping: String,
+    from: usize,
+    to: usize,
+    r2: f64,
+}
+
+/// The columns that the reference has of `early_exit.csv`.
+#[derive(Deserialize)]
+struct ReferenceExit {
+    mapping: String,
+    lambda: f64,
+    layers_processed: f64,
+    precision_1: f64,
+    precision_5: f64,
+    precision_10: f64,
+}
+
+#[track_caller]
+fn assert_near(what: &str, got: f64, want: f64, tolerance: f64) {
+    assert!((got - want).abs() <= tolerance, "{what}: {got} against {want} of the reference");
+}
+
+#[test]
+fn a_run_agrees_with_the_reference_implementation() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let samples =
+        SampleSource::Files { train: golden("train_samples.jsonl"), val: golden("val_samples.jsonl") };
+    let settings = Settings { model: "tiny-gpt2".into(), samples, seed: 0, pairs: Pairs::All };
+    let mut run = Run::begin(&out, &settings, Existing::Refuse, &common::bundled(), &Silent).unwrap();
+    run.all(&Silent).unwrap();
+    let results = out.join("results");
+
+    let r2: Vec<R2Row> = read_csv(&results.join("r2.csv")).unwrap();
+    let find = |mapping: &str, from, to| {
+        r2.iter().find(|row| row.mapping == mapping && row.from == from && row.to == to).unwrap()
+    };
+    let reference: Vec<ReferenceR2> = read_csv(&golden("r2.csv")).unwrap();
+    assert_eq!(reference.len(), N_LAYERS * (N_LAYERS + 1));
+    for row in &reference {
+        let what = format!("r2 of {} {} to {}", row.mapping, row.from, row.to);
+        assert_near(&what, find(&row.mapping, row.from, row.to).r2, row.r2, 1e-6);
+    }
+    for row in r2.iter().filter(|row| row.mapping == "mat") {
+        assert!(row.r2 > find("id", row.from, row.to).r2, "id beats mat from {} to {}", row.from, row.to);
+        assert!(row.r2_train > row.r2, "{} to {} fits validation better than train", row.from, row.to);
+        let mean = find("mean", row.from, row.to);
+        assert!(mean.r2 <= 0.0 && mean.r2_train.abs() < 1e-9, "the mean explains {}", mean.r2);
+    }
+
+    // A cast's top token may flip where two are within rounding of one another: one of 400 samples, and up to some nats.
+    const ONE_SAMPLE: f64 = 1.0 / 400.0 + 1e-6;
+    let layers: Vec<LayerRow> = read_csv(&results.join("layers.csv")).unwrap();
+    let find =
+        |mapping: &str, layer| layers.iter().find(|r| r.mapping == mapping && r.layer == layer).unwrap();
+    let reference: Vec<ReferenceLayer> = read_csv(&golden("layers.csv")).unwrap();
+    assert_eq!(reference.len(), 5 * (N_LAYERS + 1));
+    for row in &reference {
+        let (got, what) = (find(&row.mapping, row.layer), format!("{} from {}", row.mapping, row.layer));
+        assert_near(&what, got.precision_1, row.precision_1, ONE_SAMPLE);
+        assert_near(&what, got.precision_5, row.precision_5, ONE_SAMPLE);
+        assert_near(&what, got.precision_10, row.precision_10, ONE_SAMPLE);
+        let state_cast = row.mapping == "id" || row.mapping == "mat";
+        assert_near(&what, got.surprisal, row.surprisal, if state_cast { 1e-5 } else { 0.01 });
+        assert!(got.kl >= 0.0 && got.surprisal_lo < got.surprisal && got.surprisal < got.surprisal_hi);
+    }
+    for layer in 0..6 {
+        assert!(
+            find("mat", layer).precision_1 > find("id", layer).precision_1,
+            "id beats mat at layer {layer}"
+        );
+    }
+    assert_eq!(find("mat", N_LAYERS).kl, 0.0);
+
+    let exits: Vec<ExitRow> = read_csv(&results.join("early_exit.csv")).unwrap();
+    let reference: Vec<ReferenceExit> = read_csv(&golden("early_exit.csv")).unwrap();
+    assert_eq!(reference.len(), 13 + 22);
+    for row in &reference {
+        let near = |got: &&ExitRow| got.mapping == row.mapping && (got.lambda - row.lambda).abs() < 1e-9;
+        let (got, what) = (exits.iter().find(near).unwrap(), format!("{} at λ {}", row.mapping, row.lambda));
+        assert_near(&what, got.layers_processed, row.layers_processed, 0.01);
+        assert_near(&what, got.precision_1, row.precision_1, ONE_SAMPLE);
+        assert_near(&what, got.precision_5, row.precision_5, ONE_SAMPLE);
+        assert_near(&what, got.precision_10, row.precision_10, ONE_SAMPLE);
+    }
+    let saved = run.summary().unwrap().layers_saved;
+    assert_near("layers saved, mat", saved["mat"], 1.41, 0.01);
+    assert_near("layers saved, id", saved["id"], 1.015, 0.01);
+
+    // The Parquet file has a row a sample, cast and layer, and averages to the table.
+    let file = std::fs::File::open(results.join("predictions.parquet")).unwrap();
+    let reader = SerializedFileReader::new(file).unwrap();
+    let (mut rows, mut surprisal) = (0, 0.0);
+    for row in reader.get_row_iter(None).unwrap() {
+        let row = row.unwrap();
+        rows += 1;
+        assert_eq!(row.get_list(3).unwrap().len(), 10);
+        if row.get_string(1).unwrap() == "mat" && row.get_int(2).unwrap() == 6 {
+            surprisal += f64::from(row.get_float(4).unwrap()) / 400.0;
+        }
+    }
+    assert_eq!(rows, 400 * 5 * (N_LAYERS + 1));
+    assert_near("mean surprisal in predictions.parquet", surprisal, find("mat", 6).surprisal, 1e-5);
+
+    for figure in ["r2", "precision", "surprisal", "submodules", "early_exit"] {
+        let text = std::fs::read_to_string(out.join(format!("plots/{figure}.svg"))).unwrap();
+        assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"), "{figure}.svg");
+    }
+}
+
+#[test]
+fn states_and_logits_agree_with_transformers_at_every_layer() {
+    let files = ModelFiles::find("tiny-gpt2", &common::bundled()).unwrap();
+    let model = load(&files).unwrap().model;
+    let d = model.spec().d_model;
+    let samples = read_samples(&golden("val_samples.jsonl"), model.spec()).unwrap();
+    let states = run_samples(&*model, &samples[..16], false, |_| Ok(())).unwrap();
+
+    let bytes = std::fs::read(golden("states.safetensors")).unwrap();
+    let reference = SafeTensors::deserialize(&bytes).unwrap();
+    let values = |name: &str| -> Vec<f32> {
+        let view = reference.tensor(name).unwrap();
+        view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    };
+    // ‖a − b‖₂ / ‖b‖₂ of each row
+    let compare = |what: &str, got: &[f32], want: &[f32], width: usize| {
+        assert_eq!(got.len(), want.len());
+        for (row, (a, b)) in got.chunks(width).zip(want.chunks(width)).enumerate() {
+            let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+            let difference = norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+            let relative = difference / norm(&mut b.iter().map(|b| f64::from(*b)));
+            assert!(relative <= 1e-5, "{what}, sample {row}: relative error {relative:e}");
+        }
+    };
+    let want = values("states");
+    assert_eq!(states.layers.len(), N_LAYERS + 1);
+    for (layer, (got, want)) in states.layers.iter().zip(want.chunks(16 * d)).enumerate() {
+        compare(&format!("state of layer {layer}"), got, want, d);
+    }
+    let head = model.head().unwrap();
+    let last = candle_core::Tensor::from_slice(&states.layers[N_LAYERS], (16, d), &candle_core::Device::Cpu)
+        .unwrap();
+    let logits = head.prepare(&last).unwrap().matmul(&head.unembedding().t().unwrap()).unwrap();
+    let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    compare("logits", &logits, &values("logits"), model.spec().vocab_size);
+}
