@@ -6,6 +6,9 @@ use jumplens::shortcut;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+const DEFAULT_MODEL: &str = "tiny-gpt2";
+const GLOBAL: &str = "Global options";
+
 /// Linear shortcuts between the layers of transformer language models
 ///
 /// Fits the linear maps that cast a hidden state of any layer to any later layer ("mat"), and holds them against using
@@ -17,13 +20,13 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Command,
     /// Threads to compute with [default: all cores]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", help_heading = GLOBAL)]
     pub threads: Option<NonZeroUsize>,
     /// No progress and no messages, only results and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
     pub quiet: bool,
     /// More messages: the model's sizes and what the run was made from
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub verbose: bool,
 }
 
@@ -71,13 +74,15 @@ pub struct BeginArgs {
     /// Run folder to write [default: jumplens-runs/MODEL]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub existing: ExistingArgs,
 }
 
 /// What a run is made from.
 #[derive(Debug, ClapArgs)]
 pub struct InputArgs {
     /// Bundled model (`tiny-gpt2`), or folder with config.json, model.safetensors and tokenizer.json
-    #[arg(long, default_value = "tiny-gpt2")]
+    #[arg(long, default_value = DEFAULT_MODEL)]
     pub model: String,
     /// Bundled corpus (`wikipedia-sample`), or a `.txt` file with one sentence a line
     #[arg(long, default_value = "wikipedia-sample", value_name = "CORPUS")]
@@ -100,12 +105,27 @@ pub struct InputArgs {
     /// Samples to measure on instead of a corpus
     #[arg(long, value_name = "FILE.jsonl", requires = "train_samples")]
     pub val_samples: Option<PathBuf>,
+}
+
+/// What is to become of a run that is in the folder already.
+#[derive(Debug, ClapArgs)]
+pub struct ExistingArgs {
     /// Go on with the run in the folder, from the last finished stage or chunk
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// Replace the run in the folder
+    /// Replace the run in the folder (a folder that is not a run is left alone)
     #[arg(long)]
     pub overwrite: bool,
+}
+
+impl From<&ExistingArgs> for Existing {
+    fn from(args: &ExistingArgs) -> Self {
+        match (args.resume, args.overwrite) {
+            (true, _) => Self::Resume,
+            (_, true) => Self::Overwrite,
+            _ => Self::Refuse,
+        }
+    }
 }
 
 impl InputArgs {
@@ -116,15 +136,6 @@ impl InputArgs {
             _ => SampleSource::Corpus { name: self.corpus.clone(), train: self.train, val: self.val },
         };
         Settings { model: self.model.clone(), samples, seed: self.seed, pairs: self.pairs.into() }
-    }
-
-    /// What is to become of a run that is there already.
-    pub fn existing(&self) -> Existing {
-        match (self.resume, self.overwrite) {
-            (true, _) => Existing::Resume,
-            (_, true) => Existing::Overwrite,
-            _ => Existing::Refuse,
-        }
     }
 }
 
@@ -148,11 +159,31 @@ pub struct StageArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct StatesArgs {
-    /// Run folder; with --train-samples and --val-samples it is begun, otherwise `samples` has begun it
+    /// Run folder, begun by `samples`, or by this command where samples files are given
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    #[command(flatten)]
-    pub input: InputArgs,
+    /// Begin a run with these samples to fit on: lines `{"ids": [...], "position": p}`
+    #[arg(long, value_name = "FILE.jsonl", requires = "val_samples")]
+    pub train_samples: Option<PathBuf>,
+    /// Samples to measure on
+    #[arg(long, value_name = "FILE.jsonl", requires = "train_samples")]
+    pub val_samples: Option<PathBuf>,
+    /// Model of the run to begin [default: tiny-gpt2]
+    #[arg(long, requires = "train_samples")]
+    pub model: Option<String>,
+    /// Replace the run in the folder by the one to begin
+    #[arg(long, requires = "train_samples")]
+    pub overwrite: bool,
+}
+
+impl StatesArgs {
+    /// What the library begins a run with, where samples files are given.
+    pub fn settings(&self) -> Option<Settings> {
+        let (train, val) = (self.train_samples.clone()?, self.val_samples.clone()?);
+        let model = self.model.clone().unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+        let samples = SampleSource::Files { train, val };
+        Some(Settings { model, samples, seed: 0, pairs: shortcut::Pairs::All })
+    }
 }
 
 #[derive(Debug, ClapArgs)]

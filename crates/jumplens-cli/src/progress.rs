@@ -16,7 +16,6 @@ pub struct Progress<'a> {
 struct Stage {
     name: &'static str,
     unit: &'static str,
-    total: u64,
     started: Instant,
     bar: ProgressBar,
 }
@@ -37,7 +36,7 @@ impl Observer for Progress<'_> {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        *self.stage.borrow_mut() = Some(Stage { name, unit, total, started: Instant::now(), bar });
+        *self.stage.borrow_mut() = Some(Stage { name, unit, started: Instant::now(), bar });
     }
 
     fn advance(&self, amount: u64) {
@@ -48,11 +47,16 @@ impl Observer for Progress<'_> {
 
     fn end(&self) {
         if let Some(stage) = self.stage.take() {
+            let done = stage.bar.position();
             stage.bar.finish_and_clear();
             let seconds = stage.started.elapsed().as_secs_f64();
-            let rate = HumanCount((stage.total as f64 / seconds.max(1e-9)) as u64);
-            let (name, unit, total) = (stage.name, stage.unit, HumanCount(stage.total));
-            self.printer.note(&format!("{name:<9} {total} {unit} in {seconds:.1} s ({rate} {unit}/s)"));
+            let Stage { name, unit, .. } = stage;
+            // Only of tokens, of which there are many, does a rate tell something.
+            let rate = match unit {
+                "tokens" => format!(" ({} tokens/s)", HumanCount((done as f64 / seconds.max(1e-9)) as u64)),
+                _ => String::new(),
+            };
+            self.printer.note(&format!("{name:<9} {} {unit} in {seconds:.1} s{rate}", HumanCount(done)));
         }
     }
 

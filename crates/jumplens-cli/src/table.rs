@@ -57,7 +57,7 @@ pub fn render(summary: &Summary, manifest: &Manifest) -> String {
         let share = 100.0 * saved / summary.n_layers as f64;
         let _ = writeln!(
             text,
-            "Layers saved at 95 % precision, {mapping:<3}: {saved:.2} of {} ({share:.1} %)",
+            "Layers saved at 95 % precision with {mapping}: {saved:.2} of {} ({share:.1} %)",
             summary.n_layers
         );
     }

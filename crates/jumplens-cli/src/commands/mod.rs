@@ -7,6 +7,8 @@ use crate::args::{BeginArgs, Command};
 use crate::bundled::bundled;
 use crate::printer::Printer;
 use crate::progress::Progress;
+use jumplens::run::{Existing, Run, Settings};
+use std::path::Path;
 
 /// Why a command did not end well.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args, printer),
         Command::Samples(args) => begin(&args, printer).map(|_| ()),
-        Command::States(args) => stage::states(args, printer),
+        Command::States(args) => stage::states(&args, printer),
         Command::Fit(args) => stage::fit(&args, printer),
         Command::R2(args) => stage::r2(&args, printer),
         Command::Evaluate(args) => stage::evaluate(&args, printer),
@@ -43,16 +45,23 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
 }
 
 /// Begins a run, or goes on with one.
-fn begin(args: &BeginArgs, printer: &Printer) -> Result<jumplens::run::Run, Failure> {
-    let (settings, existing) = (args.input.settings(), args.input.existing());
-    let run =
-        jumplens::run::Run::begin(&args.folder(), &settings, existing, &bundled(), &Progress::new(printer))?;
+fn begin(args: &BeginArgs, printer: &Printer) -> Result<Run, Failure> {
+    begin_in(&args.folder(), &args.input.settings(), (&args.existing).into(), printer)
+}
+
+fn begin_in(
+    folder: &Path,
+    settings: &Settings,
+    existing: Existing,
+    printer: &Printer,
+) -> Result<Run, Failure> {
+    let run = Run::begin(folder, settings, existing, &bundled(), &Progress::new(printer))?;
     describe(&run, printer);
     Ok(run)
 }
 
 /// For `--verbose`: what the run is made from.
-fn describe(run: &jumplens::run::Run, printer: &Printer) {
+fn describe(run: &Run, printer: &Printer) {
     let spec = run.spec();
     printer.detail(&format!(
         "{}: {} layers, width {}, {} heads, {} tokens, {} positions; weights sha256 {}",

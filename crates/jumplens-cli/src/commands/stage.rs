@@ -1,11 +1,11 @@
 //! The commands that do one stage of a run that has begun.
 
-use super::{Failure, begin, describe};
-use crate::args::{BeginArgs, FitArgs, MapsArgs, StageArgs, StatesArgs};
+use super::{Failure, begin_in, describe};
+use crate::args::{FitArgs, MapsArgs, StageArgs, StatesArgs};
 use crate::bundled::bundled;
 use crate::printer::Printer;
 use crate::progress::Progress;
-use jumplens::run::Run;
+use jumplens::run::{Existing, Run};
 use std::path::Path;
 
 fn open(folder: &Path, printer: &Printer) -> Result<Run, Failure> {
@@ -14,11 +14,11 @@ fn open(folder: &Path, printer: &Printer) -> Result<Run, Failure> {
     Ok(run)
 }
 
-pub fn states(args: StatesArgs, printer: &Printer) -> Result<(), Failure> {
-    let mut run = if args.input.train_samples.is_some() {
-        begin(&BeginArgs { input: args.input, out: Some(args.out) }, printer)?
-    } else {
-        open(&args.out, printer)?
+pub fn states(args: &StatesArgs, printer: &Printer) -> Result<(), Failure> {
+    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
+    let mut run = match args.settings() {
+        Some(settings) => begin_in(&args.out, &settings, existing, printer)?,
+        None => open(&args.out, printer)?,
     };
     Ok(run.states(&Progress::new(printer))?)
 }
