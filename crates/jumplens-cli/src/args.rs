@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
     /// No progress and no messages, only results and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true)]
     pub quiet: bool,
     /// More messages: the model's sizes and what the run was made from
     #[arg(short, long, global = true)]
