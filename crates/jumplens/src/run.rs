@@ -407,10 +407,11 @@ fn draw_samples(
                 source: std::io::ErrorKind::NotFound.into(),
             };
             let tokenizer = Tokenizer::open(files.tokenizer.as_ref().ok_or_else(missing)?, spec)?;
-            observer.begin("samples", (train + val) as u64, "sentences");
-            let mut samples = Vec::with_capacity(train + val);
+            let wanted = train.saturating_add(val);
+            observer.begin("samples", wanted as u64, "sentences");
+            let mut samples = Vec::new();
             for (index, sentence) in corpus.sentences().enumerate() {
-                if samples.len() == train + val {
+                if samples.len() == wanted {
                     break;
                 }
                 crate::progress::check(observer)?;
@@ -419,7 +420,7 @@ fn draw_samples(
                     observer.advance(1);
                 }
             }
-            if samples.len() < train + val {
+            if samples.len() < wanted {
                 let name = corpus.id.clone();
                 return Err(Error::TooFewSentences { name, have: samples.len(), train, val });
             }
