@@ -240,7 +240,7 @@ impl Run {
         let started = Instant::now();
         let files = |split| StateFiles::new(&self.folder, split);
         let rows = r2_table(spec, &files("train"), &files("val"), &self.shortcuts(shortcuts), observer)?;
-        let results = self.results()?;
+        let results = self.replace("r2")?;
         write_csv(&results.join("r2.csv"), &rows)?;
         self.write_summary()?;
         self.finish_timed("r2", started, observer)
@@ -262,7 +262,7 @@ impl Run {
             .filter_map(|mapping| evaluation.cast(mapping))
             .flat_map(|cast| early_exit(cast, &rule))
             .collect();
-        let results = self.results()?;
+        let results = self.replace("evaluate")?;
         write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, self.manifest.seed))?;
         write_csv(&results.join("early_exit.csv"), &exits)?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
@@ -323,11 +323,17 @@ impl Run {
         Err(Error::StageMissing { path: self.folder.clone(), stage, needed_by })
     }
 
-    fn needs_maps(&mut self, needed_by: &'static str, elsewhere: Option<&Path>) -> Result<()> {
-        self.needs(if elsewhere.is_some() { "states" } else { "fit" }, needed_by)?;
-        self.manifest.stages.remove(needed_by);
+    fn needs_maps(&self, needed_by: &'static str, elsewhere: Option<&Path>) -> Result<()> {
+        self.needs(if elsewhere.is_some() { "states" } else { "fit" }, needed_by)
+    }
+
+    /// Makes room for new tables of `stage`: from here on the old ones, and the figures, do not count as done. Called
+    /// once the new ones are computed, so that maps that cannot be used cost no earlier result.
+    fn replace(&mut self, stage: &'static str) -> Result<PathBuf> {
+        self.manifest.stages.remove(stage);
         self.manifest.stages.remove("plot");
-        self.manifest.write(&self.folder)
+        self.manifest.write(&self.folder)?;
+        self.results()
     }
 
     fn finish_timed(&mut self, stage: &str, started: Instant, observer: &dyn Observer) -> Result<()> {
