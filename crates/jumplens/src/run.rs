@@ -55,7 +55,7 @@ pub struct Settings {
 pub enum Existing {
     /// Leave it alone: [`Error::Occupied`].
     Refuse,
-    /// Go on with it where it is the same experiment; [`Error::Occupied`] where it is another.
+    /// Go on with it where it is the same experiment; [`Error::Changed`] where it is another.
     Resume,
     /// Replace it, once it is certain that the new one can begin.
     Overwrite,
@@ -95,8 +95,8 @@ impl Run {
         let mut manifest =
             Manifest::new(model_record, source, settings.seed, train.len(), val.len(), settings.pairs);
         if let Some(mut earlier) = earlier.filter(|m| existing == Existing::Resume && m.is_done("samples")) {
-            if !earlier.is_same_experiment(&manifest) {
-                return Err(Error::Occupied { path: folder.to_owned(), what: earlier.describe() });
+            if let Some(what) = manifest.difference(&earlier) {
+                return Err(Error::Changed { path: folder.to_owned(), what });
             }
             earlier.threads = rayon::current_num_threads();
             return Ok(Self { folder: folder.to_owned(), manifest: earlier, model });
