@@ -11,9 +11,25 @@ pub fn with_advice(error: &Error) -> String {
     }
 }
 
+/// What clap says in one line, its tips included and the usage left out.
+pub fn usage(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let said: Vec<String> = text
+        .split("\n\n")
+        .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
+        .filter(|said| {
+            !said.is_empty() && !said.starts_with("Usage:") && !said.starts_with("For more information")
+        })
+        .collect();
+    format!("{}; `--help` lists the options", said.join("; ").trim_start_matches("error: "))
+}
+
 fn advice(error: &Error) -> Option<String> {
     let text = match error {
         Error::Io { source, path, .. } => match source.kind() {
+            ErrorKind::NotFound if path.ends_with("tokenizer.json") => {
+                "put the model's tokenizer there, or give token ids by `--train-samples` and `--val-samples`".to_owned()
+            }
             ErrorKind::NotFound => "check the path".to_owned(),
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                 "check its permissions, or choose another place".to_owned()
@@ -21,7 +37,10 @@ fn advice(error: &Error) -> Option<String> {
             ErrorKind::StorageFull => {
                 "free some space, then go on with `--resume`, or choose another place with `--out`".to_owned()
             }
-            ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            ErrorKind::NotADirectory => "a part of this path is a file, not a folder: choose another".to_owned(),
+            ErrorKind::IsADirectory => "give a file".to_owned(),
+            ErrorKind::InvalidData => "save it as UTF-8".to_owned(),
+            ErrorKind::AlreadyExists => {
                 format!("`{}` has to be a folder: choose another `--out`", path.display())
             }
             _ => return None,
@@ -30,8 +49,9 @@ fn advice(error: &Error) -> Option<String> {
             "fetch or compute the file again".to_owned()
         }
         Error::Format { .. } => "mend or replace the file".to_owned(),
+        Error::Config { .. } => "mend the file, or choose another `--model`".to_owned(),
         Error::UnknownModel { .. } => {
-            "download the model first, for example with `hf download gpt2 --local-dir gpt2`, and give its folder as `--model ./gpt2`"
+            "download it first, for example with `hf download openai-community/gpt2 config.json model.safetensors tokenizer.json --local-dir gpt2`, and give its folder as `--model ./gpt2`"
                 .to_owned()
         }
         Error::UnknownCorpus { .. } => "give a `.txt` file with one sentence a line as `--corpus`".to_owned(),

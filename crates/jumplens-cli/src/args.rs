@@ -3,7 +3,6 @@
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use jumplens::run::{Existing, SampleSource, Settings};
 use jumplens::shortcut;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 const DEFAULT_MODEL: &str = "tiny-gpt2";
@@ -19,11 +18,11 @@ pub struct Args {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
-    /// Threads to compute with [default: all cores]
-    #[arg(long, global = true, value_name = "N", help_heading = GLOBAL)]
-    pub threads: Option<NonZeroUsize>,
+    /// Threads to compute with, up to 1024 [default: all cores]
+    #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// No progress and no messages, only results and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub quiet: bool,
     /// More messages: the model's sizes and what the run was made from
     #[arg(short, long, global = true, help_heading = GLOBAL)]

@@ -9,6 +9,7 @@ mod progress;
 mod table;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use printer::Printer;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,12 +36,21 @@ fn main() -> ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // Help and version go to stdout and are no errors.
-            let _ = error.print();
+            // Help and version go to stdout and are no errors; a bare `jumplens` gets the help as well.
+            if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                let _ = error.print();
+            } else {
+                Printer::default().error(&advice::usage(&error));
+            }
             return if error.use_stderr() { ExitCode::from(USER) } else { ExitCode::SUCCESS };
         }
     };
     let printer = Printer::new(args.quiet, args.verbose);
+    // Checked here, since clap overlooks it where one stands before the command and the other after.
+    if args.quiet && args.verbose {
+        printer.error("`--quiet` and `--verbose` cannot be used together; leave one out");
+        return ExitCode::from(USER);
+    }
     let handler = ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPT.into());
@@ -50,7 +60,7 @@ fn main() -> ExitCode {
         printer.note(&format!("Ctrl-C will stop at once, since no handler could be set: {error}"));
     }
     if let Some(threads) = args.threads
-        && let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()
+        && let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()
     {
         printer.error(&format!("cannot start {threads} threads: {error}; ask for fewer with `--threads`"));
         return ExitCode::from(USER);

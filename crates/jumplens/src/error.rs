@@ -141,7 +141,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A stage that has to come first has not been run.
-    #[error("`{}` has no finished stage `{stage}`, which `{needed_by}` needs", path.display())]
+    #[error("`{}` has no finished stage `{stage}`, which {needed_by} needs", path.display())]
     StageMissing {
         /// The run folder.
         path: PathBuf,

@@ -53,6 +53,16 @@ pub enum SamplesRecord {
     },
 }
 
+impl SamplesRecord {
+    /// The corpus, or the training samples' file.
+    fn id(&self) -> &str {
+        match self {
+            Self::Corpus { corpus } => &corpus.id,
+            Self::Files { train_samples, .. } => &train_samples.id,
+        }
+    }
+}
+
 /// How far a stage is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
@@ -63,6 +73,9 @@ pub struct StageRecord {
     /// For `states`: prefix tokens run by the last sitting, by second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
+    /// For `r2` and `evaluate`: the folder of maps that were measured, where they are not the run's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortcuts: Option<PathBuf>,
     /// For an unfinished `states`: chunks that are on disk, by split.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub chunks: BTreeMap<String, usize>,
@@ -161,19 +174,25 @@ impl Manifest {
         self.stages.retain(|name, _| STAGES[..from].contains(&name.as_str()));
     }
 
-    /// True where the two describe the same experiment, whatever the progress, the version and the threads.
-    pub(crate) fn is_same_experiment(&self, other: &Self) -> bool {
-        let key =
-            |m: &Self| (m.model.clone(), m.samples.clone(), m.seed, m.train, m.val, m.pairs, m.dtype.clone());
-        key(self) == key(other)
+    /// What makes this another experiment than `other`, in words; `None` where both are the same, whatever the
+    /// progress, the version and the threads.
+    pub(crate) fn difference(&self, other: &Self) -> Option<String> {
+        [
+            (self.model != other.model, format!("the model `{}`", self.model.id)),
+            (self.samples != other.samples, format!("what `{}` holds", self.samples.id())),
+            (self.train != other.train, format!("the number of {} training samples", self.train)),
+            (self.val != other.val, format!("the number of {} validation samples", self.val)),
+            (self.seed != other.seed, format!("the seed {}", self.seed)),
+            (self.pairs != other.pairs, "the choice of `--pairs`".to_owned()),
+            (self.dtype != other.dtype, format!("the number format {}", self.dtype)),
+        ]
+        .into_iter()
+        .find_map(|(differs, what)| differs.then_some(what))
     }
 
     /// The run in a few words, for messages.
     pub fn describe(&self) -> String {
-        let samples = match &self.samples {
-            SamplesRecord::Corpus { corpus } => corpus.id.clone(),
-            SamplesRecord::Files { train_samples, .. } => train_samples.id.clone(),
-        };
+        let samples = self.samples.id();
         let done = STAGES.iter().filter(|stage| self.is_done(stage)).count();
         format!(
             "model `{}`, {} + {} samples from `{samples}`, seed {}, {done} of {} stages done",

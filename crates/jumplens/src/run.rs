@@ -55,7 +55,7 @@ pub struct Settings {
 pub enum Existing {
     /// Leave it alone: [`Error::Occupied`].
     Refuse,
-    /// Go on with it where it is the same experiment; [`Error::Occupied`] where it is another.
+    /// Go on with it where it is the same experiment; [`Error::Changed`] where it is another.
     Resume,
     /// Replace it, once it is certain that the new one can begin.
     Overwrite,
@@ -95,8 +95,8 @@ impl Run {
         let mut manifest =
             Manifest::new(model_record, source, settings.seed, train.len(), val.len(), settings.pairs);
         if let Some(mut earlier) = earlier.filter(|m| existing == Existing::Resume && m.is_done("samples")) {
-            if !earlier.is_same_experiment(&manifest) {
-                return Err(Error::Occupied { path: folder.to_owned(), what: earlier.describe() });
+            if let Some(what) = manifest.difference(&earlier) {
+                return Err(Error::Changed { path: folder.to_owned(), what });
             }
             earlier.threads = rayon::current_num_threads();
             return Ok(Self { folder: folder.to_owned(), manifest: earlier, model });
@@ -223,6 +223,13 @@ impl Run {
         self.manifest.pairs = pairs;
         self.manifest.write(&self.folder)?;
         let spec = self.model.spec();
+        if self.manifest.train <= spec.d_model {
+            observer.note(&format!(
+                "{} training samples are no more than the {} coordinates of a state: the maps fit them exactly and say \
+                 little about others",
+                self.manifest.train, spec.d_model
+            ));
+        }
         let maps = pairs.count(spec.n_layers) + spec.n_layers * spec.parts.len();
         observer.begin("fit", maps as u64, "maps");
         let started = Instant::now();
@@ -240,10 +247,10 @@ impl Run {
         let started = Instant::now();
         let files = |split| StateFiles::new(&self.folder, split);
         let rows = r2_table(spec, &files("train"), &files("val"), &self.shortcuts(shortcuts), observer)?;
-        let results = self.results()?;
+        let results = self.replace("r2")?;
         write_csv(&results.join("r2.csv"), &rows)?;
         self.write_summary()?;
-        self.finish_timed("r2", started, observer)
+        self.finish_measured("r2", started, shortcuts, observer)
     }
 
     /// `layers.csv`, `early_exit.csv`, `predictions.parquet`, for the maps of this run or those in another folder.
@@ -262,12 +269,12 @@ impl Run {
             .filter_map(|mapping| evaluation.cast(mapping))
             .flat_map(|cast| early_exit(cast, &rule))
             .collect();
-        let results = self.results()?;
+        let results = self.replace("evaluate")?;
         write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, self.manifest.seed))?;
         write_csv(&results.join("early_exit.csv"), &exits)?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
         self.write_summary()?;
-        self.finish_timed("evaluate", started, observer)
+        self.finish_measured("evaluate", started, shortcuts, observer)
     }
 
     /// The figures, from the result tables that are there.
@@ -275,11 +282,12 @@ impl Run {
         if !self.manifest.is_done("r2") && !self.manifest.is_done("evaluate") {
             return Err(Error::StageMissing { path: self.folder.clone(), stage: "r2", needed_by: "plot" });
         }
-        observer.begin("plot", 1, "figures");
+        observer.begin("plot", 0, "figures");
         let started = Instant::now();
         let plots = self.folder.join("plots");
         create_folder(&plots)?;
-        crate::plot::draw_all(&self.folder.join("results"), &plots)?;
+        let figures = crate::plot::draw_all(&self.folder.join("results"), &plots)?;
+        observer.advance(figures.len() as u64);
         self.finish_timed("plot", started, observer)
     }
 
@@ -323,11 +331,30 @@ impl Run {
         Err(Error::StageMissing { path: self.folder.clone(), stage, needed_by })
     }
 
-    fn needs_maps(&mut self, needed_by: &'static str, elsewhere: Option<&Path>) -> Result<()> {
-        self.needs(if elsewhere.is_some() { "states" } else { "fit" }, needed_by)?;
-        self.manifest.stages.remove(needed_by);
+    fn needs_maps(&self, needed_by: &'static str, elsewhere: Option<&Path>) -> Result<()> {
+        self.needs(if elsewhere.is_some() { "states" } else { "fit" }, needed_by)
+    }
+
+    /// Makes room for new tables of `stage`: from here on the old ones, and the figures, do not count as done. Called
+    /// once the new ones are computed, so that maps that cannot be used cost no earlier result.
+    fn replace(&mut self, stage: &'static str) -> Result<PathBuf> {
+        self.manifest.stages.remove(stage);
         self.manifest.stages.remove("plot");
-        self.manifest.write(&self.folder)
+        self.manifest.write(&self.folder)?;
+        self.results()
+    }
+
+    fn finish_measured(
+        &mut self,
+        stage: &str,
+        started: Instant,
+        shortcuts: Option<&Path>,
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        let seconds = started.elapsed().as_secs_f64();
+        let shortcuts =
+            shortcuts.map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()));
+        self.finish(StageRecord { done: true, seconds, shortcuts, ..StageRecord::default() }, stage, observer)
     }
 
     fn finish_timed(&mut self, stage: &str, started: Instant, observer: &dyn Observer) -> Result<()> {
@@ -407,10 +434,11 @@ fn draw_samples(
                 source: std::io::ErrorKind::NotFound.into(),
             };
             let tokenizer = Tokenizer::open(files.tokenizer.as_ref().ok_or_else(missing)?, spec)?;
-            observer.begin("samples", (train + val) as u64, "sentences");
-            let mut samples = Vec::with_capacity(train + val);
+            let wanted = train.saturating_add(val);
+            observer.begin("samples", wanted as u64, "sentences");
+            let mut samples = Vec::new();
             for (index, sentence) in corpus.sentences().enumerate() {
-                if samples.len() == train + val {
+                if samples.len() == wanted {
                     break;
                 }
                 crate::progress::check(observer)?;
@@ -419,7 +447,7 @@ fn draw_samples(
                     observer.advance(1);
                 }
             }
-            if samples.len() < train + val {
+            if samples.len() < wanted {
                 let name = corpus.id.clone();
                 return Err(Error::TooFewSentences { name, have: samples.len(), train, val });
             }

@@ -1,0 +1,110 @@
+//! Models that cannot be used are refused in one line, before anything is written.
+
+mod common;
+
+use common::{SMALL, edit, fail, model};
+use std::fs;
+use std::path::Path;
+
+#[track_caller]
+fn refused(at: &Path, name: &str, says: &[&str]) {
+    fail(at, &[&SMALL[..], &["--model", name, "--out", "out"]].concat(), says);
+    assert!(!at.join("out").exists(), "something was written");
+}
+
+#[test]
+fn unknown_model_names_the_bundled_one_and_how_to_get_others() {
+    let at = tempfile::tempdir().unwrap();
+    refused(at.path(), "no-such-model", &["`no-such-model`", "`tiny-gpt2`", "download", "--model"]);
+    refused(at.path(), "", &["no model", "`tiny-gpt2`"]);
+}
+
+#[test]
+fn folder_that_lacks_a_file() {
+    let at = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let name = format!("without-{file}");
+        fs::remove_file(model(at.path(), &name).join(file)).unwrap();
+        refused(at.path(), &name, &["cannot read", &format!("{name}/{file}"), "; "]);
+    }
+    refused(at.path(), "without-tokenizer.json", &["--train-samples"]);
+}
+
+#[test]
+fn weights_that_are_cut_short_or_empty() {
+    let at = tempfile::tempdir().unwrap();
+    let weights = model(at.path(), "m").join("model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    for length in [0, 5, 1000, whole.len() / 2, whole.len() - 1] {
+        fs::write(&weights, &whole[..length]).unwrap();
+        let bytes = format!("{length} bytes");
+        refused(at.path(), "m", &["m/model.safetensors", "damaged", &bytes, "fetch"]);
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_the_configuration() {
+    let at = tempfile::tempdir().unwrap();
+    let cases = [
+        (r#""n_embd": 128"#, r#""n_embd": 64"#, "wte.weight", "[4096, 128], expected [4096, 64]"),
+        (r#""n_layer": 12"#, r#""n_layer": 13"#, "h.12.ln_1.weight", "no tensor"),
+        (r#""n_positions": 256"#, r#""n_positions": 512"#, "wpe.weight", "[256, 128], expected [512, 128]"),
+        (r#""vocab_size": 4096"#, r#""vocab_size": 4000"#, "wte.weight", "[4096, 128], expected [4000, 128]"),
+        (r#""n_inner": null"#, r#""n_inner": 100"#, "mlp.c_fc.weight", "[128, 512], expected [128, 100]"),
+    ];
+    for (number, (from, to, tensor, what)) in cases.into_iter().enumerate() {
+        let name = format!("m{number}");
+        edit(&model(at.path(), &name).join("config.json"), from, to);
+        let file = format!("{name}/model.safetensors");
+        refused(at.path(), &name, &[tensor, what, &file, "config.json"]);
+    }
+}
+
+#[test]
+fn tokenizer_with_more_tokens_than_the_model() {
+    let at = tempfile::tempdir().unwrap();
+    let tokenizer = model(at.path(), "m").join("tokenizer.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&tokenizer).unwrap()).unwrap();
+    value["model"]["vocab"]["one too many"] = 4096.into();
+    fs::write(&tokenizer, value.to_string()).unwrap();
+    refused(at.path(), "m", &["m/tokenizer.json", "up to 4096", "4096 tokens", "came with the model"]);
+    fs::write(&tokenizer, "not a tokenizer").unwrap();
+    refused(at.path(), "m", &["m/tokenizer.json", "damaged", "replace"]);
+}
+
+#[test]
+fn configuration_that_cannot_be_used() {
+    let at = tempfile::tempdir().unwrap();
+    let cases = [
+        (r#""model_type": "gpt2""#, r#""model_type": "llama""#, "`llama` is not supported"),
+        (r#""model_type": "gpt2","#, "", "model_type"),
+        (r#""n_head": 4"#, r#""n_head": 3"#, "`n_head` 3"),
+        (r#""n_head": 4"#, r#""n_head": 0"#, "`n_head` 0"),
+        (r#""n_embd": 128"#, r#""n_embd": "wide""#, "wide"),
+        (r#""n_layer": 12,"#, "", "n_layer"),
+        (r#""gelu_new""#, r#""no_such_function""#, "no_such_function"),
+        ("{", "{{", "damaged"),
+    ];
+    for (number, (from, to, what)) in cases.into_iter().enumerate() {
+        let name = format!("m{number}");
+        edit(&model(at.path(), &name).join("config.json"), from, to);
+        let file = format!("{name}/config.json");
+        refused(at.path(), &name, &[what, &file, "; mend"]);
+    }
+}
+
+#[test]
+fn states_that_are_not_finite_name_the_sample() {
+    let at = tempfile::tempdir().unwrap();
+    edit(
+        &model(at.path(), "m").join("config.json"),
+        r#""layer_norm_epsilon": 1e-05"#,
+        r#""layer_norm_epsilon": -1000.0"#,
+    );
+    fail(
+        at.path(),
+        &[&SMALL[..], &["--model", "m", "--out", "out"]].concat(),
+        &["layer 1, train sample 0", "NaN", "checkpoint"],
+    );
+    assert!(!at.path().join("out/results").exists());
+}

@@ -1,0 +1,132 @@
+//! The same command gives the same bytes, in one go, stage by stage, and from a copy of the model.
+
+mod common;
+
+use common::{SMALL, assert_nothing_partial, assert_same_files, assert_same_run, files, model, succeed};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn same_command_gives_same_bytes() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    for out in ["a", "b"] {
+        succeed(at, &[&SMALL[..], &["--out", out]].concat());
+    }
+    assert_same_run(&at.join("a"), &at.join("b"));
+    assert_nothing_partial(&at.join("a"));
+    let results = files(&at.join("a/results"));
+    let names: Vec<&str> = results.keys().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!(names, ["early_exit.csv", "layers.csv", "predictions.parquet", "r2.csv", "summary.json"]);
+    let parquet = &results[Path::new("predictions.parquet")];
+    assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
+}
+
+#[test]
+fn stage_by_stage_equals_run() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let run = [&SMALL[..], &["--out", "run"]].concat();
+    succeed(at, &run);
+    succeed(at, &[&["samples"], &run[1..run.len() - 1], &["staged"]].concat());
+    for stage in ["states", "fit", "r2", "evaluate", "plot"] {
+        succeed(at, &[stage, "--out", "staged"]);
+    }
+    assert_same_run(&at.join("run"), &at.join("staged"));
+    // And from the samples that the run has written, without a corpus.
+    let samples = ["--train-samples", "run/samples/train.jsonl", "--val-samples", "run/samples/val.jsonl"];
+    succeed(at, &[&["run", "--pairs", "to-final", "--out", "given"], &samples[..]].concat());
+    assert_same_run(&at.join("run"), &at.join("given"));
+}
+
+#[test]
+fn stages_can_be_done_again() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    succeed(at, &[&SMALL[..], &["--out", "run"]].concat());
+    let before = files(&at.join("run/results"));
+    for stage in ["states", "fit", "r2", "evaluate", "plot", "r2"] {
+        succeed(at, &[stage, "--out", "run"]);
+    }
+    assert!(files(&at.join("run/results")) == before);
+}
+
+#[test]
+fn folder_with_the_bundled_files_equals_the_bundled_model() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    model(at, "copy");
+    succeed(at, &[&SMALL[..], &["--out", "bundled"]].concat());
+    succeed(at, &[&SMALL[..], &["--model", "copy", "--out", "folder"]].concat());
+    assert_same_run(&at.join("bundled"), &at.join("folder"));
+}
+
+#[test]
+fn seed_chooses_the_positions_and_nothing_else() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let samples = |seed: &str| -> Vec<serde_json::Value> {
+        succeed(at, &["samples", "--train", "60", "--val", "20", "--seed", seed, "--out", seed]);
+        let text = fs::read_to_string(at.join(seed).join("samples/train.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let (zero, one) = (samples("0"), samples("1"));
+    assert_eq!(zero.len(), 60);
+    for (a, b) in zero.iter().zip(&one) {
+        assert_eq!((&a["ids"], &a["text"]), (&b["ids"], &b["text"]));
+    }
+    let moved = zero.iter().zip(&one).filter(|(a, b)| a["position"] != b["position"]).count();
+    assert!(moved > 40, "only {moved} of 60 positions differ");
+}
+
+#[test]
+fn threads_change_no_figure() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let r2 = |threads: &str| -> BTreeMap<String, f64> {
+        succeed(at, &[&SMALL[..], &["--threads", threads, "--out", threads]].concat());
+        let text = fs::read_to_string(at.join(threads).join("results/r2.csv")).unwrap();
+        let row = |line: &str| {
+            let fields: Vec<&str> = line.split(',').collect();
+            (fields[..3].join(","), fields[3].parse().unwrap())
+        };
+        text.lines().skip(1).map(row).collect()
+    };
+    let (one, two) = (r2("1"), r2("2"));
+    assert!(!one.is_empty());
+    assert_eq!(one.keys().collect::<Vec<_>>(), two.keys().collect::<Vec<_>>());
+    for (row, value) in &one {
+        assert!((value - two[row]).abs() <= 1e-4 * value.abs().max(1.0), "{row}: {value}, {}", two[row]);
+    }
+    assert_same_files(&at.join("1/samples"), &at.join("2/samples"));
+}
+
+/// The tensors of a safetensors file.
+fn tensors(path: &Path) -> Vec<String> {
+    let bytes = fs::read(path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    header.into_keys().filter(|name| name != "__metadata__").collect()
+}
+
+#[test]
+fn pairs_say_which_maps_are_written() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let counts = ["--train", "60", "--val", "20", "--out", "out"];
+    succeed(at, &[&["samples"], &counts[..]].concat());
+    succeed(at, &["states", "--out", "out"]);
+    let map = |from: usize| at.join(format!("out/shortcuts/{from:02}.safetensors"));
+    succeed(at, &["fit", "--out", "out"]);
+    for from in 0..12 {
+        let all: Vec<String> = (from + 1..=12).map(|to| format!("{from:02}_{to:02}")).collect();
+        assert_eq!(tensors(&map(from)), all);
+    }
+    succeed(at, &["fit", "--pairs", "to-final", "--out", "out"]);
+    for from in 0..12 {
+        assert_eq!(tensors(&map(from)), [format!("{from:02}_12")]);
+        let parts = at.join(format!("out/shortcuts/parts/{from:02}.safetensors"));
+        assert_eq!(tensors(&parts), ["attn", "ffn", "ln1", "ln2", "res1", "res2"]);
+    }
+}

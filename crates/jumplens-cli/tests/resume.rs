@@ -1,0 +1,97 @@
+//! A run that was stopped, wherever that was, ends with the same bytes as one that was not.
+
+mod common;
+
+use common::{SMALL, assert_nothing_partial, assert_same_run, files, signal, start, stderr, succeed};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// More than two chunks of states.
+const CHUNKS: [&str; 7] = ["run", "--train", "2100", "--val", "20", "--pairs", "to-final"];
+
+/// Starts the run, and sends it `name` as soon as `when` holds; gives its exit code and standard error, or `None`
+/// where it was done before.
+fn stop(at: &Path, args: &[&str], name: &str, when: &dyn Fn() -> bool) -> Option<(Option<i32>, String)> {
+    let mut child = start(at, &[&["-q"], args].concat());
+    let started = Instant::now();
+    while !when() {
+        if child.try_wait().unwrap().is_some() {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", stderr(&output));
+            return None;
+        }
+        assert!(started.elapsed() < Duration::from_secs(300), "it never came to where it is to be stopped");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    signal(&child, name);
+    let output = child.wait_with_output().unwrap();
+    if output.status.success() { None } else { Some((output.status.code(), stderr(&output))) }
+}
+
+fn manifest(run: &Path) -> serde_json::Value {
+    fs::read(run.join("manifest.json"))
+        .map_or(serde_json::Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap())
+}
+
+#[test]
+fn stopped_and_resumed_equals_straight_through() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    succeed(at, &[&CHUNKS[..], &["--out", "straight"]].concat());
+    for (out, name) in [("interrupted", "INT"), ("killed", "KILL")] {
+        let run = at.join(out);
+        let chunks = |n: u64| manifest(&run)["stages"]["states"]["chunks"]["train"].as_u64() >= Some(n);
+        let done = |stage: &str| manifest(&run)["stages"][stage]["done"] == true;
+        let there = |file: &str| run.join(file).exists();
+        let moments: [(&str, &dyn Fn() -> bool); 8] = [
+            ("begun", &|| there("manifest.json")),
+            ("samples", &|| done("samples")),
+            ("first chunk", &|| chunks(1)),
+            ("second chunk", &|| chunks(2)),
+            ("states", &|| done("states")),
+            ("some maps", &|| there("shortcuts/04.safetensors")),
+            ("fit", &|| done("fit")),
+            ("r2", &|| done("r2")),
+        ];
+        let args = [&CHUNKS[..], &["--out", out, "--resume"]].concat();
+        let mut stopped = 0;
+        for (moment, when) in moments {
+            // A moment that is past would be met before the program can take a signal.
+            if when() {
+                continue;
+            }
+            let Some((code, said)) = stop(at, &args, name, when) else { continue };
+            stopped += 1;
+            if name == "INT" {
+                assert_eq!(code, Some(130), "{moment}: {said}");
+                assert_eq!(said.lines().count(), 1, "{moment}: {said}");
+                assert!(said.starts_with("error: interrupted") && said.contains("`--resume`"), "{said}");
+            }
+        }
+        assert!(stopped >= 4, "{name}: only {stopped} moments were met");
+        succeed(at, &args);
+        assert_same_run(&at.join("straight"), &run);
+        assert_nothing_partial(&run);
+    }
+}
+
+#[test]
+fn termination_is_an_interruption() {
+    let at = tempfile::tempdir().unwrap();
+    let samples = at.path().join("out/samples/val.jsonl");
+    let args = [&CHUNKS[..], &["--out", "out"]].concat();
+    let (code, said) = stop(at.path(), &args, "TERM", &|| samples.exists()).unwrap();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.starts_with("error: interrupted"), "{said}");
+}
+
+#[test]
+fn resuming_a_finished_run_changes_nothing() {
+    let at = tempfile::tempdir().unwrap();
+    let args = [&SMALL[..], &["--out", "out", "--resume"]].concat();
+    let first = succeed(at.path(), &args);
+    let before = files(&at.path().join("out"));
+    assert_eq!(succeed(at.path(), &args), first);
+    assert!(files(&at.path().join("out")) == before);
+}
