@@ -96,7 +96,8 @@ fn shortcuts_from_elsewhere_that_do_not_serve_cost_nothing() {
     succeed(at, &[&SMALL[..], &["--out", "out"]].concat());
     let before = files(&at.join("out"));
     let maps = files(&at.join("out/shortcuts"));
-    let copy = |name: &str, change: &dyn Fn(&str, &[u8]) -> Option<Vec<u8>>| {
+    type Change<'a> = &'a dyn Fn(&str, &[u8]) -> Option<Vec<u8>>;
+    let copy = |name: &str, change: Change| {
         for (path, bytes) in &maps {
             if let Some(bytes) = change(path.to_str().unwrap(), bytes) {
                 let path = at.join(name).join(path);
