@@ -3,8 +3,9 @@
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::models::{Backbone, Kind, Part, PartKind, Slot, Spec};
+use crate::models::{Attention, Backbone, Kind, PartAfter, PartKind, Slot};
 use crate::nn::{Linear, QueryRows};
+use crate::shortcut::LinearMap;
 use candle_core::{Device, Tensor};
 use std::cell::OnceCell;
 
@@ -60,18 +61,60 @@ impl Context {
     }
 }
 
+/// How one part of a block is run.
+enum Step {
+    /// As the model has it.
+    Own,
+    /// By its linear map.
+    Map(Linear),
+    /// By its linear map, which is folded into the one part that reads it: there is nothing to compute.
+    Folded,
+    /// As the model has it, with the map of the part before it folded in.
+    After(PartAfter),
+}
+
 /// How one block is run: which parts are replaced, and at which rows each slot is needed.
 pub struct BlockPlan {
-    replaced: Vec<Option<Linear>>,
+    steps: Vec<Step>,
+    /// What each part reads.
+    reads: Vec<Vec<Slot>>,
     input: Rows,
-    /// `None` where nothing needs the part's output.
-    parts: Vec<Option<Rows>>,
+    /// At which rows each part's output is needed, if anywhere.
+    needed: Vec<Option<Rows>>,
 }
 
 impl BlockPlan {
-    /// Works out, from the last part back to the first, what is needed where: attention needs every row of its input,
-    /// any other part (and a linear map in attention's place) only the rows it is asked for.
-    fn new(parts: &[Part], replaced: Vec<Option<Linear>>, kept: &[usize], output: Rows) -> Self {
+    fn new(
+        model: &dyn Backbone,
+        layer: usize,
+        maps: Vec<Option<LinearMap>>,
+        kept: &[usize],
+        output: Rows,
+    ) -> Result<Self> {
+        let parts = model.spec().parts;
+        let step = |map: &Option<LinearMap>| map.as_ref().map_or(Step::Own, |map| Step::Map(map.layer()));
+        let mut steps: Vec<Step> = maps.iter().map(step).collect();
+        let mut reads: Vec<Vec<Slot>> = Vec::new();
+        for (part, map) in parts.iter().zip(&maps) {
+            reads.push(if map.is_some() { vec![part.map_input()] } else { part.inputs.to_vec() });
+        }
+        for (index, map) in maps.iter().enumerate() {
+            let Some(map) = map.as_ref().filter(|_| !kept.contains(&index)) else { continue };
+            let readers: Vec<usize> =
+                (0..parts.len()).filter(|reader| reads[*reader].contains(&Slot::Part(index))).collect();
+            if let [reader] = readers[..]
+                && maps[reader].is_none()
+                && reads[reader].len() == 1
+                && let Some(after) = model.part_after(layer, reader, map.weight())?
+            {
+                steps[reader] = Step::After(after);
+                reads[reader] = reads[index].clone();
+                steps[index] = Step::Folded;
+            }
+        }
+
+        // From the last part back to the first: attention needs every row of its input, any other part (and a linear
+        // map in attention's place) only the rows it is asked for.
         let mut needed: Vec<Option<Rows>> = vec![None; parts.len()];
         let mut input = None;
         needed[parts.len() - 1] = Some(output);
@@ -80,18 +123,16 @@ impl BlockPlan {
         }
         for (index, part) in parts.iter().enumerate().rev() {
             let Some(rows) = needed[index] else { continue };
-            let mixes = part.kind == PartKind::Attention && replaced[index].is_none();
+            let mixes = part.kind == PartKind::Attention && maps[index].is_none();
             let rows = if mixes { Rows::Every } else { rows };
-            let map_input = [part.map_input()];
-            let inputs = if replaced[index].is_some() { &map_input } else { part.inputs };
-            for slot in inputs {
+            for slot in &reads[index] {
                 match *slot {
                     Slot::BlockInput => input = input.max(Some(rows)),
                     Slot::Part(earlier) => needed[earlier] = needed[earlier].max(Some(rows)),
                 }
             }
         }
-        Self { replaced, input: input.unwrap_or(Rows::Chosen), parts: needed }
+        Ok(Self { steps, reads, input: input.unwrap_or(Rows::Chosen), needed })
     }
 
     /// At which rows the block's input has to be given.
@@ -108,17 +149,22 @@ pub struct Plan {
 impl Plan {
     /// `replacement(layer, part)` is the linear map `[d, d]` in that part's place, if any; the outputs of the parts in
     /// `kept` are wanted at the chosen rows of every block.
-    pub fn new(spec: &Spec, kept: &[usize], replacement: impl Fn(usize, usize) -> Option<Linear>) -> Self {
+    pub fn new(
+        model: &dyn Backbone,
+        kept: &[usize],
+        replacement: impl Fn(usize, usize) -> Option<LinearMap>,
+    ) -> Result<Self> {
+        let spec = model.spec();
         let mut blocks = Vec::with_capacity(spec.n_layers);
         let mut output = Rows::Chosen;
         for layer in (0..spec.n_layers).rev() {
-            let replaced = (0..spec.parts.len()).map(|part| replacement(layer, part)).collect();
-            let block = BlockPlan::new(spec.parts, replaced, kept, output);
+            let maps = (0..spec.parts.len()).map(|part| replacement(layer, part)).collect();
+            let block = BlockPlan::new(model, layer, maps, kept, output)?;
             output = block.input();
             blocks.push(block);
         }
         blocks.reverse();
-        Self { blocks }
+        Ok(Self { blocks })
     }
 
     /// The plan of block `layer`.
@@ -172,7 +218,7 @@ pub fn run_block(
     let input = Value::new(x.clone(), plan.input);
     let mut values: Vec<Option<Value>> = Vec::with_capacity(parts.len());
     for (index, part) in parts.iter().enumerate() {
-        let Some(rows) = plan.parts[index] else {
+        let Some(rows) = plan.needed[index] else {
             values.push(None);
             continue;
         };
@@ -181,19 +227,26 @@ pub fn run_block(
                 Slot::BlockInput => Some(&input),
                 Slot::Part(earlier) => values[earlier].as_ref(),
             };
-            value
-                .ok_or_else(|| Error::Internal(format!("an input of part `{}` was not computed", part.name)))?
-                .at(rows, context)
+            let missing = || Error::Internal(format!("an input of part `{}` was not computed", part.name));
+            value.ok_or_else(missing)?.at(rows, context)
         };
-        let output = if let Some(map) = &plan.replaced[index] {
-            map.forward(read(part.map_input(), rows)?)?
-        } else if part.kind == PartKind::Attention {
-            let attention = model.attention(layer);
-            let keys_values = attention.keys_values(read(part.map_input(), Rows::Every)?, &context.every)?;
-            attention.attend(read(part.map_input(), rows)?, context.rows(rows), &keys_values)?
-        } else {
-            let inputs = part.inputs.iter().map(|slot| read(*slot, rows)).collect::<Result<Vec<_>>>()?;
-            model.part(layer, index, &inputs)?
+        let reads = &plan.reads[index];
+        let attend = |attention: &dyn Attention| {
+            let keys_values = attention.keys_values(read(reads[0], Rows::Every)?, &context.every)?;
+            attention.attend(read(reads[0], rows)?, context.rows(rows), &keys_values)
+        };
+        let output = match &plan.steps[index] {
+            Step::Own if part.kind == PartKind::Attention => attend(model.attention(layer))?,
+            Step::Own => {
+                let inputs = reads.iter().map(|slot| read(*slot, rows)).collect::<Result<Vec<_>>>()?;
+                model.part(layer, index, &inputs)?
+            }
+            Step::Map(map) => map.forward(read(reads[0], rows)?)?,
+            Step::After(PartAfter::Attention(attention)) => attend(&**attention)?,
+            Step::After(PartAfter::RowWise(part)) => part(read(reads[0], rows)?)?,
+            Step::Folded => {
+                return Err(Error::Internal(format!("part `{}` is folded, but was asked for", part.name)));
+            }
         };
         values.push(Some(Value::new(output, rows)));
     }

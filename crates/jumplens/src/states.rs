@@ -41,7 +41,7 @@ pub fn run_samples(
 ) -> Result<StateChunk> {
     let spec = model.spec();
     let kept: Vec<usize> = if keep_attention { vec![spec.attention_part()?] } else { vec![] };
-    let plan = Plan::new(spec, &kept, |_, _| None);
+    let plan = Plan::new(model, &kept, |_, _| None)?;
     let empty = |layers: usize| vec![Vec::with_capacity(samples.len() * spec.d_model); layers];
     let mut chunk = StateChunk {
         layers: empty(spec.n_layers + 1),

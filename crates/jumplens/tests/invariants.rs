@@ -207,3 +207,40 @@ fn a_state_that_is_not_finite_is_named() {
     };
     assert_eq!((split, layer, sample, coordinate), ("train", 2, 0, 4));
 }
+
+#[test]
+fn a_map_folded_into_the_part_behind_it_is_the_map_before_it() {
+    use jumplens::batch::PackedBatch;
+    use jumplens::runner::{Context, Plan, Rows, run_block};
+    use jumplens::shortcut::LinearMap;
+    let folder = tempfile::tempdir().unwrap();
+    Checkpoint::random(2).write(&folder.path().join("model"));
+    let files = ModelFiles::find(folder.path().join("model").to_str().unwrap(), &Bundled::default()).unwrap();
+    let model = load(&files).unwrap().model;
+    let spec = model.spec();
+    write_samples(&folder.path().join("samples.jsonl"), 9, 5, false);
+    let samples = read_samples(&folder.path().join("samples.jsonl"), spec).unwrap();
+    let batch = PackedBatch::pack(&samples, spec.kind, 1000).remove(0);
+    let context = Context::new(&batch, spec.kind, 1, &candle_core::Device::Cpu).unwrap();
+    let norms = [spec.part("ln1").unwrap(), spec.part("ln2").unwrap()];
+    let map = |layer: usize, part: usize| {
+        let entry = |i: usize| ((i * 7 + layer * 3 + part) as f32).sin() / 4.0;
+        let map = LinearMap::from_rows((0..WIDTH * WIDTH).map(entry).collect(), WIDTH, WIDTH).unwrap();
+        norms.contains(&part).then_some(map)
+    };
+    // A part whose output is kept cannot be folded away.
+    let last = |kept: &[usize]| -> Vec<f32> {
+        let plan = Plan::new(&*model, kept, map).unwrap();
+        assert_eq!(plan.rows_before(0), Rows::Every);
+        let mut x = model.embed(&batch).unwrap();
+        for layer in 0..LAYERS {
+            x = run_block(&*model, layer, plan.block(layer), kept, &x, &context).unwrap().0;
+        }
+        x.flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let (folded, apart) = (last(&[]), last(&norms));
+    assert_eq!(folded.len(), samples.len() * WIDTH);
+    for (a, b) in folded.iter().zip(&apart) {
+        assert!((a - b).abs() <= 2e-5 * b.abs().max(1.0), "{a} against {b}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::batch::PackedBatch;
 use crate::error::Result;
-use crate::models::{Backbone, Spec};
+use crate::models::Backbone;
 use crate::runner::{Context, Plan, Rows, run_block};
 use crate::shortcut::Shortcuts;
 use candle_core::{Device, Tensor};
@@ -25,22 +25,29 @@ pub const BLOCK_CASTS: [BlockCast; 3] = [
 
 /// [`BLOCK_CASTS`] with their maps loaded.
 pub(super) struct BlockCasts {
+    /// Nothing replaced.
+    exact: Plan,
+    /// One a cast.
     plans: Vec<Plan>,
 }
 
 impl BlockCasts {
-    pub(super) fn load(spec: &Spec, shortcuts: &Shortcuts) -> Result<Self> {
+    pub(super) fn load(model: &dyn Backbone, shortcuts: &Shortcuts) -> Result<Self> {
+        let spec = model.spec();
         let plan = |cast: &BlockCast| {
             let mut maps = vec![vec![None; spec.parts.len()]; spec.n_layers];
             for name in cast.parts {
                 let Some(part) = spec.part(name) else { continue };
                 for (layer, maps) in maps.iter_mut().enumerate() {
-                    maps[part] = Some(shortcuts.load_part(layer, name, spec.d_model)?.layer());
+                    maps[part] = Some(shortcuts.load_part(layer, name, spec.d_model)?);
                 }
             }
-            Ok(Plan::new(spec, &[], |layer, part| maps[layer][part].clone()))
+            Plan::new(model, &[], |layer, part| maps[layer][part].clone())
         };
-        Ok(Self { plans: BLOCK_CASTS.iter().map(plan).collect::<Result<_>>()? })
+        Ok(Self {
+            exact: Plan::new(model, &[], |_, _| None)?,
+            plans: BLOCK_CASTS.iter().map(plan).collect::<Result<_>>()?,
+        })
     }
 
     /// For each cast, the last block's output at the chosen rows of `batch` from each layer `0…L−1` it may start from:
@@ -50,7 +57,7 @@ impl BlockCasts {
     /// layers, so that one product serves all starting layers.
     pub(super) fn run(&self, model: &dyn Backbone, batch: &PackedBatch) -> Result<Vec<Tensor>> {
         let spec = model.spec();
-        let exact = Plan::new(spec, &[], |_, _| None);
+        let exact = &self.exact;
         let once = Context::new(batch, spec.kind, 1, &Device::Cpu)?;
         let mut x = model.embed(batch)?;
         let mut stacks: Vec<Option<Tensor>> = vec![None; self.plans.len()];

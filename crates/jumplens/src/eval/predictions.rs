@@ -164,7 +164,7 @@ pub fn evaluate(
         samples,
         states: (0..=last).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?,
         to_last,
-        block_casts: BlockCasts::load(spec, shortcuts)?,
+        block_casts: BlockCasts::load(model, shortcuts)?,
     };
     let names = ["id", "mat"].into_iter().chain(BLOCK_CASTS.iter().map(|cast| cast.name));
     let mut casts: Vec<CastPredictions> =

@@ -1,7 +1,7 @@
 //! GPT-2 (Radford et al. 2019): pre-norm blocks, learnt positions, weights in `Conv1D` layout `[in, out]`, tied head.
 //! Agrees with `transformers/models/gpt2/modeling_gpt2.py`, except that `h_L` is taken before `ln_f`.
 
-use super::{Attention, Backbone, Head, KeyValues, Kind, Loaded, Part, PartKind, Slot, Spec};
+use super::{Attention, Backbone, Head, KeyValues, Kind, Loaded, Part, PartAfter, PartKind, Slot, Spec};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, PackedAttention, QueryRows, WeightLayout};
@@ -203,6 +203,19 @@ impl SelfAttention {
             c_proj: conv1d(&at.pp("c_proj"), d, d)?,
         })
     }
+
+    /// The same attention on `map·x` in the place of x.
+    fn after(&self, map: &Tensor) -> Result<Self> {
+        let Self { n_heads, scale, query, key, value, c_proj } = self;
+        Ok(Self {
+            n_heads: *n_heads,
+            scale: *scale,
+            query: query.after(map)?,
+            key: key.after(map)?,
+            value: value.after(map)?,
+            c_proj: c_proj.clone(),
+        })
+    }
 }
 
 impl Attention for SelfAttention {
@@ -241,6 +254,18 @@ impl Backbone for Gpt2 {
 
     fn attention(&self, layer: usize) -> &dyn Attention {
         &self.h[layer].attn
+    }
+
+    fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
+        let block = &self.h[layer];
+        Ok(match PARTS[part].kind {
+            PartKind::Attention => Some(PartAfter::Attention(Box::new(block.attn.after(map)?))),
+            PartKind::FeedForward => {
+                let mlp = block.mlp.after(map)?;
+                Some(PartAfter::RowWise(Box::new(move |x| Ok(mlp.forward(x)?))))
+            }
+            PartKind::Norm | PartKind::Add => None,
+        })
     }
 
     fn head(&self) -> Option<&dyn Head> {

@@ -106,8 +106,20 @@ pub trait Backbone: Send + Sync {
     /// The attention of block `layer`.
     fn attention(&self, layer: usize) -> &dyn Attention;
 
+    /// Part `part` of block `layer`, with one input, on `map·x` in the place of x (`map` `[d, d]`, rows are outputs), in
+    /// as many products as without the map; `None` where that cannot be done.
+    fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>>;
+
     /// What turns `h_L` into logits, where the checkpoint has it.
     fn head(&self) -> Option<&dyn Head>;
+}
+
+/// A part with a linear map folded into its first products.
+pub enum PartAfter {
+    /// An attention.
+    Attention(Box<dyn Attention>),
+    /// A part that works on each row by itself, `[n, d]` → `[n, d]`.
+    RowWise(Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>),
 }
 
 /// Keys and values of a batch's rows, `[tokens, d]` each.

@@ -21,6 +21,11 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
+    /// This part on `map·x` in the place of x: `map` `[d, d]`, rows are outputs.
+    pub fn after(&self, map: &Tensor) -> Result<Self> {
+        Ok(Self { fc: self.fc.after(map)?, ..self.clone() })
+    }
+
     /// `[n, d]` → `[n, d]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if is_fusable(x) { x.apply_op1_no_bwd(self) } else { self.forward_plain(x) }

@@ -27,6 +27,15 @@ impl Linear {
         Self { weight, bias, layout }
     }
 
+    /// This layer on `map·x` in the place of x, as one layer: `map` `[in, in]`, rows are outputs.
+    pub fn after(&self, map: &Tensor) -> Result<Self> {
+        let weight = match self.layout {
+            WeightLayout::InOut => map.t()?.contiguous()?.matmul(&self.weight)?,
+            WeightLayout::OutIn => self.weight.matmul(map)?,
+        };
+        Ok(Self { weight, bias: self.bias.clone(), layout: self.layout })
+    }
+
     /// The width of the output rows.
     pub fn out_features(&self) -> usize {
         self.weight.dims()[usize::from(self.layout == WeightLayout::InOut)]
