@@ -78,9 +78,9 @@ fn stages_out_of_order_name_the_one_to_run_first() {
         fail(at, &[stage, "--out", "out"], &[&format!("run `jumplens {first} --out out` first")]);
     };
     first("fit", "states");
-    first("r2", "fit");
-    first("evaluate", "fit");
-    first("plot", "r2");
+    first("r2", "states");
+    first("evaluate", "states");
+    first("plot", "states");
     fail(at, &["r2", "--out", "out", "--shortcuts", "x"], &["run `jumplens states --out out` first"]);
     succeed(at, &["states", "--out", "out"]);
     first("r2", "fit");

@@ -280,7 +280,7 @@ impl Run {
     /// The figures, from the result tables that are there.
     pub fn plot(&mut self, observer: &dyn Observer) -> Result<()> {
         if !self.manifest.is_done("r2") && !self.manifest.is_done("evaluate") {
-            return Err(Error::StageMissing { path: self.folder.clone(), stage: "r2", needed_by: "plot" });
+            return self.needs("r2", "plot");
         }
         observer.begin("plot", 0, "figures");
         let started = Instant::now();
@@ -324,11 +324,13 @@ impl Run {
         read_samples(&samples_path(&self.folder, split), self.spec())
     }
 
+    /// [`Error::StageMissing`] for the first stage up to `stage` that is not done.
     fn needs(&self, stage: &'static str, needed_by: &'static str) -> Result<()> {
-        if self.manifest.is_done(stage) {
-            return Ok(());
+        let up_to = STAGES.iter().position(|name| *name == stage).map_or(0, |at| at + 1);
+        match STAGES[..up_to].iter().find(|stage| !self.manifest.is_done(stage)) {
+            Some(stage) => Err(Error::StageMissing { path: self.folder.clone(), stage, needed_by }),
+            None => Ok(()),
         }
-        Err(Error::StageMissing { path: self.folder.clone(), stage, needed_by })
     }
 
     fn needs_maps(&self, needed_by: &'static str, elsewhere: Option<&Path>) -> Result<()> {
@@ -425,7 +427,8 @@ fn draw_samples(
             let (train, val) = (*train, *val);
             if train == 0 || val == 0 {
                 return Err(Error::Option(format!(
-                    "{train} training and {val} validation sentences: both must be at least 1"
+                    "{train} training and {val} validation sentences were asked for: give at least 1 for `--train` and \
+                     1 for `--val`"
                 )));
             }
             let missing = || Error::Io {

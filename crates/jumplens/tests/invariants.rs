@@ -180,7 +180,7 @@ fn a_run_is_not_overwritten_unasked_and_not_taken_for_another() {
     let before = contents(&folder.path().join("run"));
     assert!(matches!(begin(folder.path(), "run", Existing::Refuse), Err(Error::Occupied { .. })));
     Checkpoint::random(6).write(&model);
-    assert!(matches!(begin(folder.path(), "run", Existing::Resume), Err(Error::Occupied { .. })));
+    assert!(matches!(begin(folder.path(), "run", Existing::Resume), Err(Error::Changed { .. })));
     let out = folder.path().join("run");
     assert!(matches!(Run::open(&out, &Bundled::default(), &Silent), Err(Error::Changed { .. })));
     assert_eq!(before, contents(&out));
