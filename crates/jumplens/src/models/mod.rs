@@ -114,12 +114,15 @@ pub trait Backbone: Send + Sync {
     fn head(&self) -> Option<&dyn Head>;
 }
 
+/// What a part does to rows that do not see one another, `[n, d]` → `[n, d]`.
+pub type RowWise = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
+
 /// A part with a linear map folded into its first products.
 pub enum PartAfter {
     /// An attention.
     Attention(Box<dyn Attention>),
-    /// A part that works on each row by itself, `[n, d]` → `[n, d]`.
-    RowWise(Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>),
+    /// A part that works on each row by itself.
+    RowWise(RowWise),
 }
 
 /// Keys and values of a batch's rows, `[tokens, d]` each.
