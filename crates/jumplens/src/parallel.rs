@@ -2,6 +2,7 @@
 //! do not wait for one another, and its data stay in one core's cache.
 
 use crate::error::{Error, Result};
+use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
@@ -59,6 +60,22 @@ pub(crate) fn for_each<T: Sync, R: Send>(
         drop(receiver);
         outcome
     })
+}
+
+/// Sums over the rows of `x`, row-major `[n, d]`, by column: `add(i, row, sums)` adds what row `i` brings. The order of
+/// additions does not depend on the threads.
+pub(crate) fn column_sums(x: &[f32], d: usize, add: impl Fn(usize, &[f32], &mut [f64]) + Sync) -> Vec<f64> {
+    const ROWS: usize = 256;
+    let blocks: Vec<Vec<f64>> = x
+        .par_chunks(d * ROWS)
+        .enumerate()
+        .map(|(block, rows)| {
+            let mut sums = vec![0f64; d];
+            rows.chunks_exact(d).enumerate().for_each(|(i, row)| add(block * ROWS + i, row, &mut sums));
+            sums
+        })
+        .collect();
+    (0..d).map(|j| blocks.iter().map(|block| block[j]).sum()).collect()
 }
 
 #[cfg(test)]

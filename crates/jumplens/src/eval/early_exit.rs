@@ -65,11 +65,20 @@ pub fn early_exit(cast: &CastPredictions, rule: &ExitRule) -> Vec<ExitRow> {
         .collect()
 }
 
-/// L minus the fewest layers processed on the grid at which Precision@1 is at least 0.95; no interpolation. `None`
-/// where `rows` has no such row for `mapping`.
+/// The Precision@1 that layers saved are counted at.
+pub const ENOUGH_PRECISION: f64 = 0.95;
+
+/// The row of `mapping` with the fewest layers processed among those of enough Precision@1; no interpolation. `None`
+/// where there is none.
+pub fn cheapest_exit<'a>(rows: &'a [ExitRow], mapping: &str) -> Option<&'a ExitRow> {
+    rows.iter()
+        .filter(|row| row.mapping == mapping && row.precision_1 >= ENOUGH_PRECISION)
+        .min_by(|a, b| a.layers_processed.total_cmp(&b.layers_processed))
+}
+
+/// L minus the layers processed at the [`cheapest_exit`].
 pub fn layers_saved(rows: &[ExitRow], mapping: &str, n_layers: usize) -> Option<f64> {
-    let good = rows.iter().filter(|row| row.mapping == mapping && row.precision_1 >= 0.95);
-    good.map(|row| n_layers as f64 - row.layers_processed).max_by(f64::total_cmp)
+    cheapest_exit(rows, mapping).map(|row| n_layers as f64 - row.layers_processed)
 }
 
 #[cfg(test)]

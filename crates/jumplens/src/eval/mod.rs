@@ -11,7 +11,9 @@ pub mod tables;
 
 pub use bootstrap::{RESAMPLES, layer_rows};
 pub use casts::{BLOCK_CASTS, BlockCast};
-pub use early_exit::{ExitRule, LAMBDA_INNER, LAMBDAS, early_exit, layers_saved};
+pub use early_exit::{
+    ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, layers_saved,
+};
 pub use predictions::{CastPredictions, Evaluation, Prediction, TOP_K, evaluate, write_predictions};
 pub use r2::{r2_score, r2_table};
 pub use scan::{RowScan, scan};

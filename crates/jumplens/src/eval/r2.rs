@@ -6,32 +6,31 @@ use crate::error::Result;
 use crate::models::Spec;
 use crate::nn::matmul::{Matrix, Write, matmul};
 use crate::nn::with_values;
+use crate::parallel::column_sums;
 use crate::progress::{Observer, check};
 use crate::shortcut::{LinearMap, Shortcuts};
 use crate::states::{StateFile, StateFiles};
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Rows that are predicted at one time.
 const ROWS: usize = 2048;
 
-/// Sums over samples of one figure a coordinate, `[d]`, from `figure(row of a, row of b, sums)`. The order of additions
-/// does not depend on the threads.
-fn coordinate_sums(a: &[f32], b: &[f32], d: usize, figure: impl Fn(f64, f64) -> f64 + Sync) -> Vec<f64> {
-    let blocks: Vec<Vec<f64>> = a
-        .par_chunks(d * 256)
-        .zip(b.par_chunks(d * 256))
-        .map(|(a, b)| {
-            let mut sums = vec![0f64; d];
-            for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
-                for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-                    *sum += figure(f64::from(*a), f64::from(*b));
-                }
-            }
-            sums
-        })
-        .collect();
-    (0..d).map(|j| blocks.iter().map(|block| block[j]).sum()).collect()
+/// Σ (y − p)² by coordinate.
+fn squared_errors(target: &[f32], predicted: &[f32], d: usize) -> Vec<f64> {
+    column_sums(target, d, |i, row, sums| {
+        for ((sum, y), p) in sums.iter_mut().zip(row).zip(&predicted[i * d..][..d]) {
+            *sum += (f64::from(*y) - f64::from(*p)).powi(2);
+        }
+    })
+}
+
+/// Σ (y − centre)² by coordinate.
+fn squared_distances(target: &[f32], centre: &[f64]) -> Vec<f64> {
+    column_sums(target, centre.len(), |_, row, sums| {
+        for ((sum, y), centre) in sums.iter_mut().zip(row).zip(centre) {
+            *sum += (f64::from(*y) - centre).powi(2);
+        }
+    })
 }
 
 /// The spread of the states that are to be predicted.
@@ -50,9 +49,11 @@ impl<'a> Target<'a> {
 
     fn of(values: &'a [f32], d: usize) -> Self {
         let n = values.len() / d;
-        let mut mean = coordinate_sums(values, values, d, |y, _| y);
+        let mut mean = column_sums(values, d, |_, row, sums| {
+            sums.iter_mut().zip(row).for_each(|(sum, y)| *sum += f64::from(*y));
+        });
         mean.iter_mut().for_each(|sum| *sum /= n as f64);
-        let total = squared_distances(values, d, &mean);
+        let total = squared_distances(values, &mean);
         Self { values, d, mean, total }
     }
 
@@ -68,7 +69,7 @@ impl<'a> Target<'a> {
     }
 
     fn score_of(&self, predicted: &[f32]) -> f64 {
-        self.score(&coordinate_sums(self.values, predicted, self.d, |y, p| (y - p) * (y - p)))
+        self.score(&squared_errors(self.values, predicted, self.d))
     }
 
     fn score_of_map(&self, source: &[f32], map: &LinearMap) -> Result<f64> {
@@ -84,29 +85,12 @@ impl<'a> Target<'a> {
                     Matrix::new(x, x.len() / d, d),
                     Matrix::new(weight, d, d).t(),
                 );
-                let sums = coordinate_sums(y, predicted, d, |y, p| (y - p) * (y - p));
+                let sums = squared_errors(y, predicted, d);
                 residual.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
             }
         })?;
         Ok(self.score(&residual))
     }
-}
-
-/// Σ (y − centre)² by coordinate.
-fn squared_distances(values: &[f32], d: usize, centre: &[f64]) -> Vec<f64> {
-    let blocks: Vec<Vec<f64>> = values
-        .par_chunks(d * 256)
-        .map(|block| {
-            let mut sums = vec![0f64; d];
-            for row in block.chunks_exact(d) {
-                for ((sum, y), centre) in sums.iter_mut().zip(row).zip(centre) {
-                    *sum += (f64::from(*y) - centre) * (f64::from(*y) - centre);
-                }
-            }
-            sums
-        })
-        .collect();
-    (0..d).map(|j| blocks.iter().map(|block| block[j]).sum()).collect()
 }
 
 /// r² of `predicted` against `target`, row-major `[n, d]` each.
@@ -133,7 +117,7 @@ pub fn r2_table(
             check(observer)?;
             let (on_val, on_train, mean_val, mean_train) = targets.entry(to).or_insert_with(|| {
                 let (on_val, on_train) = (Target::new(&val[to]), Target::new(&train[to]));
-                let mean_val = on_val.score(&squared_distances(on_val.values, on_val.d, &on_train.mean));
+                let mean_val = on_val.score(&squared_distances(on_val.values, &on_train.mean));
                 let mean_train = on_train.score(&on_train.total);
                 (on_val, on_train, mean_val, mean_train)
             });

@@ -7,9 +7,7 @@ use super::scale::{Scale, layer_step};
 use super::series::{Entry, ID, MAT, Series, legend};
 use crate::error::Result;
 use crate::eval::tables::{ExitRow, LayerRow};
-
-/// The Precision@1 at which layers count as saved.
-const ENOUGH: f64 = 0.95;
+use crate::eval::{ENOUGH_PRECISION, cheapest_exit};
 
 /// Precision@1 over the layers processed, for exit by confidence and for exit at a fixed layer, `mat` against `id`,
 /// as SVG. The bars above the frame are the layers saved at 95 % precision.
@@ -27,7 +25,9 @@ pub fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Result<String> {
         let frame = Frame { left: 120.0, top: 200.0, right: 770.0, bottom: 706.0 };
         let panel = Panel { canvas, frame, x: Scale::layers(last, 8), y: Scale::shares(0.0) };
         panel.axes("layers processed", "Precision@1")?;
-        if let (Some(start), Some(end)) = (panel.at(panel.x.lo, ENOUGH), panel.at(panel.x.hi, ENOUGH)) {
+        if let (Some(start), Some(end)) =
+            (panel.at(panel.x.lo, ENOUGH_PRECISION), panel.at(panel.x.hi, ENOUGH_PRECISION))
+        {
             canvas.line(&[start, end], Stroke { color: GREY, width: 2, dash: Some((10, 6)) })?;
             canvas.text("0.95", (end.0 + 8.0, end.1), Align::Left, TICK, GREY)?;
         }
@@ -39,7 +39,9 @@ pub fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Result<String> {
         let mut saving = Vec::new();
         for series in early.iter().rev() {
             panel.curve(series, &by_layers_processed(exits, series.mapping), 1)?;
-            saving.extend(cheapest(exits, series.mapping).map(|point| (series, point)));
+            let cheapest =
+                cheapest_exit(exits, series.mapping).filter(|row| row.layers_processed.is_finite());
+            saving.extend(cheapest.map(|row| (series, (row.layers_processed, row.precision_1))));
         }
         // The longest bar is nearest to the frame, so that no line to a point crosses a label.
         saving.sort_by(|(_, a), (_, b)| a.0.total_cmp(&b.0));
@@ -56,13 +58,6 @@ fn by_layers_processed(exits: &[ExitRow], mapping: &str) -> Vec<(f64, f64)> {
     let mut points: Vec<_> = rows.map(|row| (row.layers_processed, row.precision_1)).collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     points
-}
-
-/// The point of one mapping with the fewest layers processed among those with enough precision.
-fn cheapest(exits: &[ExitRow], mapping: &str) -> Option<(f64, f64)> {
-    by_layers_processed(exits, mapping)
-        .into_iter()
-        .find(|(layers, precision)| layers.is_finite() && *precision >= ENOUGH)
 }
 
 /// Draws a bar, `height` above the frame, from the cheapest point to the last layer, with the layers saved beside it.

@@ -8,6 +8,7 @@
 use super::LinearMap;
 use crate::error::{Error, Result};
 use crate::nn::matmul::{Matrix, Write, matmul};
+use crate::parallel::column_sums;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
@@ -97,7 +98,10 @@ fn cholesky_qr(x: &[f32], d: usize) -> Option<LeastSquares> {
     if n < d {
         return None;
     }
-    let norms = column_norms(x, d);
+    let squares = column_sums(x, d, |_, row, sums| {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x).powi(2));
+    });
+    let norms: Vec<f64> = squares.into_iter().map(f64::sqrt).collect();
     if norms.contains(&0.0) {
         return None;
     }
@@ -127,21 +131,6 @@ fn cholesky_qr(x: &[f32], d: usize) -> Option<LeastSquares> {
     }
     let left = Mat::from_fn(d, d, |i, j| inverse[(i, j)] / norms[i]);
     Some(LeastSquares { basis: q.par_iter().map(|value| *value as f32).collect(), left, n })
-}
-
-/// Euclidean norms of the columns of `x`, row-major `[n, d]`; the order of additions does not depend on the threads.
-fn column_norms(x: &[f32], d: usize) -> Vec<f64> {
-    let blocks: Vec<Vec<f64>> = x
-        .par_chunks(d * 512)
-        .map(|block| {
-            let mut sums = vec![0f64; d];
-            for row in block.chunks_exact(d) {
-                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
-            }
-            sums
-        })
-        .collect();
-    (0..d).map(|j| blocks.iter().map(|block| block[j]).sum::<f64>().sqrt()).collect()
 }
 
 /// The lower triangle of `XᵀX`.
