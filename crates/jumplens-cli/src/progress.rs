@@ -1,7 +1,7 @@
 //! Progress bars on a terminal, and one line a finished stage anywhere.
 
 use crate::printer::Printer;
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use jumplens::progress::Observer;
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
@@ -30,10 +30,13 @@ impl Observer for Progress<'_> {
     fn begin(&self, name: &'static str, total: u64, unit: &'static str) {
         let bar = if self.printer.shows_progress() { ProgressBar::new(total) } else { ProgressBar::hidden() };
         let template = format!(
-            "{name:<9} {{bar:30}} {{percent:>3}} %  {{human_pos}} / {{human_len}} {unit}  {{per_sec}}  {{eta}} left"
+            "{name:<9} {{bar:30}} {{percent:>3}} %  {{human_pos}} / {{human_len}} {unit}  {{rate}}  {{eta}} left"
         );
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style);
+            let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                let _ = write!(text, "{}/s", HumanCount(state.per_sec() as u64));
+            };
+            bar.set_style(style.with_key("rate", rate));
         }
         bar.enable_steady_tick(Duration::from_millis(200));
         *self.stage.borrow_mut() = Some(Stage { name, unit, started: Instant::now(), bar });
