@@ -1,4 +1,4 @@
-//! The model and the sentences that jumplens runs on when it is given none, compiled in so that it works offline from
+//! The models and the sentences that jumplens runs on when it is given none, compiled in so that it works offline from
 //! any folder. The README beside this file says where they come from and under which licence they are.
 
 /// A bundled model, as the bytes of its files in Hugging Face layout.
@@ -20,6 +20,14 @@ pub const TINY_GPT2: Model = Model {
     config: include_bytes!("../assets/tiny-gpt2/config.json"),
     weights: include_bytes!("../assets/tiny-gpt2/model.safetensors"),
     tokenizer: include_bytes!("../assets/tiny-gpt2/tokenizer.json"),
+};
+
+/// Six layers of width 128, masked, uncased WordPiece of 4,096 tokens.
+pub const TINY_BERT: Model = Model {
+    name: "tiny-bert",
+    config: include_bytes!("../assets/tiny-bert/config.json"),
+    weights: include_bytes!("../assets/tiny-bert/model.safetensors"),
+    tokenizer: include_bytes!("../assets/tiny-bert/tokenizer.json"),
 };
 
 /// A bundled corpus.

@@ -80,7 +80,7 @@ pub struct BeginArgs {
 /// What a run is made from.
 #[derive(Debug, ClapArgs)]
 pub struct InputArgs {
-    /// Bundled model (`tiny-gpt2`), or folder with config.json, model.safetensors and tokenizer.json
+    /// Bundled model (`tiny-gpt2`, `tiny-bert`), or folder with config.json, weights and tokenizer.json
     #[arg(long, default_value = DEFAULT_MODEL)]
     pub model: String,
     /// Bundled corpus (`wikipedia-sample`), or a `.txt` file with one sentence a line
@@ -92,6 +92,9 @@ pub struct InputArgs {
     /// Sentences to measure on; they follow the training sentences in the corpus
     #[arg(long, default_value_t = 3000, value_name = "N")]
     pub val: usize,
+    /// Masked models: keep the token at the chosen position, where [MASK] would take its place
+    #[arg(long, conflicts_with = "train_samples")]
+    pub no_mask: bool,
     /// Seed of everything random
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -132,7 +135,12 @@ impl InputArgs {
     pub fn settings(&self) -> Settings {
         let samples = match (&self.train_samples, &self.val_samples) {
             (Some(train), Some(val)) => SampleSource::Files { train: train.clone(), val: val.clone() },
-            _ => SampleSource::Corpus { name: self.corpus.clone(), train: self.train, val: self.val },
+            _ => SampleSource::Corpus {
+                name: self.corpus.clone(),
+                train: self.train,
+                val: self.val,
+                mask: !self.no_mask,
+            },
         };
         Settings { model: self.model.clone(), samples, seed: self.seed, pairs: self.pairs.into() }
     }

@@ -6,8 +6,8 @@ use jumplens::hub::Bundled;
 #[cfg(feature = "bundled")]
 pub fn bundled() -> Bundled {
     use jumplens::hub::{BundledCorpus, BundledModel};
-    use jumplens_assets::{TINY_GPT2, WIKIPEDIA_SAMPLE};
-    let models = [TINY_GPT2].map(|model| BundledModel {
+    use jumplens_assets::{TINY_BERT, TINY_GPT2, WIKIPEDIA_SAMPLE};
+    let models = [TINY_GPT2, TINY_BERT].map(|model| BundledModel {
         name: model.name,
         config: model.config,
         weights: model.weights,

@@ -93,6 +93,14 @@ pub enum Error {
         /// The model's vocabulary size.
         vocab_size: usize,
     },
+    /// The tokenizer lacks a token that samples for masked models need.
+    #[error("the tokenizer `{}` {what}", path.display())]
+    SpecialToken {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// What it lacks.
+        what: &'static str,
+    },
     /// A line of a samples file does not describe a sample this model can run.
     #[error("`{}` line {line}: {message}", path.display())]
     Sample {
@@ -171,6 +179,12 @@ pub enum Error {
         coordinate: usize,
         /// NaN or ±infinity.
         value: f32,
+    },
+    /// Predictions were asked of a model without a head.
+    #[error("the checkpoint of `{model}` has no language-model head, so it makes no predictions")]
+    NoHead {
+        /// The model's name or folder.
+        model: String,
     },
     /// The caller asked to stop.
     #[error("interrupted")]

@@ -78,6 +78,54 @@ impl SourceFile {
     }
 }
 
+/// The files of a tokenizer.
+#[derive(Debug)]
+pub enum TokenizerFiles {
+    /// `tokenizer.json`.
+    Json(SourceFile),
+    /// BERT's own.
+    WordPiece {
+        /// `vocab.txt`: one token a line.
+        vocabulary: SourceFile,
+        /// `tokenizer_config.json`, which says whether text is lower-cased.
+        config: Option<SourceFile>,
+    },
+}
+
+impl TokenizerFiles {
+    /// The files in `folder`, where it has any.
+    fn find(folder: &Path) -> Result<Option<Self>> {
+        let open = |name: &str| {
+            let path = folder.join(name);
+            path.exists().then(|| SourceFile::open(&path)).transpose()
+        };
+        if let Some(file) = open("tokenizer.json")? {
+            return Ok(Some(Self::Json(file)));
+        }
+        let Some(vocabulary) = open("vocab.txt")? else { return Ok(None) };
+        Ok(Some(Self::WordPiece { vocabulary, config: open("tokenizer_config.json")? }))
+    }
+
+    /// The path of the file that has the vocabulary.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Json(file) => &file.path,
+            Self::WordPiece { vocabulary, .. } => &vocabulary.path,
+        }
+    }
+
+    /// Lower-case hexadecimal SHA-256 of `tokenizer.json`, or of `vocab.txt` with `tokenizer_config.json` behind it.
+    pub fn sha256(&self) -> String {
+        match self {
+            Self::Json(file) => file.sha256(),
+            Self::WordPiece { vocabulary, config } => {
+                let config = config.as_ref().map_or(&[][..], SourceFile::bytes);
+                sha256(&[vocabulary.bytes(), config].concat())
+            }
+        }
+    }
+}
+
 /// The files of one model.
 #[derive(Debug)]
 pub struct ModelFiles {
@@ -87,8 +135,8 @@ pub struct ModelFiles {
     pub config: SourceFile,
     /// `model.safetensors`.
     pub weights: SourceFile,
-    /// `tokenizer.json`, where there is one: samples given as token ids need none.
-    pub tokenizer: Option<SourceFile>,
+    /// Its tokenizer, where there is one: samples given as token ids need none.
+    pub tokenizer: Option<TokenizerFiles>,
 }
 
 impl ModelFiles {
@@ -97,8 +145,8 @@ impl ModelFiles {
         matches!(self.weights.bytes, Bytes::Static(_))
     }
 
-    /// Finds `name`: a bundled model, or a folder in Hugging Face layout (`config.json`, `model.safetensors`, and
-    /// `tokenizer.json` where sentences are to be tokenised).
+    /// Finds `name`: a bundled model, or a folder in Hugging Face layout (`config.json`, `model.safetensors`, and where
+    /// sentences are to be tokenised `tokenizer.json`, or BERT's `vocab.txt`).
     pub fn find(name: &str, bundled: &Bundled) -> Result<Self> {
         if let Some(model) = bundled.models.iter().find(|model| model.name == name) {
             let file = |part: &str, bytes| SourceFile::bundled(format!("{name}/{part}"), bytes);
@@ -106,7 +154,7 @@ impl ModelFiles {
                 id: name.to_owned(),
                 config: file("config.json", model.config),
                 weights: file("model.safetensors", model.weights),
-                tokenizer: Some(file("tokenizer.json", model.tokenizer)),
+                tokenizer: Some(TokenizerFiles::Json(file("tokenizer.json", model.tokenizer))),
             });
         }
         let folder = Path::new(name);
@@ -115,12 +163,11 @@ impl ModelFiles {
                 bundled.models.iter().map(|m| format!("`{}`", m.name)).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownModel { name: name.to_owned(), bundled });
         }
-        let tokenizer = folder.join("tokenizer.json");
         Ok(Self {
             id: name.to_owned(),
             config: SourceFile::open(&folder.join("config.json"))?,
             weights: SourceFile::open(&folder.join("model.safetensors"))?,
-            tokenizer: if tokenizer.exists() { Some(SourceFile::open(&tokenizer)?) } else { None },
+            tokenizer: TokenizerFiles::find(folder)?,
         })
     }
 }

@@ -32,7 +32,12 @@
 //! // A folder with config.json, model.safetensors and tokenizer.json would do as well as a bundled name.
 //! let settings = run::Settings {
 //!     model: "tiny-gpt2".into(),
-//!     samples: run::SampleSource::Corpus { name: "wikipedia-sample".into(), train: 200, val: 50 },
+//!     samples: run::SampleSource::Corpus {
+//!         name: "wikipedia-sample".into(),
+//!         train: 200,
+//!         val: 50,
+//!         mask: true,
+//!     },
 //!     seed: 0,
 //!     pairs: Pairs::ToFinal,
 //! };

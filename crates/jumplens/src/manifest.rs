@@ -22,7 +22,7 @@ pub struct ModelRecord {
     pub config_sha256: String,
     /// SHA-256 of the weights file.
     pub weights_sha256: String,
-    /// SHA-256 of `tokenizer.json`, where there is one.
+    /// SHA-256 of the tokenizer ([`TokenizerFiles::sha256`](crate::hub::TokenizerFiles::sha256)), where there is one.
     pub tokenizer_sha256: Option<String>,
 }
 
@@ -94,6 +94,9 @@ pub struct Manifest {
     pub samples: SamplesRecord,
     /// The seed of everything random.
     pub seed: u64,
+    /// For masked models on a corpus: whether `[MASK]` takes the place of the token at the chosen position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<bool>,
     /// Training samples.
     pub train: usize,
     /// Validation samples.
@@ -116,6 +119,7 @@ impl Manifest {
         model: ModelRecord,
         samples: SamplesRecord,
         seed: u64,
+        mask: Option<bool>,
         train: usize,
         val: usize,
         pairs: Pairs,
@@ -126,6 +130,7 @@ impl Manifest {
             model,
             samples,
             seed,
+            mask,
             train,
             val,
             pairs,
@@ -183,6 +188,7 @@ impl Manifest {
             (self.train != other.train, format!("the number of {} training samples", self.train)),
             (self.val != other.val, format!("the number of {} validation samples", self.val)),
             (self.seed != other.seed, format!("the seed {}", self.seed)),
+            (self.mask != other.mask, "the choice of `--no-mask`".to_owned()),
             (self.pairs != other.pairs, "the choice of `--pairs`".to_owned()),
             (self.dtype != other.dtype, format!("the number format {}", self.dtype)),
         ]

@@ -8,7 +8,7 @@ use crate::eval::{ExitRule, Summary, early_exit, evaluate, layer_rows, r2_table,
 use crate::files::{create_folder, sha256, write_atomically};
 use crate::hub::{Bundled, ModelFiles};
 use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord, StageRecord};
-use crate::models::{Backbone, Spec, load};
+use crate::models::{Backbone, Kind, Spec, load};
 use crate::progress::Observer;
 use crate::shortcut::{Pairs, Shortcuts, fit_pairs, fit_parts};
 use crate::states::StateFiles;
@@ -27,6 +27,9 @@ pub enum SampleSource {
         train: usize,
         /// Validation sentences.
         val: usize,
+        /// For masked models: put `[MASK]` in the place of the token at the chosen position. Causal models have no use
+        /// for `false`, and refuse it.
+        mask: bool,
     },
     /// Samples files, as [`read_samples`] reads them.
     Files {
@@ -92,8 +95,13 @@ impl Run {
         let started = Instant::now();
         let (train, val, source) = draw_samples(settings, &files, model.spec(), bundled, observer)?;
         let model_record = record_model(&files);
+        let mask = match &settings.samples {
+            SampleSource::Corpus { mask, .. } if model.spec().kind == Kind::Masked => Some(*mask),
+            _ => None,
+        };
+        let (n_train, n_val) = (train.len(), val.len());
         let mut manifest =
-            Manifest::new(model_record, source, settings.seed, train.len(), val.len(), settings.pairs);
+            Manifest::new(model_record, source, settings.seed, mask, n_train, n_val, settings.pairs);
         if let Some(mut earlier) = earlier.filter(|m| existing == Existing::Resume && m.is_done("samples")) {
             if let Some(what) = manifest.difference(&earlier) {
                 return Err(Error::Changed { path: folder.to_owned(), what });
@@ -152,10 +160,12 @@ impl Run {
         self.model.spec()
     }
 
-    /// Does every stage that is not done yet.
+    /// Does every stage that is not done yet and that the model has all it takes for.
     pub fn all(&mut self, observer: &dyn Observer) -> Result<()> {
         for stage in &STAGES[1..] {
-            if !self.manifest.is_done(stage) {
+            if *stage == "evaluate" && self.model.head().is_none() {
+                observer.note(&format!("evaluate  skipped: {}", self.no_head()));
+            } else if !self.manifest.is_done(stage) {
                 self.stage(stage, observer)?;
             }
         }
@@ -254,7 +264,9 @@ impl Run {
     }
 
     /// `layers.csv`, `early_exit.csv`, `predictions.parquet`, for the maps of this run or those in another folder.
+    /// [`Error::NoHead`] where the model makes no predictions.
     pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
+        let head = self.model.head().ok_or_else(|| self.no_head())?;
         self.needs_maps("evaluate", shortcuts)?;
         let samples = self.read_samples("val")?;
         let spec = self.model.spec();
@@ -262,7 +274,8 @@ impl Run {
         observer.begin("evaluate", tokens as u64, "tokens");
         let started = Instant::now();
         let states = StateFiles::new(&self.folder, "val");
-        let evaluation = evaluate(&*self.model, &samples, &states, &self.shortcuts(shortcuts), observer)?;
+        let evaluation =
+            evaluate(&*self.model, head, &samples, &states, &self.shortcuts(shortcuts), observer)?;
         let rule = ExitRule::new(&samples, spec.kind);
         let exits: Vec<ExitRow> = ["id", "mat"]
             .into_iter()
@@ -322,6 +335,10 @@ impl Run {
 
     fn read_samples(&self, split: &str) -> Result<Vec<Sample>> {
         read_samples(&samples_path(&self.folder, split), self.spec())
+    }
+
+    fn no_head(&self) -> Error {
+        Error::NoHead { model: self.manifest.model.id.clone() }
     }
 
     /// [`Error::StageMissing`] for the first stage up to `stage` that is not done.
@@ -422,7 +439,13 @@ fn draw_samples(
             let source = SamplesRecord::Files { train_samples: record(train)?, val_samples: record(val)? };
             Ok((read_samples(train, spec)?, read_samples(val, spec)?, source))
         }
-        SampleSource::Corpus { name, train, val } => {
+        SampleSource::Corpus { name, train, val, mask } => {
+            if !mask && spec.kind == Kind::Causal {
+                return Err(Error::Option(format!(
+                    "`--no-mask` is for masked language models, and `{}` is a causal one: leave it out",
+                    files.id
+                )));
+            }
             let corpus = Corpus::open(name, bundled)?;
             let (train, val) = (*train, *val);
             if train == 0 || val == 0 {
@@ -436,7 +459,7 @@ fn draw_samples(
                 path: PathBuf::from(&files.id).join("tokenizer.json"),
                 source: std::io::ErrorKind::NotFound.into(),
             };
-            let tokenizer = Tokenizer::open(files.tokenizer.as_ref().ok_or_else(missing)?, spec)?;
+            let tokenizer = Tokenizer::open(files.tokenizer.as_ref().ok_or_else(missing)?, spec, *mask)?;
             let wanted = train.saturating_add(val);
             observer.begin("samples", wanted as u64, "sentences");
             let mut samples = Vec::new();

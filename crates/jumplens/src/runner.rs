@@ -1,12 +1,13 @@
 //! Runs blocks for every model family: part by part, each part only at the rows where something still needs it, and
-//! with a linear map in the place of any part that a cast replaces.
+//! with a linear map in the place of any part that a cast replaces. In causal models a map takes a part's place at
+//! every row that is run; in masked ones at the chosen rows alone, for it was fitted on what stands at `[MASK]`.
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::models::{Attention, Backbone, Kind, PartAfter, PartKind, Slot};
-use crate::nn::{Linear, QueryRows};
+use crate::nn::{Linear, QueryRows, look_up, put_rows};
 use crate::shortcut::LinearMap;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use std::cell::OnceCell;
 
 /// At which rows of a batch something is computed.
@@ -22,12 +23,12 @@ pub enum Rows {
 pub struct Context {
     every: QueryRows,
     chosen: QueryRows,
-    chosen_rows: Tensor,
+    chosen_rows: Vec<u32>,
 }
 
 impl Context {
     /// The rows of `batch`, repeated `times` over (sequences of different repetitions do not see one another).
-    pub fn new(batch: &PackedBatch, kind: Kind, times: usize, device: &Device) -> Result<Self> {
+    pub fn new(batch: &PackedBatch, kind: Kind, times: usize) -> Self {
         let once = batch.every_row(kind);
         let tokens = batch.tokens() as u32;
         let shifted = |values: &[u32]| -> Vec<u32> {
@@ -45,12 +46,12 @@ impl Context {
             starts: pick(&every.starts),
             ends: pick(&every.ends),
         };
-        Ok(Self { chosen, every, chosen_rows: Tensor::new(chosen_rows, device)? })
+        Self { chosen, every, chosen_rows }
     }
 
     /// The chosen rows of `x` `[tokens, d]`.
     pub fn select(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.index_select(&self.chosen_rows, 0)?)
+        Ok(look_up(x, &self.chosen_rows)?)
     }
 
     fn rows(&self, rows: Rows) -> &QueryRows {
@@ -67,9 +68,9 @@ enum Step {
     Own,
     /// By its linear map.
     Map(Linear),
-    /// By its linear map, which is folded into the one part that reads it: there is nothing to compute.
-    Folded,
-    /// As the model has it, with the map of the part before it folded in.
+    /// As the model has it, and by its linear map at the chosen rows.
+    MapAtChosen(Linear),
+    /// As the model has it, with the map of the part before it folded in; that part is not computed.
     After(PartAfter),
 }
 
@@ -92,26 +93,8 @@ impl BlockPlan {
         output: Rows,
     ) -> Result<Self> {
         let parts = model.spec().parts;
-        let step = |map: &Option<LinearMap>| map.as_ref().map_or(Step::Own, |map| Step::Map(map.layer()));
-        let mut steps: Vec<Step> = maps.iter().map(step).collect();
-        let mut reads: Vec<Vec<Slot>> = Vec::new();
-        for (part, map) in parts.iter().zip(&maps) {
-            reads.push(if map.is_some() { vec![part.map_input()] } else { part.inputs.to_vec() });
-        }
-        for (index, map) in maps.iter().enumerate() {
-            let Some(map) = map.as_ref().filter(|_| !kept.contains(&index)) else { continue };
-            let readers: Vec<usize> =
-                (0..parts.len()).filter(|reader| reads[*reader].contains(&Slot::Part(index))).collect();
-            if let [reader] = readers[..]
-                && maps[reader].is_none()
-                && reads[reader].len() == 1
-                && let Some(after) = model.part_after(layer, reader, map.weight())?
-            {
-                steps[reader] = Step::After(after);
-                reads[reader] = reads[index].clone();
-                steps[index] = Step::Folded;
-            }
-        }
+        let mut steps: Vec<Step> = parts.iter().map(|_| Step::Own).collect();
+        let mut reads: Vec<Vec<Slot>> = parts.iter().map(|part| part.inputs.to_vec()).collect();
 
         // From the last part back to the first: attention needs every row of its input, any other part (and a linear
         // map in attention's place) only the rows it is asked for.
@@ -123,7 +106,16 @@ impl BlockPlan {
         }
         for (index, part) in parts.iter().enumerate().rev() {
             let Some(rows) = needed[index] else { continue };
-            let mixes = part.kind == PartKind::Attention && maps[index].is_none();
+            let mut mixes = part.kind == PartKind::Attention;
+            if let Some(map) = &maps[index] {
+                if rows == Rows::Chosen || model.spec().kind == Kind::Causal {
+                    steps[index] = Step::Map(map.layer());
+                    reads[index] = vec![part.map_input()];
+                    mixes = false;
+                } else {
+                    steps[index] = Step::MapAtChosen(map.layer());
+                }
+            }
             let rows = if mixes { Rows::Every } else { rows };
             for slot in &reads[index] {
                 match *slot {
@@ -132,7 +124,28 @@ impl BlockPlan {
                 }
             }
         }
-        Ok(Self { steps, reads, input: input.unwrap_or(Rows::Chosen), needed })
+        let mut plan = Self { steps, reads, input: input.unwrap_or(Rows::Chosen), needed };
+        for (index, map) in maps.iter().enumerate() {
+            let Some(map) = map.as_ref().filter(|_| !kept.contains(&index)) else { continue };
+            plan.fold(model, layer, index, map)?;
+        }
+        Ok(plan)
+    }
+
+    /// Folds the map of part `index` into the part that reads it, where that is the only one, and reads nothing else.
+    fn fold(&mut self, model: &dyn Backbone, layer: usize, index: usize, map: &LinearMap) -> Result<()> {
+        let reads_it = |reader: &usize| self.reads[*reader].contains(&Slot::Part(index));
+        let readers: Vec<usize> = (0..self.steps.len()).filter(reads_it).collect();
+        if let [reader] = readers[..]
+            && matches!((&self.steps[index], &self.steps[reader]), (Step::Map(_), Step::Own))
+            && self.reads[reader].len() == 1
+            && let Some(after) = model.part_after(layer, reader, map.weight())?
+        {
+            self.steps[reader] = Step::After(after);
+            self.reads[reader] = self.reads[index].clone();
+            self.needed[index] = None;
+        }
+        Ok(())
     }
 
     /// At which rows the block's input has to be given.
@@ -235,18 +248,22 @@ pub fn run_block(
             let keys_values = attention.keys_values(read(reads[0], Rows::Every)?, &context.every)?;
             attention.attend(read(reads[0], rows)?, context.rows(rows), &keys_values)
         };
-        let output = match &plan.steps[index] {
-            Step::Own if part.kind == PartKind::Attention => attend(model.attention(layer))?,
-            Step::Own => {
+        let own = || match part.kind {
+            PartKind::Attention => attend(model.attention(layer)),
+            _ => {
                 let inputs = reads.iter().map(|slot| read(*slot, rows)).collect::<Result<Vec<_>>>()?;
-                model.part(layer, index, &inputs)?
+                model.part(layer, index, &inputs)
             }
+        };
+        let output = match &plan.steps[index] {
+            Step::Own => own()?,
             Step::Map(map) => map.forward(read(reads[0], rows)?)?,
+            Step::MapAtChosen(map) => {
+                let mapped = map.forward(read(part.map_input(), Rows::Chosen)?)?;
+                put_rows(&own()?, &context.chosen_rows, &mapped)?
+            }
             Step::After(PartAfter::Attention(attention)) => attend(&**attention)?,
             Step::After(PartAfter::RowWise(part)) => part(read(reads[0], rows)?)?,
-            Step::Folded => {
-                return Err(Error::Internal(format!("part `{}` is folded, but was asked for", part.name)));
-            }
         };
         values.push(Some(Value::new(output, rows)));
     }

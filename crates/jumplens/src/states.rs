@@ -71,7 +71,7 @@ struct BatchStates {
 
 fn run_batch(model: &dyn Backbone, plan: &Plan, kept: &[usize], batch: &PackedBatch) -> Result<BatchStates> {
     let spec = model.spec();
-    let context = Context::new(batch, spec.kind, 1, &Device::Cpu)?;
+    let context = Context::new(batch, spec.kind, 1);
     let mut states = BatchStates { layers: Vec::new(), attention: Vec::new() };
     let mut x = model.embed(batch)?;
     for layer in 0..spec.n_layers {

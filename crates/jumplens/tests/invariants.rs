@@ -221,7 +221,7 @@ fn a_map_folded_into_the_part_behind_it_is_the_map_before_it() {
     write_samples(&folder.path().join("samples.jsonl"), 9, 5, false);
     let samples = read_samples(&folder.path().join("samples.jsonl"), spec).unwrap();
     let batch = PackedBatch::pack(&samples, spec.kind, 1000).remove(0);
-    let context = Context::new(&batch, spec.kind, 1, &candle_core::Device::Cpu).unwrap();
+    let context = Context::new(&batch, spec.kind, 1);
     let norms = [spec.part("ln1").unwrap(), spec.part("ln2").unwrap()];
     let map = |layer: usize, part: usize| {
         let entry = |i: usize| ((i * 7 + layer * 3 + part) as f32).sin() / 4.0;

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::models::Backbone;
 use crate::runner::{Context, Plan, Rows, run_block};
 use crate::shortcut::Shortcuts;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 /// A cast that replaces parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +58,11 @@ impl BlockCasts {
     pub(super) fn run(&self, model: &dyn Backbone, batch: &PackedBatch) -> Result<Vec<Tensor>> {
         let spec = model.spec();
         let exact = &self.exact;
-        let once = Context::new(batch, spec.kind, 1, &Device::Cpu)?;
+        let once = Context::new(batch, spec.kind, 1);
         let mut x = model.embed(batch)?;
         let mut stacks: Vec<Option<Tensor>> = vec![None; self.plans.len()];
         for layer in 0..spec.n_layers {
-            let context = Context::new(batch, spec.kind, layer + 1, &Device::Cpu)?;
+            let context = Context::new(batch, spec.kind, layer + 1);
             for (stack, plan) in stacks.iter_mut().zip(&self.plans) {
                 let entering = match (exact.rows_before(layer), plan.rows_before(layer)) {
                     (Rows::Every, Rows::Chosen) => once.select(&x)?,

@@ -16,5 +16,5 @@ pub use early_exit::{
 };
 pub use predictions::{CastPredictions, Evaluation, Prediction, TOP_K, evaluate, write_predictions};
 pub use r2::{r2_score, r2_table};
-pub use scan::{RowScan, scan};
+pub use scan::{RowScan, Unembedding, scan};
 pub use summary::{LastLayer, Summary};

@@ -1,7 +1,7 @@
 //! The stage `evaluate`: what every cast predicts from every layer, held against the model's own prediction.
 
 use super::casts::{BLOCK_CASTS, BlockCasts};
-use super::scan::{RowScan, scan};
+use super::scan::{RowScan, Unembedding, scan};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::files::write_with;
@@ -79,6 +79,7 @@ struct Evaluator<'a> {
     model: &'a dyn Backbone,
     head: &'a dyn Head,
     unembedding: Vec<f32>,
+    bias: Option<Vec<f32>>,
     samples: &'a [Sample],
     /// States of the layers 0…L.
     states: Vec<StateFile>,
@@ -106,36 +107,38 @@ impl Evaluator<'_> {
         let targets: Vec<Option<u32>> =
             self.samples[batch.samples.clone()].iter().map(|sample| sample.target).collect();
         Ok(with_values(&prepared, |rows| {
-            let scans = scan(rows, &self.unembedding, d, TOP_K, &targets);
+            let unembedding = Unembedding { weight: &self.unembedding, bias: self.bias.as_deref(), d };
+            let scans = scan(rows, unembedding, TOP_K, &targets);
             let variants = scans.chunks(n).map(|variant| {
                 let numbered = variant.iter().enumerate();
-                numbered.map(|(i, scan)| self.prediction(scan, &scans[i], &rows[i * d..][..d])).collect()
+                numbered
+                    .map(|(i, scan)| prediction(unembedding, scan, &scans[i], &rows[i * d..][..d]))
+                    .collect()
             });
             variants.collect()
         })?)
     }
+}
 
-    /// `own` is what the model's own row gave, `state` that row `[d]`.
-    fn prediction(&self, scan: &RowScan, own: &RowScan, state: &[f32]) -> Prediction {
-        let mut top = [0; TOP_K];
-        top.iter_mut().zip(&scan.top).for_each(|(kept, (_, token))| *kept = *token);
-        let embedding = &self.unembedding[top[0] as usize * state.len()..][..state.len()];
-        let logit: f64 = embedding.iter().zip(state).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum();
-        Prediction {
-            top,
-            surprisal: own.log_sum_exp - logit,
-            confidence: scan.confidence(),
-            kl: scan.kl,
-            loss: scan.target_logit.map(|logit| scan.log_sum_exp - f64::from(logit)),
-            model_rank: own.top.iter().position(|(_, token)| *token == top[0]),
-        }
+/// `own` is what the model's own row gave, `state` that row `[d]`.
+fn prediction(unembedding: Unembedding, scan: &RowScan, own: &RowScan, state: &[f32]) -> Prediction {
+    let mut top = [0; TOP_K];
+    top.iter_mut().zip(&scan.top).for_each(|(kept, (_, token))| *kept = *token);
+    Prediction {
+        top,
+        surprisal: own.log_sum_exp - unembedding.logit(top[0], state),
+        confidence: scan.confidence(),
+        kl: scan.kl,
+        loss: scan.target_logit.map(|logit| scan.log_sum_exp - f64::from(logit)),
+        model_rank: own.top.iter().position(|(_, token)| *token == top[0]),
     }
 }
 
 /// Evaluates every cast from every layer on the validation samples, whose states are in `states`. Advances by the
-/// tokens run. [`Error::Option`] where the model has no head or too small a vocabulary.
+/// tokens run. [`Error::Option`] where the vocabulary is too small.
 pub fn evaluate(
     model: &dyn Backbone,
+    head: &dyn Head,
     samples: &[Sample],
     states: &StateFiles,
     shortcuts: &Shortcuts,
@@ -143,9 +146,6 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let spec = model.spec();
     let last = spec.n_layers;
-    let head = model
-        .head()
-        .ok_or_else(|| Error::Option("the model has no head, so it makes no predictions".into()))?;
     if spec.vocab_size < TOP_K {
         let message =
             format!("the vocabulary has {} tokens, fewer than the {TOP_K} that are kept", spec.vocab_size);
@@ -161,6 +161,7 @@ pub fn evaluate(
         model,
         head,
         unembedding: with_values(head.unembedding(), <[f32]>::to_vec)?,
+        bias: head.bias().map(|bias| with_values(bias, <[f32]>::to_vec)).transpose()?,
         samples,
         states: (0..=last).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?,
         to_last,

@@ -44,13 +44,48 @@ struct Running {
     cross: f64,
 }
 
-/// Scans the logits `rows · unembeddingᵀ`, keeping the `k` largest. `unembedding` is `[vocab, d]`, row-major. `rows` is
+/// What turns prepared states into logits: `rows·weightᵀ`, plus the bias.
+#[derive(Debug, Clone, Copy)]
+pub struct Unembedding<'a> {
+    /// W, row-major `[vocab, d]`.
+    pub weight: &'a [f32],
+    /// `[vocab]`.
+    pub bias: Option<&'a [f32]>,
+    /// Width of a row.
+    pub d: usize,
+}
+
+impl Unembedding<'_> {
+    /// Tokens in the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.weight.len() / self.d
+    }
+
+    /// The logit of `token` for a prepared state `[d]`, summed in f64.
+    pub fn logit(&self, token: u32, state: &[f32]) -> f64 {
+        let weight = &self.weight[token as usize * self.d..][..self.d];
+        let product: f64 = weight.iter().zip(state).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum();
+        product + self.bias.map_or(0.0, |bias| f64::from(bias[token as usize]))
+    }
+
+    /// The logits of `rows` `[n, d]` for a run of tokens: `out` `[n, tokens]`.
+    fn tile(&self, rows: Matrix, tokens: std::ops::Range<usize>, out: &mut [f32]) {
+        let tile =
+            Matrix::new(&self.weight[tokens.start * self.d..tokens.end * self.d], tokens.len(), self.d);
+        if let Some(bias) = self.bias {
+            out.chunks_exact_mut(tokens.len()).for_each(|row| row.copy_from_slice(&bias[tokens.clone()]));
+        }
+        matmul(out, if self.bias.is_some() { Write::Add } else { Write::Replace }, rows, tile.t());
+    }
+}
+
+/// Scans the logits of `rows`, keeping the `k` largest. `rows` is
 /// `[variants · samples, d]`: one prepared state of every sample, then another one of every sample, and so on; the first
 /// are those that the others' distributions are compared with. `targets` has a token a sample, or none.
-pub fn scan(rows: &[f32], unembedding: &[f32], d: usize, k: usize, targets: &[Option<u32>]) -> Vec<RowScan> {
-    let n = rows.len() / d;
+pub fn scan(rows: &[f32], unembedding: Unembedding, k: usize, targets: &[Option<u32>]) -> Vec<RowScan> {
+    let n = rows.len() / unembedding.d;
     let samples = targets.len();
-    let vocab = unembedding.len() / d;
+    let vocab = unembedding.vocab();
     let start = Running {
         top: Vec::with_capacity(k + 1),
         largest: f32::NEG_INFINITY,
@@ -65,9 +100,8 @@ pub fn scan(rows: &[f32], unembedding: &[f32], d: usize, k: usize, targets: &[Op
     let mut rescale = vec![1f64; samples];
     for first in (0..vocab).step_by(TILE) {
         let width = TILE.min(vocab - first);
-        let tile = Matrix::new(&unembedding[first * d..(first + width) * d], width, d).t();
         let logits = &mut logits[..n * width];
-        matmul(logits, Write::Replace, Matrix::new(rows, n, d), tile);
+        unembedding.tile(Matrix::new(rows, n, unembedding.d), first..first + width, logits);
         let row_of = |row: usize| &logits[row * width..][..width];
         let weights = &mut weights[..samples * width];
         let own = running[..samples].par_iter().zip(weights.par_chunks_mut(width)).zip(&mut rescale);
@@ -205,13 +239,15 @@ mod tests {
         let (rows, model, unembedding) = (take(&[n, d], 1), take(&[n, d], 2), take(&[vocab, d], 3));
         let rows: Vec<f32> = rows.iter().map(|x| x * 5.0).collect();
         let targets: Vec<Option<u32>> = (0..n).map(|i| (i % 3 != 0).then_some((i * 130) as u32)).collect();
-        let both = scan(&[model.clone(), rows.clone()].concat(), &unembedding, d, k, &targets);
+        let bias = take(&[vocab], 4);
+        let head = Unembedding { weight: &unembedding, bias: Some(&bias), d };
+        let both = scan(&[model.clone(), rows.clone()].concat(), head, k, &targets);
         assert!(both[..n].iter().all(|own| own.kl < 1e-6));
         let scans = &both[n..];
         let logits = |rows: &[f32], i: usize| -> Vec<f64> {
             let dot =
                 |w: &[f32]| w.iter().zip(&rows[i * d..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            unembedding.chunks(d).map(dot).collect()
+            unembedding.chunks(d).map(dot).zip(&bias).map(|(z, b): (f64, _)| z + f64::from(*b)).collect()
         };
         let log_sum_exp = |z: &[f64]| z.iter().map(|z| z.exp()).sum::<f64>().ln();
         for (i, scan) in scans.iter().enumerate() {
@@ -224,6 +260,8 @@ mod tests {
             order.sort_by(|a, b| z[*b].total_cmp(&z[*a]));
             let top: Vec<usize> = scan.top.iter().map(|(_, token)| *token as usize).collect();
             assert_eq!(top, order[..k]);
+            let logit = head.logit(order[0] as u32, &rows[i * d..][..d]);
+            assert!((logit - z[order[0]]).abs() < 1e-12, "{logit} against {}", z[order[0]]);
             assert_eq!(scan.target_logit.is_some(), targets[i].is_some());
             if let (Some(got), Some(target)) = (scan.target_logit, targets[i]) {
                 assert!((f64::from(got) - z[target as usize]).abs() < 1e-5);
@@ -235,7 +273,8 @@ mod tests {
 
     #[test]
     fn equal_logits_go_to_the_lower_id() {
-        let scans = scan(&[0.5, 0.25], &[1.0; 40], 2, 3, &[None]);
+        let unembedding = Unembedding { weight: &[1.0; 40], bias: None, d: 2 };
+        let scans = scan(&[0.5, 0.25], unembedding, 3, &[None]);
         assert_eq!(scans[0].top.iter().map(|(_, token)| *token).collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

@@ -1,10 +1,10 @@
 //! GPT-2 (Radford et al. 2019): pre-norm blocks, learnt positions, weights in `Conv1D` layout `[in, out]`, tied head.
 //! Agrees with `transformers/models/gpt2/modeling_gpt2.py`, except that `h_L` is taken before `ln_f`.
 
-use super::{Attention, Backbone, Head, KeyValues, Kind, Loaded, Part, PartAfter, PartKind, Slot, Spec};
+use super::{Attention, Backbone, Head, Kind, Loaded, Part, PartAfter, PartKind, Slot, Spec, unembedding};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, PackedAttention, QueryRows, WeightLayout};
+use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention, WeightLayout};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -69,16 +69,6 @@ struct Block {
     mlp: FeedForward,
 }
 
-/// `c_attn` `[d, 3d]` split into queries, keys and values, since fewer rows may ask than answer.
-struct SelfAttention {
-    n_heads: usize,
-    scale: f32,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    c_proj: Linear,
-}
-
 struct LmHead {
     ln_f: LayerNorm,
     weight: Tensor,
@@ -110,20 +100,8 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     let d = config.n_embd;
     let wte = root.tensor("wte.weight", &[config.vocab_size, d])?;
     let mut notes = Vec::new();
-    let head = if config.tie_word_embeddings {
-        if weights.contains("lm_head.weight") {
-            let separate = weights.below("").tensor("lm_head.weight", &[config.vocab_size, d])?;
-            if separate.flatten_all()?.to_vec1::<f32>()? != wte.flatten_all()?.to_vec1::<f32>()? {
-                notes.push(
-                    "`lm_head.weight` differs from `wte.weight`, but the configuration ties them: `wte.weight` is used"
-                        .to_owned(),
-                );
-            }
-        }
-        wte.clone()
-    } else {
-        weights.below("").tensor("lm_head.weight", &[config.vocab_size, d])?
-    };
+    let tied = config.tie_word_embeddings;
+    let head = unembedding(tied, &wte, &weights.below(""), "lm_head.weight", &mut notes)?;
     let model = Gpt2 {
         wpe: root.tensor("wpe.weight", &[config.n_positions, d])?,
         h: (0..config.n_layer)
@@ -167,7 +145,7 @@ impl Block {
         let d_inner = config.n_inner.unwrap_or(4 * d);
         Ok(Self {
             ln_1: layer_norm(config, &at.pp("ln_1"))?,
-            attn: SelfAttention::load(config, layer, &at.pp("attn"))?,
+            attn: self_attention(config, layer, &at.pp("attn"))?,
             ln_2: layer_norm(config, &at.pp("ln_2"))?,
             mlp: FeedForward {
                 fc: conv1d(&at.pp("mlp.c_fc"), d, d_inner)?,
@@ -178,56 +156,30 @@ impl Block {
     }
 }
 
-impl SelfAttention {
-    fn load(config: &Config, layer: usize, at: &Scope) -> Result<Self> {
-        let d = config.n_embd;
-        let weight = at.pp("c_attn").tensor("weight", &[d, 3 * d])?;
-        let bias = at.pp("c_attn").tensor("bias", &[3 * d])?;
-        let third = |i: usize| -> Result<Linear> {
-            let weight = weight.narrow(1, i * d, d)?.contiguous()?;
-            Ok(Linear::new(weight, Some(bias.narrow(0, i * d, d)?.contiguous()?), WeightLayout::InOut))
-        };
-        let mut scale = 1.0;
-        if config.scale_attn_weights {
-            scale /= ((d / config.n_head) as f32).sqrt();
-        }
-        if config.scale_attn_by_inverse_layer_idx {
-            scale /= (layer + 1) as f32;
-        }
-        Ok(Self {
-            n_heads: config.n_head,
-            scale,
-            query: third(0)?,
-            key: third(1)?,
-            value: third(2)?,
-            c_proj: conv1d(&at.pp("c_proj"), d, d)?,
-        })
+/// `c_attn` `[d, 3d]` is split into queries, keys and values, since fewer rows may ask than answer.
+fn self_attention(config: &Config, layer: usize, at: &Scope) -> Result<SelfAttention> {
+    let d = config.n_embd;
+    let weight = at.pp("c_attn").tensor("weight", &[d, 3 * d])?;
+    let bias = at.pp("c_attn").tensor("bias", &[3 * d])?;
+    let third = |i: usize| -> Result<Linear> {
+        let weight = weight.narrow(1, i * d, d)?.contiguous()?;
+        Ok(Linear::new(weight, Some(bias.narrow(0, i * d, d)?.contiguous()?), WeightLayout::InOut))
+    };
+    let mut scale = 1.0;
+    if config.scale_attn_weights {
+        scale /= ((d / config.n_head) as f32).sqrt();
     }
-
-    /// The same attention on `map·x` in the place of x.
-    fn after(&self, map: &Tensor) -> Result<Self> {
-        let Self { n_heads, scale, query, key, value, c_proj } = self;
-        Ok(Self {
-            n_heads: *n_heads,
-            scale: *scale,
-            query: query.after(map)?,
-            key: key.after(map)?,
-            value: value.after(map)?,
-            c_proj: c_proj.clone(),
-        })
+    if config.scale_attn_by_inverse_layer_idx {
+        scale /= (layer + 1) as f32;
     }
-}
-
-impl Attention for SelfAttention {
-    fn keys_values(&self, x: &Tensor, _rows: &QueryRows) -> Result<KeyValues> {
-        Ok(KeyValues { keys: self.key.forward(x)?, values: self.value.forward(x)? })
-    }
-
-    fn attend(&self, x: &Tensor, rows: &QueryRows, keys_values: &KeyValues) -> Result<Tensor> {
-        let attention = PackedAttention { n_heads: self.n_heads, scale: self.scale, rows };
-        let mixed = attention.forward(&self.query.forward(x)?, &keys_values.keys, &keys_values.values)?;
-        Ok(self.c_proj.forward(&mixed)?)
-    }
+    Ok(SelfAttention {
+        n_heads: config.n_head,
+        scale,
+        query: third(0)?,
+        key: third(1)?,
+        value: third(2)?,
+        output: conv1d(&at.pp("c_proj"), d, d)?,
+    })
 }
 
 impl Backbone for Gpt2 {
@@ -236,9 +188,7 @@ impl Backbone for Gpt2 {
     }
 
     fn embed(&self, batch: &PackedBatch) -> Result<Tensor> {
-        let rows =
-            |table: &Tensor, index: &[u32]| table.index_select(&Tensor::new(index, table.device())?, 0);
-        Ok(nn::add(&rows(&self.wte, &batch.ids)?, &rows(&self.wpe, &batch.positions)?)?)
+        Ok(nn::add(&nn::look_up(&self.wte, &batch.ids)?, &nn::look_up(&self.wpe, &batch.positions)?)?)
     }
 
     fn part(&self, layer: usize, part: usize, inputs: &[&Tensor]) -> Result<Tensor> {
@@ -280,5 +230,9 @@ impl Head for LmHead {
 
     fn unembedding(&self) -> &Tensor {
         &self.weight
+    }
+
+    fn bias(&self) -> Option<&Tensor> {
+        None
     }
 }

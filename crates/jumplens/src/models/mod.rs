@@ -1,12 +1,13 @@
 //! Model families, one file each, behind a few traits that a single runner ([`crate::runner`]) executes.
 
+mod bert;
 mod gpt2;
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
-use crate::nn::QueryRows;
-use crate::weights::Weights;
+use crate::nn::{QueryRows, SelfAttention};
+use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 
 /// How a model is trained, and so what its prediction at a position means.
@@ -108,7 +109,9 @@ pub trait Backbone: Send + Sync {
 
     /// Part `part` of block `layer`, with one input, on `map·x` in the place of x (`map` `[d, d]`, rows are outputs), in
     /// as many products as without the map; `None` where that cannot be done.
-    fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>>;
+    fn part_after(&self, _layer: usize, _part: usize, _map: &Tensor) -> Result<Option<PartAfter>> {
+        Ok(None)
+    }
 
     /// What turns `h_L` into logits, where the checkpoint has it.
     fn head(&self) -> Option<&dyn Head>;
@@ -143,13 +146,27 @@ pub trait Attention: Send + Sync {
     fn attend(&self, x: &Tensor, rows: &QueryRows, keys_values: &KeyValues) -> Result<Tensor>;
 }
 
+impl Attention for SelfAttention {
+    fn keys_values(&self, x: &Tensor, _rows: &QueryRows) -> Result<KeyValues> {
+        let (keys, values) = self.keys_values(x)?;
+        Ok(KeyValues { keys, values })
+    }
+
+    fn attend(&self, x: &Tensor, rows: &QueryRows, keys_values: &KeyValues) -> Result<Tensor> {
+        Ok(self.attend(x, rows, &keys_values.keys, &keys_values.values)?)
+    }
+}
+
 /// From `h_L` to logits: `prepare` (final norm, or MLM transform), then the unembedding.
 pub trait Head: Send + Sync {
     /// What is done to `h_L` `[n, d]` before the unembedding, row by row.
     fn prepare(&self, h: &Tensor) -> Result<Tensor>;
 
-    /// The unembedding `[vocab, d]`: logits are `prepare(h)` times its transpose.
+    /// The unembedding W `[vocab, d]`: logits are `prepare(h)·Wᵀ`, plus the bias.
     fn unembedding(&self) -> &Tensor;
+
+    /// What is added to the logits, `[vocab]`.
+    fn bias(&self) -> Option<&Tensor>;
 }
 
 /// A loaded model, with what its user should know about the checkpoint.
@@ -169,7 +186,30 @@ pub fn load(files: &ModelFiles) -> Result<Loaded> {
     let fail = |message: String| Error::Config { path: path.clone(), message };
     match config["model_type"].as_str() {
         Some("gpt2") => gpt2::load(config, path, &weights),
-        Some(other) => Err(fail(format!("model_type `{other}` is not supported; `gpt2` is"))),
+        Some("bert") => bert::load(config, path, &weights),
+        Some(other) => Err(fail(format!("model_type `{other}` is not supported; `gpt2` and `bert` are"))),
         None => Err(fail("no `model_type`".to_owned())),
     }
+}
+
+/// The unembedding `[vocab, d]`: the embedding where the configuration ties the two, else the tensor `name` at `at`.
+fn unembedding(
+    tied: bool,
+    embedding: &Tensor,
+    at: &Scope,
+    name: &str,
+    notes: &mut Vec<String>,
+) -> Result<Tensor> {
+    if !tied {
+        return at.tensor(name, embedding.dims());
+    }
+    if at.contains(name) {
+        let own = at.tensor(name, embedding.dims())?;
+        if own.flatten_all()?.to_vec1::<f32>()? != embedding.flatten_all()?.to_vec1::<f32>()? {
+            notes.push(format!(
+                "`{name}` differs from the embedding, but the configuration ties them: the embedding is used"
+            ));
+        }
+    }
+    Ok(embedding.clone())
 }

@@ -1,9 +1,9 @@
 //! The two-layer feed-forward part of a block.
 
+use super::activation::AddBiasAndApply;
 use super::matmul::{Matrix, Write};
 use super::{Activation, Linear, is_fusable, simd, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Rows whose hidden activations exist at one time: enough for the product to be fast, few enough to stay in cache.
@@ -57,29 +57,11 @@ impl CustomOp1 for FeedForward {
             let hidden = &mut hidden[..rows * d_hidden];
             self.fc.product(Matrix::new(x, rows, width), hidden, Write::Replace)?;
             hidden.par_chunks_mut(d_hidden * 16).for_each(|block| {
-                simd::dispatch(AddBiasAndApply { activation: self.activation, bias: &bias, rows: block });
+                simd::dispatch(AddBiasAndApply { activation: self.activation, bias: &bias, x: block });
             });
             self.proj.append(Matrix::new(hidden, rows, d_hidden), &mut out)?;
         }
         Ok((CpuStorage::F32(out), (n, d_out).into()))
-    }
-}
-
-/// The activation of `rows` `[n, bias.len()]` after the bias is added.
-struct AddBiasAndApply<'a> {
-    activation: Activation,
-    bias: &'a [f32],
-    rows: &'a mut [f32],
-}
-
-impl WithSimd for AddBiasAndApply<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        for row in self.rows.chunks_exact_mut(self.bias.len()) {
-            self.activation.add_bias_and_apply(row, self.bias);
-        }
     }
 }
 

@@ -8,6 +8,8 @@ mod feed_forward;
 mod linear;
 pub(crate) mod matmul;
 mod norm;
+mod put_rows;
+mod self_attention;
 pub(crate) mod simd;
 
 pub use activation::Activation;
@@ -16,6 +18,8 @@ pub use attention::{PackedAttention, QueryRows};
 pub use feed_forward::FeedForward;
 pub use linear::{Linear, WeightLayout};
 pub use norm::LayerNorm;
+pub use put_rows::put_rows;
+pub use self_attention::SelfAttention;
 
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};
 
@@ -39,6 +43,11 @@ pub(crate) fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> candle_
         Storage::Cpu(cpu) => Ok(f(values(cpu, layout)?)),
         _ => candle_core::bail!("a fused kernel was given a tensor that is not on the CPU"),
     }
+}
+
+/// The rows `index` of `table` `[n, d]`: `[index, d]`.
+pub fn look_up(table: &Tensor, index: &[u32]) -> candle_core::Result<Tensor> {
+    table.index_select(&Tensor::new(index, table.device())?, 0)
 }
 
 #[cfg(test)]

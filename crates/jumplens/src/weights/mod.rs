@@ -113,6 +113,11 @@ impl Scope<'_> {
         Self { weights: self.weights, prefix: format!("{}{path}.", self.prefix) }
     }
 
+    /// True where the checkpoint has a tensor `name` here.
+    pub fn contains(&self, name: &str) -> bool {
+        self.weights.contains(&format!("{}{name}", self.prefix))
+    }
+
     /// The f32 tensor `name` of exactly `shape`. [`Error::MissingTensor`], [`Error::TensorShape`] or
     /// [`Error::TensorDtype`] where that cannot be had.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {

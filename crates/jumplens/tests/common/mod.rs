@@ -2,22 +2,22 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use jumplens::hub::{Bundled, BundledCorpus, BundledModel};
-use jumplens_assets::{TINY_GPT2, WIKIPEDIA_SAMPLE};
+use jumplens_assets::{TINY_BERT, TINY_GPT2, WIKIPEDIA_SAMPLE};
 use rand::{RngExt, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The bundled model and sentences.
+/// The bundled models and sentences.
 pub fn bundled() -> Bundled {
-    let model = TINY_GPT2;
+    let models = [TINY_GPT2, TINY_BERT].map(|model| BundledModel {
+        name: model.name,
+        config: model.config,
+        weights: model.weights,
+        tokenizer: model.tokenizer,
+    });
     Bundled {
-        models: vec![BundledModel {
-            name: model.name,
-            config: model.config,
-            weights: model.weights,
-            tokenizer: model.tokenizer,
-        }],
+        models: models.into(),
         corpora: vec![BundledCorpus { name: WIKIPEDIA_SAMPLE.name, sentences: WIKIPEDIA_SAMPLE.sentences }],
     }
 }

@@ -1,22 +1,27 @@
 //! Sentences to samples: token ids with one chosen position.
 
+mod word_piece;
+
 use crate::error::{Error, Result};
-use crate::hub::SourceFile;
+use crate::hub::TokenizerFiles;
 use crate::models::{Kind, Spec};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
 
 /// One tokenised sentence with one chosen position: a line of `samples/*.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Token ids of the whole sentence.
+    /// Token ids of the whole sentence as the model gets them: for masked models, `[MASK]` in its place.
     pub ids: Vec<u32>,
     /// The chosen position, from 0.
     pub position: usize,
-    /// The true token: for causal models the one after the position, where the sentence has one.
+    /// The true token: for causal models the one after the position, where the sentence has one; for masked models the
+    /// one that was there before `[MASK]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u32>,
     /// The sentence, where it is known.
@@ -34,46 +39,88 @@ impl Sample {
     }
 }
 
+/// The token that masked models are to guess behind.
+const MASK: &str = "[MASK]";
+
 /// A tokenizer that fits a model.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    max_positions: usize,
+    path: PathBuf,
+    kind: Kind,
+    mask: Option<u32>,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`. [`Error::Vocabulary`] where it has ids that the model has no embedding for.
-    pub fn open(file: &SourceFile, spec: &Spec) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(file.bytes()).map_err(Error::format(&file.path))?;
+    /// Opens the tokenizer of a model. `mask` says whether, for masked models, `[MASK]` takes the place of the token at
+    /// the chosen position.
+    ///
+    /// [`Error::Vocabulary`] where it has ids that the model has no embedding for, [`Error::SpecialToken`] where a masked
+    /// model's tokenizer has no `[MASK]` or does not put `[CLS]` and `[SEP]` around a sentence.
+    pub fn open(files: &TokenizerFiles, spec: &Spec, mask: bool) -> Result<Self> {
+        let path = files.path().to_owned();
+        let json = match files {
+            TokenizerFiles::Json(file) => Cow::Borrowed(file.bytes()),
+            TokenizerFiles::WordPiece { vocabulary, config } => {
+                Cow::Owned(word_piece::tokenizer_json(vocabulary, config.as_ref())?)
+            }
+        };
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(Error::format(&path))?;
         let largest = inner.get_vocab(true).values().copied().max().unwrap_or(0);
         if largest as usize >= spec.vocab_size {
-            return Err(Error::Vocabulary { path: file.path.clone(), largest, vocab_size: spec.vocab_size });
+            return Err(Error::Vocabulary { path, largest, vocab_size: spec.vocab_size });
         }
-        // Truncation and padding are this crate's own business, whatever the file says.
+        // Padding and the longest sequence are this crate's own business, whatever the file says.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(Error::format(&file.path))?;
-        Ok(Self { inner, max_positions: spec.max_positions })
+        inner.with_truncation(None).map_err(Error::format(&path))?;
+        let mut tokenizer = Self { inner, path, kind: spec.kind, mask: None };
+        let special = tokenizer.encode("")?.len();
+        if special >= spec.max_positions {
+            return Err(Error::Option(format!(
+                "the model takes {} tokens at most, and the tokenizer adds {special} to every sentence",
+                spec.max_positions
+            )));
+        }
+        let longest = TruncationParams {
+            max_length: spec.max_positions,
+            direction: TruncationDirection::Right,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+        };
+        tokenizer.inner.with_truncation(Some(longest)).map_err(Error::format(&tokenizer.path))?;
+        if spec.kind == Kind::Masked {
+            let missing = |what: &'static str| Error::SpecialToken { path: tokenizer.path.clone(), what };
+            if special < 2 {
+                return Err(missing("puts no `[CLS]` and `[SEP]` around a sentence"));
+            }
+            let id = tokenizer.inner.token_to_id(MASK);
+            tokenizer.mask = mask.then(|| id.ok_or_else(|| missing("has no token `[MASK]`"))).transpose()?;
+        }
+        Ok(tokenizer)
     }
 
-    /// Token ids of `text`, cut at the model's longest sequence.
+    /// Token ids of `text` with those that the tokenizer puts around it, cut within them at the model's longest sequence.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding =
-            self.inner.encode_fast(text, true).map_err(|error| Error::Internal(error.to_string()))?;
-        let mut ids = encoding.get_ids().to_vec();
-        ids.truncate(self.max_positions);
-        Ok(ids)
+        let encoding = self.inner.encode_fast(text, true).map_err(Error::format(&self.path))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
-    /// The sample for sentence number `index` of the corpus: its position depends on the seed, the index and the
-    /// sentence alone. `None` where the sentence has no token.
+    /// The sample for sentence number `index` of the corpus: its position, anywhere in the sequence, depends on the
+    /// seed, the index and the sentence alone. `None` where the sentence has no token.
     pub fn sample(&self, text: &str, index: u64, seed: u64) -> Result<Option<Sample>> {
-        let ids = self.encode(text)?;
+        let mut ids = self.encode(text)?;
         if ids.is_empty() {
             return Ok(None);
         }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index);
         let position = rng.random_range(0..ids.len() as u64) as usize;
-        let target = ids.get(position + 1).copied();
+        let target = match self.kind {
+            Kind::Causal => ids.get(position + 1).copied(),
+            Kind::Masked => Some(ids[position]),
+        };
+        if let Some(mask) = self.mask {
+            ids[position] = mask;
+        }
         Ok(Some(Sample { ids, position, target, text: Some(text.to_owned()) }))
     }
 }

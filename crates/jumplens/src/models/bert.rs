@@ -1,0 +1,274 @@
+//! BERT (Devlin et al., arXiv 1810.04805): post-norm blocks, learnt positions, `torch.nn.Linear` weights, an MLM head
+//! with a transform of its own. Agrees with `transformers/models/bert/modeling_bert.py`; every token is of type 0.
+
+use super::{Attention, Backbone, Head, Kind, Loaded, Part, PartKind, Slot, Spec, unembedding};
+use crate::batch::PackedBatch;
+use crate::error::{Error, Result};
+use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention, WeightLayout};
+use crate::weights::{Scope, Weights};
+use candle_core::Tensor;
+use serde::Deserialize;
+use std::path::Path;
+
+/// `config.json`, its field names kept.
+#[derive(Debug, Clone, Deserialize)]
+struct Config {
+    vocab_size: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    max_position_embeddings: usize,
+    #[serde(default = "default_type_vocab_size")]
+    type_vocab_size: usize,
+    #[serde(default = "default_activation")]
+    hidden_act: String,
+    #[serde(default = "default_epsilon")]
+    layer_norm_eps: f64,
+    #[serde(default = "default_position_embedding_type")]
+    position_embedding_type: String,
+    #[serde(default)]
+    is_decoder: bool,
+    #[serde(default)]
+    add_cross_attention: bool,
+    #[serde(default = "yes")]
+    tie_word_embeddings: bool,
+    #[serde(default)]
+    architectures: Vec<String>,
+}
+
+fn default_type_vocab_size() -> usize {
+    2
+}
+
+fn default_activation() -> String {
+    "gelu".to_owned()
+}
+
+fn default_epsilon() -> f64 {
+    1e-12
+}
+
+fn default_position_embedding_type() -> String {
+    "absolute".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+const PARTS: &[Part] = &[
+    Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::BlockInput] },
+    Part { name: "res1", kind: PartKind::Add, inputs: &[Slot::BlockInput, Slot::Part(0)] },
+    Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::Part(1)] },
+    Part { name: "ffn", kind: PartKind::FeedForward, inputs: &[Slot::Part(2)] },
+    Part { name: "res2", kind: PartKind::Add, inputs: &[Slot::Part(2), Slot::Part(3)] },
+    Part { name: "ln2", kind: PartKind::Norm, inputs: &[Slot::Part(4)] },
+];
+
+struct Bert {
+    spec: Spec,
+    embeddings: Embeddings,
+    layer: Vec<Layer>,
+    predictions: Option<LmPredictionHead>,
+}
+
+struct Embeddings {
+    word_embeddings: Tensor,
+    /// With the embedding of token type 0 added.
+    position_embeddings: Tensor,
+    layer_norm: LayerNorm,
+}
+
+struct Layer {
+    attention: SelfAttention,
+    attention_norm: LayerNorm,
+    feed_forward: FeedForward,
+    output_norm: LayerNorm,
+}
+
+struct LmPredictionHead {
+    dense: Linear,
+    activation: Activation,
+    layer_norm: LayerNorm,
+    decoder: Tensor,
+    bias: Tensor,
+}
+
+pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
+    let fail = |message: String| Error::Config { path: path.to_owned(), message };
+    let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
+    let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
+    if d == 0 || num_hidden_layers == 0 || num_attention_heads == 0 || !d.is_multiple_of(num_attention_heads)
+    {
+        return Err(fail(format!(
+            "`num_hidden_layers` {num_hidden_layers}, `num_attention_heads` {num_attention_heads} and `hidden_size` {d} \
+             do not fit together"
+        )));
+    }
+    if config.is_decoder || config.add_cross_attention {
+        return Err(fail("`is_decoder` and `add_cross_attention` are not supported".to_owned()));
+    }
+    if config.position_embedding_type != "absolute" {
+        let got = &config.position_embedding_type;
+        return Err(fail(format!("`position_embedding_type` {got} is not supported; `absolute` is")));
+    }
+    let activation = Activation::from_config(&config.hidden_act)
+        .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.hidden_act)))?;
+
+    // Checkpoints are saved from the model with its heads (`bert.embeddings…`) or from its trunk (`embeddings…`).
+    let prefix = if weights.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
+    let root = weights.below(prefix);
+    let embeddings = Embeddings::load(&config, &root.pp("embeddings"))?;
+    let layer = (0..num_hidden_layers)
+        .map(|layer| Layer::load(&config, activation, &root.pp(format!("encoder.layer.{layer}"))))
+        .collect::<Result<_>>()?;
+    let mut notes = Vec::new();
+    let at = weights.below("cls.predictions.");
+    // Encoders are published without the head they were trained with; a model that is said to have one must have it.
+    let promised = ["BertForMaskedLM", "BertForPreTraining"];
+    let has_head = config.architectures.iter().any(|name| promised.contains(&name.as_str()))
+        || weights.names().any(|name| name.starts_with("cls.predictions."));
+    let predictions = has_head
+        .then(|| LmPredictionHead::load(&config, activation, &embeddings.word_embeddings, &at, &mut notes))
+        .transpose()?;
+    // What the model was trained with besides, and a buffer of the numbers 0, 1, 2, ….
+    let is_known = |name: &str| {
+        let name = name.strip_prefix(prefix).unwrap_or(name);
+        name.starts_with("pooler.")
+            || name.starts_with("cls.seq_relationship.")
+            || name == "embeddings.position_ids"
+            || name.starts_with("cls.predictions.decoder.")
+    };
+    let unused: Vec<&str> = weights.unused().into_iter().filter(|name| !is_known(name)).collect();
+    if !unused.is_empty() {
+        notes.push(format!("tensors in the checkpoint that are not used: {}", unused.join(", ")));
+    }
+    let spec = Spec {
+        family: "bert",
+        kind: Kind::Masked,
+        n_layers: num_hidden_layers,
+        d_model: d,
+        n_heads: num_attention_heads,
+        vocab_size: config.vocab_size,
+        max_positions: config.max_position_embeddings,
+        parts: PARTS,
+    };
+    Ok(Loaded { model: Box::new(Bert { spec, embeddings, layer, predictions }), notes })
+}
+
+/// Called `gamma` and `beta` in checkpoints that were converted from TensorFlow.
+fn layer_norm(config: &Config, at: &Scope) -> Result<LayerNorm> {
+    let (weight, bias) = if at.contains("gamma") { ("gamma", "beta") } else { ("weight", "bias") };
+    let shape = [config.hidden_size];
+    Ok(LayerNorm::new(at.tensor(weight, &shape)?, at.tensor(bias, &shape)?, config.layer_norm_eps))
+}
+
+fn linear(at: &Scope, n_in: usize, n_out: usize) -> Result<Linear> {
+    let weight = at.tensor("weight", &[n_out, n_in])?;
+    Ok(Linear::new(weight, Some(at.tensor("bias", &[n_out])?), WeightLayout::OutIn))
+}
+
+impl Embeddings {
+    fn load(config: &Config, at: &Scope) -> Result<Self> {
+        let d = config.hidden_size;
+        let table = |name: &str, rows| at.pp(name).tensor("weight", &[rows, d]);
+        let types = table("token_type_embeddings", config.type_vocab_size)?;
+        let positions = table("position_embeddings", config.max_position_embeddings)?;
+        Ok(Self {
+            word_embeddings: table("word_embeddings", config.vocab_size)?,
+            position_embeddings: positions.broadcast_add(&types.get(0)?)?,
+            layer_norm: layer_norm(config, &at.pp("LayerNorm"))?,
+        })
+    }
+}
+
+impl Layer {
+    fn load(config: &Config, activation: Activation, at: &Scope) -> Result<Self> {
+        let d = config.hidden_size;
+        let attention = at.pp("attention.self");
+        Ok(Self {
+            attention: SelfAttention {
+                n_heads: config.num_attention_heads,
+                scale: 1.0 / ((d / config.num_attention_heads) as f32).sqrt(),
+                query: linear(&attention.pp("query"), d, d)?,
+                key: linear(&attention.pp("key"), d, d)?,
+                value: linear(&attention.pp("value"), d, d)?,
+                output: linear(&at.pp("attention.output.dense"), d, d)?,
+            },
+            attention_norm: layer_norm(config, &at.pp("attention.output.LayerNorm"))?,
+            feed_forward: FeedForward {
+                fc: linear(&at.pp("intermediate.dense"), d, config.intermediate_size)?,
+                activation,
+                proj: linear(&at.pp("output.dense"), config.intermediate_size, d)?,
+            },
+            output_norm: layer_norm(config, &at.pp("output.LayerNorm"))?,
+        })
+    }
+}
+
+impl LmPredictionHead {
+    fn load(
+        config: &Config,
+        activation: Activation,
+        word_embeddings: &Tensor,
+        at: &Scope,
+        notes: &mut Vec<String>,
+    ) -> Result<Self> {
+        let (d, vocab) = (config.hidden_size, config.vocab_size);
+        let transform = at.pp("transform");
+        Ok(Self {
+            dense: linear(&transform.pp("dense"), d, d)?,
+            activation,
+            layer_norm: layer_norm(config, &transform.pp("LayerNorm"))?,
+            decoder: unembedding(config.tie_word_embeddings, word_embeddings, at, "decoder.weight", notes)?,
+            bias: at.tensor(if at.contains("bias") { "bias" } else { "decoder.bias" }, &[vocab])?,
+        })
+    }
+}
+
+impl Backbone for Bert {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn embed(&self, batch: &PackedBatch) -> Result<Tensor> {
+        let Embeddings { word_embeddings, position_embeddings, layer_norm } = &self.embeddings;
+        let words = nn::look_up(word_embeddings, &batch.ids)?;
+        let positions = nn::look_up(position_embeddings, &batch.positions)?;
+        Ok(layer_norm.forward(&nn::add(&words, &positions)?)?)
+    }
+
+    fn part(&self, layer: usize, part: usize, inputs: &[&Tensor]) -> Result<Tensor> {
+        let layer = &self.layer[layer];
+        match (PARTS[part].name, inputs) {
+            ("ln1", [x]) => Ok(layer.attention_norm.forward(x)?),
+            ("ffn", [x]) => Ok(layer.feed_forward.forward(x)?),
+            ("ln2", [x]) => Ok(layer.output_norm.forward(x)?),
+            ("res1" | "res2", [residual, x]) => Ok(nn::add(residual, x)?),
+            (name, _) => Err(Error::Internal(format!("part `{name}` was given {} inputs", inputs.len()))),
+        }
+    }
+
+    fn attention(&self, layer: usize) -> &dyn Attention {
+        &self.layer[layer].attention
+    }
+
+    fn head(&self) -> Option<&dyn Head> {
+        self.predictions.as_ref().map(|head| head as &dyn Head)
+    }
+}
+
+impl Head for LmPredictionHead {
+    fn prepare(&self, h: &Tensor) -> Result<Tensor> {
+        Ok(self.layer_norm.forward(&self.activation.forward(&self.dense.forward(h)?)?)?)
+    }
+
+    fn unembedding(&self) -> &Tensor {
+        &self.decoder
+    }
+
+    fn bias(&self) -> Option<&Tensor> {
+        Some(&self.bias)
+    }
+}
