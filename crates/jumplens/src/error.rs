@@ -83,7 +83,7 @@ pub enum Error {
         /// Its dtype.
         got: String,
     },
-    /// The tokenizer knows tokens that the model has no embedding for.
+    /// The tokenizer knows tokens that the model has no embedding for, or lacks many that it has one for.
     #[error("the tokenizer `{}` has token ids up to {largest}, but the model's vocabulary has {vocab_size} tokens", path.display())]
     Vocabulary {
         /// The tokenizer's file.

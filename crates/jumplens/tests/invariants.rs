@@ -2,14 +2,17 @@
 
 mod common;
 
+use candle_core::Tensor;
 use common::{Checkpoint, HIDDEN, LAYERS, WIDTH, write_samples};
 use jumplens::Error;
+use jumplens::batch::PackedBatch;
 use jumplens::eval::tables::{LayerRow, read_csv};
 use jumplens::hub::{Bundled, ModelFiles};
-use jumplens::models::load;
+use jumplens::models::{Backbone, PartKind, Slot, load};
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
-use jumplens::shortcut::Pairs;
+use jumplens::runner::{Context, Plan, Rows, run_block};
+use jumplens::shortcut::{LinearMap, Pairs};
 use jumplens::states::run_samples;
 use jumplens::tokenize::read_samples;
 use std::cell::Cell;
@@ -27,35 +30,41 @@ fn layers(run: &Run) -> Vec<LayerRow> {
     read_csv(&run.folder().join("results/layers.csv")).unwrap()
 }
 
+/// The two families: pre-norm and causal, post-norm and masked.
+const FAMILIES: [fn(u64) -> Checkpoint; 2] = [Checkpoint::random, Checkpoint::random_bert];
+
+fn open(checkpoint: &Checkpoint, folder: &Path) -> Box<dyn Backbone> {
+    checkpoint.write(&folder.join("model"));
+    let files = ModelFiles::find(folder.join("model").to_str().unwrap(), &Bundled::default()).unwrap();
+    load(&files).unwrap().model
+}
+
 #[test]
 fn packed_equals_single() {
     let folder = tempfile::tempdir().unwrap();
-    Checkpoint::random(2).write(&folder.path().join("model"));
-    let files = ModelFiles::find(folder.path().join("model").to_str().unwrap(), &Bundled::default()).unwrap();
-    let model = load(&files).unwrap().model;
-    write_samples(&folder.path().join("samples.jsonl"), 200, 5, false);
-    let samples = read_samples(&folder.path().join("samples.jsonl"), model.spec()).unwrap();
-    let packed = run_samples(&*model, &samples, true, |_| Ok(())).unwrap();
-    for (i, sample) in samples.iter().enumerate() {
-        let single = run_samples(&*model, std::slice::from_ref(sample), true, |_| Ok(())).unwrap();
-        let pairs =
-            packed.layers.iter().zip(&single.layers).chain(packed.attention.iter().zip(&single.attention));
-        for (packed, single) in pairs {
-            for (a, b) in packed[i * WIDTH..][..WIDTH].iter().zip(single) {
-                assert!((a - b).abs() <= 2e-6 * b.abs().max(1.0), "sample {i}: {a} against {b}");
+    for family in FAMILIES {
+        let model = open(&family(2), folder.path());
+        write_samples(&folder.path().join("samples.jsonl"), 200, 5, false);
+        let samples = read_samples(&folder.path().join("samples.jsonl"), model.spec()).unwrap();
+        let packed = run_samples(&*model, &samples, true, |_| Ok(())).unwrap();
+        for (i, sample) in samples.iter().enumerate() {
+            let single = run_samples(&*model, std::slice::from_ref(sample), true, |_| Ok(())).unwrap();
+            let layers = packed.layers.iter().zip(&single.layers);
+            for (packed, single) in layers.chain(packed.attention.iter().zip(&single.attention)) {
+                for (a, b) in packed[i * WIDTH..][..WIDTH].iter().zip(single) {
+                    assert!((a - b).abs() <= 4e-6 * b.abs().max(1.0), "sample {i}: {a} against {b}");
+                }
             }
         }
     }
 }
 
-/// A run on a model whose `shape` makes a part linear, so that its map can take its place exactly.
-fn run_linear(shape: impl Fn(&mut Checkpoint), first_only: bool) -> Vec<LayerRow> {
+/// A run on a model that has a linear part, so that its map can take its place exactly.
+fn run_linear(checkpoint: &Checkpoint, single: bool) -> Vec<LayerRow> {
     let folder = tempfile::tempdir().unwrap();
-    let mut checkpoint = Checkpoint::random(4);
-    shape(&mut checkpoint);
     checkpoint.write(&folder.path().join("model"));
-    write_samples(&folder.path().join("train.jsonl"), 300, 6, first_only);
-    write_samples(&folder.path().join("val.jsonl"), 50, 7, first_only);
+    write_samples(&folder.path().join("train.jsonl"), 300, 6, single);
+    write_samples(&folder.path().join("val.jsonl"), 50, 7, single);
     let mut run = begin(folder.path(), "run", Existing::Refuse).unwrap();
     run.all(&Silent).unwrap();
     layers(&run)
@@ -73,37 +82,103 @@ fn assert_exact(rows: &[LayerRow], mapping: &str) {
 
 #[test]
 fn replacing_a_linear_feed_forward_by_its_map_changes_nothing() {
-    // relu(x) − relu(−x) = x
-    let rows = run_linear(
-        |checkpoint| {
-            let sign = |hidden: usize| if hidden < WIDTH { 1.0 } else { -1.0 };
-            for layer in 0..LAYERS {
-                let one = |a: usize, b: usize| if a % WIDTH == b % WIDTH { 1.0 } else { 0.0 };
-                checkpoint.set(&format!("h.{layer}.mlp.c_fc.weight"), |i, j| one(i, j) * sign(j));
-                checkpoint.set(&format!("h.{layer}.mlp.c_proj.weight"), |i, j| one(i, j) * sign(i));
-                checkpoint.set(&format!("h.{layer}.mlp.c_fc.bias"), |_, _| 0.0);
-                checkpoint.set(&format!("h.{layer}.mlp.c_proj.bias"), |_, _| 0.0);
-            }
-            assert_eq!(HIDDEN, 2 * WIDTH);
-        },
-        false,
-    );
-    assert_exact(&rows, "mat_ffn");
+    assert_eq!(HIDDEN, 2 * WIDTH);
+    let one = |a: usize, b: usize| if a % WIDTH == b % WIDTH { 1.0 } else { 0.0 };
+    let sign = |hidden: usize| if hidden < WIDTH { 1.0 } else { -1.0 };
+    // relu(x) − relu(−x) = x; the weights are [in, out] in GPT-2, [out, in] in BERT.
+    let mut gpt2 = Checkpoint::random(4);
+    let mut bert = Checkpoint::random_bert(4);
+    for layer in 0..LAYERS {
+        gpt2.set(&format!("h.{layer}.mlp.c_fc.weight"), |i, j| one(i, j) * sign(j));
+        gpt2.set(&format!("h.{layer}.mlp.c_proj.weight"), |i, j| one(i, j) * sign(i));
+        gpt2.set(&format!("h.{layer}.mlp.c_fc.bias"), |_, _| 0.0);
+        gpt2.set(&format!("h.{layer}.mlp.c_proj.bias"), |_, _| 0.0);
+        let at = format!("bert.encoder.layer.{layer}");
+        bert.set(&format!("{at}.intermediate.dense.weight"), |i, j| one(i, j) * sign(i));
+        bert.set(&format!("{at}.output.dense.weight"), |i, j| one(i, j) * sign(j));
+        bert.set(&format!("{at}.intermediate.dense.bias"), |_, _| 0.0);
+        bert.set(&format!("{at}.output.dense.bias"), |_, _| 0.0);
+    }
+    assert_exact(&run_linear(&gpt2, false), "mat_ffn");
+    assert_exact(&run_linear(&bert, false), "mat_ffn");
 }
 
 #[test]
 fn replacing_attention_over_single_tokens_by_its_map_changes_nothing() {
     // A token that sees only itself gets its own value, which is linear where there are no biases.
-    let rows = run_linear(
-        |checkpoint| {
-            for layer in 0..LAYERS {
-                checkpoint.set(&format!("h.{layer}.attn.c_attn.bias"), |_, _| 0.0);
-                checkpoint.set(&format!("h.{layer}.attn.c_proj.bias"), |_, _| 0.0);
+    let mut gpt2 = Checkpoint::random(4);
+    let mut bert = Checkpoint::random_bert(4);
+    for layer in 0..LAYERS {
+        gpt2.set(&format!("h.{layer}.attn.c_attn.bias"), |_, _| 0.0);
+        gpt2.set(&format!("h.{layer}.attn.c_proj.bias"), |_, _| 0.0);
+        for name in ["self.value", "output.dense"] {
+            bert.set(&format!("bert.encoder.layer.{layer}.attention.{name}.bias"), |_, _| 0.0);
+        }
+    }
+    assert_exact(&run_linear(&gpt2, true), "mat_attn");
+    assert_exact(&run_linear(&bert, true), "mat_attn");
+}
+
+/// A map from one part's input to its output that has nothing to do with it.
+fn some_map(layer: usize, part: usize) -> LinearMap {
+    let entry = |i: usize| ((i * 7 + layer * 3 + part) as f32).sin() / 4.0;
+    LinearMap::from_rows((0..WIDTH * WIDTH).map(entry).collect(), WIDTH, WIDTH).unwrap()
+}
+
+#[test]
+fn in_masked_models_a_map_takes_a_parts_place_at_the_chosen_position_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = open(&Checkpoint::random_bert(2), folder.path());
+    let spec = model.spec();
+    write_samples(&folder.path().join("samples.jsonl"), 9, 5, false);
+    let samples = read_samples(&folder.path().join("samples.jsonl"), spec).unwrap();
+    let batch = PackedBatch::pack(&samples, spec.kind, 1000).remove(0);
+    let context = Context::new(&batch, spec.kind, 1);
+    let every = batch.every_row(spec.kind);
+    for replaced in [&["attn"][..], &["ffn"], &["ln1", "ln2"], &["res1", "attn"]] {
+        let is_replaced = |part: usize| replaced.contains(&spec.parts[part].name);
+        let plan =
+            Plan::new(&*model, &[], |layer, part| is_replaced(part).then(|| some_map(layer, part))).unwrap();
+        let before = plan.rows_before(0);
+        let x = model.embed(&batch).unwrap();
+        let mut planned = if before == Rows::Every { x.clone() } else { context.select(&x).unwrap() };
+        // Every part at every row, and then the map's rows written over the part's where a position is chosen.
+        let mut plain = x;
+        for layer in 0..LAYERS {
+            planned = run_block(&*model, layer, plan.block(layer), &[], &planned, &context).unwrap().0;
+            let mut outputs: Vec<Tensor> = Vec::new();
+            for (index, part) in spec.parts.iter().enumerate() {
+                let value = |slot: Slot| match slot {
+                    Slot::BlockInput => plain.clone(),
+                    Slot::Part(earlier) => outputs[earlier].clone(),
+                };
+                let inputs: Vec<Tensor> = part.inputs.iter().map(|slot| value(*slot)).collect();
+                let output = if part.kind == PartKind::Attention {
+                    let attention = model.attention(layer);
+                    let keys_values = attention.keys_values(&inputs[0], &every).unwrap();
+                    attention.attend(&inputs[0], &every, &keys_values).unwrap()
+                } else {
+                    model.part(layer, index, &inputs.iter().collect::<Vec<_>>()).unwrap()
+                };
+                let mut rows = output.to_vec2::<f32>().unwrap();
+                if is_replaced(index) {
+                    let map = some_map(layer, index).layer();
+                    let mapped = map.forward(&value(part.map_input())).unwrap().to_vec2::<f32>().unwrap();
+                    batch.chosen.iter().for_each(|row| rows[*row as usize] = mapped[*row as usize].clone());
+                }
+                outputs.push(Tensor::new(rows, &candle_core::Device::Cpu).unwrap());
             }
-        },
-        true,
-    );
-    assert_exact(&rows, "mat_attn");
+            plain = outputs.pop().unwrap();
+        }
+        let plain = context.select(&plain).unwrap().to_vec2::<f32>().unwrap();
+        let planned = planned.to_vec2::<f32>().unwrap();
+        assert_eq!(planned.len(), samples.len());
+        for (a, b) in planned.iter().flatten().zip(plain.iter().flatten()) {
+            assert!((a - b).abs() <= 2e-5 * b.abs().max(1.0), "{replaced:?}: {a} against {b}");
+        }
+        // Attention that is replaced wherever its output counts leaves nothing that looks at other positions.
+        assert_eq!(before, if is_replaced(0) { Rows::Chosen } else { Rows::Every });
+    }
 }
 
 /// All files below a folder but the manifest, whose times differ.
@@ -210,24 +285,15 @@ fn a_state_that_is_not_finite_is_named() {
 
 #[test]
 fn a_map_folded_into_the_part_behind_it_is_the_map_before_it() {
-    use jumplens::batch::PackedBatch;
-    use jumplens::runner::{Context, Plan, Rows, run_block};
-    use jumplens::shortcut::LinearMap;
     let folder = tempfile::tempdir().unwrap();
-    Checkpoint::random(2).write(&folder.path().join("model"));
-    let files = ModelFiles::find(folder.path().join("model").to_str().unwrap(), &Bundled::default()).unwrap();
-    let model = load(&files).unwrap().model;
+    let model = open(&Checkpoint::random(2), folder.path());
     let spec = model.spec();
     write_samples(&folder.path().join("samples.jsonl"), 9, 5, false);
     let samples = read_samples(&folder.path().join("samples.jsonl"), spec).unwrap();
     let batch = PackedBatch::pack(&samples, spec.kind, 1000).remove(0);
     let context = Context::new(&batch, spec.kind, 1);
     let norms = [spec.part("ln1").unwrap(), spec.part("ln2").unwrap()];
-    let map = |layer: usize, part: usize| {
-        let entry = |i: usize| ((i * 7 + layer * 3 + part) as f32).sin() / 4.0;
-        let map = LinearMap::from_rows((0..WIDTH * WIDTH).map(entry).collect(), WIDTH, WIDTH).unwrap();
-        norms.contains(&part).then_some(map)
-    };
+    let map = |layer: usize, part: usize| norms.contains(&part).then(|| some_map(layer, part));
     // A part whose output is kept cannot be folded away.
     let last = |kept: &[usize]| -> Vec<f32> {
         let plan = Plan::new(&*model, kept, map).unwrap();

@@ -42,6 +42,9 @@ impl Sample {
 /// The token that masked models are to guess behind.
 const MASK: &str = "[MASK]";
 
+/// The largest share of an embedding's rows that may be without a token.
+const MOST_SPARE_ROWS: f64 = 0.04;
+
 /// A tokenizer that fits a model.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -54,7 +57,8 @@ impl Tokenizer {
     /// Opens the tokenizer of a model. `mask` says whether, for masked models, `[MASK]` takes the place of the token at
     /// the chosen position.
     ///
-    /// [`Error::Vocabulary`] where it has ids that the model has no embedding for, [`Error::SpecialToken`] where a masked
+    /// [`Error::Vocabulary`] where it has ids that the model has no embedding for, or far fewer than the model has
+    /// embeddings for; [`Error::SpecialToken`] where a masked
     /// model's tokenizer has no `[MASK]` or does not put `[CLS]` and `[SEP]` around a sentence.
     pub fn open(files: &TokenizerFiles, spec: &Spec, mask: bool) -> Result<Self> {
         let path = files.path().to_owned();
@@ -66,7 +70,9 @@ impl Tokenizer {
         };
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(Error::format(&path))?;
         let largest = inner.get_vocab(true).values().copied().max().unwrap_or(0);
-        if largest as usize >= spec.vocab_size {
+        // Embeddings are padded with some rows that no token has; many such rows are another model's tokenizer.
+        let spare = spec.vocab_size as f64 - f64::from(largest) - 1.0;
+        if !(0.0..=MOST_SPARE_ROWS * spec.vocab_size as f64).contains(&spare) {
             return Err(Error::Vocabulary { path, largest, vocab_size: spec.vocab_size });
         }
         // Padding and the longest sequence are this crate's own business, whatever the file says.

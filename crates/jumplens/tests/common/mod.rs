@@ -74,6 +74,48 @@ impl Checkpoint {
         Self { config, tensors }
     }
 
+    /// A masked model of the same sizes: `BertForMaskedLM` with random weights and `relu`.
+    pub fn random_bert(seed: u64) -> Self {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let mut tensors = BTreeMap::new();
+        let mut add = |name: String, shape: &[usize], centre: f32, spread: f32| {
+            let values = (0..shape.iter().product::<usize>())
+                .map(|_| centre + rng.random_range(-spread..spread))
+                .collect();
+            tensors.insert(name, (shape.to_vec(), values));
+        };
+        let d = WIDTH;
+        add("bert.embeddings.word_embeddings.weight".into(), &[VOCAB, d], 0.0, 0.5);
+        add("bert.embeddings.position_embeddings.weight".into(), &[POSITIONS, d], 0.0, 0.5);
+        add("bert.embeddings.token_type_embeddings.weight".into(), &[2, d], 0.0, 0.5);
+        let mut norms = vec!["bert.embeddings".to_owned(), "cls.predictions.transform".to_owned()];
+        let mut denses = vec![("cls.predictions.transform.dense".to_owned(), d, d)];
+        for layer in 0..LAYERS {
+            let at = format!("bert.encoder.layer.{layer}");
+            for name in ["self.query", "self.key", "self.value", "output.dense"] {
+                denses.push((format!("{at}.attention.{name}"), d, d));
+            }
+            denses.push((format!("{at}.intermediate.dense"), d, HIDDEN));
+            denses.push((format!("{at}.output.dense"), HIDDEN, d));
+            norms.extend([format!("{at}.attention.output"), format!("{at}.output")]);
+        }
+        for (name, n_in, n_out) in denses {
+            add(format!("{name}.weight"), &[n_out, n_in], 0.0, 0.4);
+            add(format!("{name}.bias"), &[n_out], 0.0, 0.1);
+        }
+        for name in norms {
+            add(format!("{name}.LayerNorm.weight"), &[d], 1.0, 0.3);
+            add(format!("{name}.LayerNorm.bias"), &[d], 0.0, 0.3);
+        }
+        add("cls.predictions.bias".into(), &[VOCAB], 0.0, 0.3);
+        let config = serde_json::json!({
+            "model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": VOCAB, "hidden_size": d,
+            "num_hidden_layers": LAYERS, "num_attention_heads": 2, "intermediate_size": HIDDEN, "hidden_act": "relu",
+            "max_position_embeddings": POSITIONS, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+        });
+        Self { config, tensors }
+    }
+
     /// Replaces the values of a tensor.
     pub fn set(&mut self, name: &str, value: impl Fn(usize, usize) -> f32) {
         let (shape, values) = self.tensors.get_mut(name).expect("a tensor of that name");
@@ -104,14 +146,15 @@ impl Checkpoint {
     }
 }
 
-/// Random token sequences, each with a random position, as a samples file; `first_only` puts every position at 0.
-pub fn write_samples(path: &Path, n: usize, seed: u64, first_only: bool) {
+/// Random token sequences, each with a random position, as a samples file; `single` makes them one token long.
+pub fn write_samples(path: &Path, n: usize, seed: u64, single: bool) {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let mut text = String::new();
     for _ in 0..n {
-        let length = rng.random_range(1..POSITIONS as u64 + 1) as usize;
+        let longest = if single { 1 } else { POSITIONS as u64 };
+        let length = rng.random_range(1..longest + 1) as usize;
         let ids: Vec<u32> = (0..length).map(|_| rng.random_range(0..VOCAB as u32)).collect();
-        let position = if first_only { 0 } else { rng.random_range(0..length as u64) };
+        let position = rng.random_range(0..length as u64);
         text += &format!("{}\n", serde_json::json!({"ids": ids, "position": position}));
     }
     std::fs::write(path, text).unwrap();
