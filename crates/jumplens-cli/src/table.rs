@@ -17,6 +17,7 @@ pub fn render(summary: &Summary, manifest: &Manifest) -> String {
         summary.to_last_layer.iter().find(|row| row.mapping == mapping && row.layer == layer)
     };
     let number = |value: Option<f64>, width: usize, digits: usize| match value {
+        Some(value) if value.abs() >= 1e3 => format!("{value:>width$.1e}"),
         Some(value) => format!("{value:>width$.digits$}"),
         None => format!("{:>width$}", ""),
     };

@@ -1,6 +1,7 @@
 //! Runs the command, and compares what it leaves on disk.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -92,9 +93,14 @@ pub fn assert_nothing_partial(run: &Path) {
     assert!(partial.is_empty(), "{partial:?}");
 }
 
-/// A copy of the bundled model in the folder `name`, its files as on disk.
+/// A copy of `tiny-gpt2` in the folder `name`, its files as on disk.
 pub fn model(at: &Path, name: &str) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../jumplens-assets/assets/tiny-gpt2");
+    copy_of("tiny-gpt2", at, name)
+}
+
+/// A copy of a bundled model in the folder `name`.
+pub fn copy_of(bundled: &str, at: &Path, name: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../jumplens-assets/assets").join(bundled);
     let folder = at.join(name);
     fs::create_dir(&folder).unwrap();
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
@@ -109,6 +115,15 @@ pub fn edit(path: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(path).unwrap();
     assert!(text.contains(from), "no `{from}` in {}", path.display());
     fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+/// Takes the tensors whose names begin with `prefix` out of a safetensors file.
+pub fn remove_tensors(path: &Path, prefix: &str) {
+    let bytes = fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let kept = tensors.tensors().into_iter().filter(|(name, _)| !name.starts_with(prefix));
+    let kept = safetensors::serialize(kept, None).unwrap();
+    fs::write(path, kept).unwrap();
 }
 
 /// Starts it with its output kept.

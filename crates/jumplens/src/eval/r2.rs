@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 /// Rows that are predicted at one time.
 const ROWS: usize = 2048;
 
+/// Below this share of the median coordinate's variance, a coordinate is next to constant.
+const STILL: f64 = 1e-12;
+
 /// Σ (y − p)² by coordinate.
 fn squared_errors(target: &[f32], predicted: &[f32], d: usize) -> Vec<f64> {
     column_sums(target, d, |i, row, sums| {
@@ -68,6 +71,15 @@ impl<'a> Target<'a> {
         scores.sum::<f64>() / self.d as f64
     }
 
+    /// The coordinates that hardly vary: r² gives each the weight of any other, and a miss of nothing to speak of counts
+    /// as a large one.
+    fn still_coordinates(&self) -> Vec<usize> {
+        let mut sorted = self.total.clone();
+        sorted.sort_by(f64::total_cmp);
+        let median = sorted[self.d / 2];
+        (0..self.d).filter(|j| self.total[*j] < STILL * median).collect()
+    }
+
     fn score_of(&self, predicted: &[f32]) -> f64 {
         self.score(&squared_errors(self.values, predicted, self.d))
     }
@@ -117,6 +129,7 @@ pub fn r2_table(
             check(observer)?;
             let (on_val, on_train, mean_val, mean_train) = targets.entry(to).or_insert_with(|| {
                 let (on_val, on_train) = (Target::new(&val[to]), Target::new(&train[to]));
+                note_still_coordinates(&on_val, to, observer);
                 let mean_val = on_val.score(&squared_distances(on_val.values, &on_train.mean));
                 let mean_train = on_train.score(&on_train.total);
                 (on_val, on_train, mean_val, mean_train)
@@ -133,6 +146,22 @@ pub fn r2_table(
     Ok([mat, id, mean].concat())
 }
 
+fn note_still_coordinates(target: &Target, layer: usize, observer: &dyn Observer) {
+    let still = target.still_coordinates();
+    if still.is_empty() {
+        return;
+    }
+    let first: Vec<String> = still.iter().take(5).map(usize::to_string).collect();
+    let more = if still.len() > 5 { ", …" } else { "" };
+    observer.note(&format!(
+        "{} of the {} coordinates of layer {layer} hardly vary ({}{more}): r² to it counts them like the others, as \
+         scikit-learn does, which can make it a large negative number",
+        still.len(),
+        target.d,
+        first.join(", "),
+    ));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +172,13 @@ mod tests {
         let target = [0.5, 1.0, -1.0, 1.0, 7.0, -6.0];
         let predicted = [0.0, 2.0, -1.0, 2.0, 8.0, -5.0];
         assert!((r2_score(&target, &predicted, 2) - 0.936_800_526_662_277_9).abs() < 1e-12);
+    }
+
+    #[test]
+    fn coordinates_that_hardly_vary_are_found() {
+        let values: Vec<f32> =
+            (0..40).flat_map(|i| [i as f32, 1e-20 * i as f32, -0.01 * i as f32, 7.0]).collect();
+        assert_eq!(Target::of(&values, 4).still_coordinates(), [1, 3]);
     }
 
     #[test]

