@@ -44,10 +44,23 @@ impl Activation {
     /// `x = activation(x + bias)`, for one row; `bias` is as long as the row.
     #[inline(always)]
     pub(super) fn add_bias_and_apply(self, x: &mut [f32], bias: &[f32]) {
+        // Loops, since a closure might not be inlined and would then miss the vector instructions.
         match self {
-            Self::Gelu => x.iter_mut().zip(bias).for_each(|(x, b)| *x = gelu(*x + b)),
-            Self::GeluNew => x.iter_mut().zip(bias).for_each(|(x, b)| *x = gelu_new(*x + b)),
-            Self::Relu => x.iter_mut().zip(bias).for_each(|(x, b)| *x = (*x + b).max(0.0)),
+            Self::Gelu => {
+                for (x, b) in x.iter_mut().zip(bias) {
+                    *x = gelu(*x + b);
+                }
+            }
+            Self::GeluNew => {
+                for (x, b) in x.iter_mut().zip(bias) {
+                    *x = gelu_new(*x + b);
+                }
+            }
+            Self::Relu => {
+                for (x, b) in x.iter_mut().zip(bias) {
+                    *x = (*x + b).max(0.0);
+                }
+            }
         }
     }
 }
