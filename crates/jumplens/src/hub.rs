@@ -85,7 +85,7 @@ pub struct ModelFiles {
     pub id: String,
     /// `config.json`.
     pub config: SourceFile,
-    /// `model.safetensors`.
+    /// `model.safetensors`, or `pytorch_model.bin` where that is not there.
     pub weights: SourceFile,
     /// `tokenizer.json`, where there is one: samples given as token ids need none.
     pub tokenizer: Option<SourceFile>,
@@ -97,8 +97,8 @@ impl ModelFiles {
         matches!(self.weights.bytes, Bytes::Static(_))
     }
 
-    /// Finds `name`: a bundled model, or a folder in Hugging Face layout (`config.json`, `model.safetensors`, and
-    /// `tokenizer.json` where sentences are to be tokenised).
+    /// Finds `name`: a bundled model, or a folder in Hugging Face layout (`config.json`, `model.safetensors` or
+    /// `pytorch_model.bin`, and `tokenizer.json` where sentences are to be tokenised).
     pub fn find(name: &str, bundled: &Bundled) -> Result<Self> {
         if let Some(model) = bundled.models.iter().find(|model| model.name == name) {
             let file = |part: &str, bytes| SourceFile::bundled(format!("{name}/{part}"), bytes);
@@ -115,11 +115,16 @@ impl ModelFiles {
                 bundled.models.iter().map(|m| format!("`{}`", m.name)).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownModel { name: name.to_owned(), bundled });
         }
+        let config = SourceFile::open(&folder.join("config.json"))?;
+        let weights = ["model.safetensors", "pytorch_model.bin"].map(|file| folder.join(file));
+        let Some(weights) = weights.iter().find(|path| path.exists()) else {
+            return Err(Error::NoWeights { folder: folder.to_owned() });
+        };
         let tokenizer = folder.join("tokenizer.json");
         Ok(Self {
             id: name.to_owned(),
-            config: SourceFile::open(&folder.join("config.json"))?,
-            weights: SourceFile::open(&folder.join("model.safetensors"))?,
+            config,
+            weights: SourceFile::open(weights)?,
             tokenizer: if tokenizer.exists() { Some(SourceFile::open(&tokenizer)?) } else { None },
         })
     }
