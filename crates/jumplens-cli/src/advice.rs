@@ -49,6 +49,10 @@ fn advice(error: &Error) -> Option<String> {
             "fetch or compute the file again".to_owned()
         }
         Error::Format { .. } => "mend or replace the file".to_owned(),
+        Error::RefusedPickle { .. } => {
+            "get the model's `model.safetensors` instead, or save its `state_dict()` by itself".to_owned()
+        }
+        Error::NoWeights { .. } => "put the model's weights there as one of these (sharded ones are not read)".to_owned(),
         Error::Config { .. } => "mend the file, or choose another `--model`".to_owned(),
         Error::UnknownModel { .. } => {
             "download it first, for example with `hf download openai-community/gpt2 config.json model.safetensors tokenizer.json --local-dir gpt2`, and give its folder as `--model ./gpt2`"

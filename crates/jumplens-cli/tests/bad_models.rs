@@ -22,12 +22,14 @@ fn unknown_model_names_the_bundled_one_and_how_to_get_others() {
 #[test]
 fn folder_that_lacks_a_file() {
     let at = tempfile::tempdir().unwrap();
-    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+    for file in ["config.json", "tokenizer.json"] {
         let name = format!("without-{file}");
         fs::remove_file(model(at.path(), &name).join(file)).unwrap();
         refused(at.path(), &name, &["cannot read", &format!("{name}/{file}"), "; "]);
     }
     refused(at.path(), "without-tokenizer.json", &["--train-samples"]);
+    fs::remove_file(model(at.path(), "m").join("model.safetensors")).unwrap();
+    refused(at.path(), "m", &["`m`", "`model.safetensors`", "`pytorch_model.bin`", "sharded"]);
 }
 
 #[test]
@@ -40,6 +42,24 @@ fn weights_that_are_cut_short_or_empty() {
         let bytes = format!("{length} bytes");
         refused(at.path(), "m", &["m/model.safetensors", "damaged", &bytes, "fetch"]);
     }
+}
+
+#[test]
+fn pickled_weights_that_are_more_than_tensors() {
+    let at = tempfile::tempdir().unwrap();
+    let folder = model(at.path(), "m");
+    fs::remove_file(folder.join("model.safetensors")).unwrap();
+    fs::write(
+        folder.join("pytorch_model.bin"),
+        b"\x80\x02cos\nsystem\nX\x0e\x00\x00\x00echo > was_run\x85R.",
+    )
+    .unwrap();
+    refused(
+        at.path(),
+        "m",
+        &["m/pytorch_model.bin", "`os.system`", "nothing in the file was run", "state_dict()"],
+    );
+    assert!(!at.path().join("was_run").exists());
 }
 
 #[test]

@@ -27,6 +27,20 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A pickle names something that tensors are not made of. Nothing of a pickle is ever run.
+    #[error("`{}` asks for `{callable}`, which tensors are not made of: it was refused, and nothing in the file was run", path.display())]
+    RefusedPickle {
+        /// The file.
+        path: PathBuf,
+        /// The class or function it names.
+        callable: String,
+    },
+    /// A model's folder without a file of weights.
+    #[error("`{}` has neither `model.safetensors` nor `pytorch_model.bin`", folder.display())]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Neither a bundled model nor a folder.
     #[error("no model `{name}`: it is neither a bundled model ({bundled}) nor a folder")]
     UnknownModel {

@@ -133,7 +133,7 @@ pub struct ModelFiles {
     pub id: String,
     /// `config.json`.
     pub config: SourceFile,
-    /// `model.safetensors`.
+    /// `model.safetensors`, or `pytorch_model.bin` where that is not there.
     pub weights: SourceFile,
     /// Its tokenizer, where there is one: samples given as token ids need none.
     pub tokenizer: Option<TokenizerFiles>,
@@ -145,8 +145,8 @@ impl ModelFiles {
         matches!(self.weights.bytes, Bytes::Static(_))
     }
 
-    /// Finds `name`: a bundled model, or a folder in Hugging Face layout (`config.json`, `model.safetensors`, and where
-    /// sentences are to be tokenised `tokenizer.json`, or BERT's `vocab.txt`).
+    /// Finds `name`: a bundled model, or a folder in Hugging Face layout (`config.json`, `model.safetensors` or
+    /// `pytorch_model.bin`, and where sentences are to be tokenised `tokenizer.json`, or BERT's `vocab.txt`).
     pub fn find(name: &str, bundled: &Bundled) -> Result<Self> {
         if let Some(model) = bundled.models.iter().find(|model| model.name == name) {
             let file = |part: &str, bytes| SourceFile::bundled(format!("{name}/{part}"), bytes);
@@ -163,10 +163,15 @@ impl ModelFiles {
                 bundled.models.iter().map(|m| format!("`{}`", m.name)).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownModel { name: name.to_owned(), bundled });
         }
+        let config = SourceFile::open(&folder.join("config.json"))?;
+        let weights = ["model.safetensors", "pytorch_model.bin"].map(|file| folder.join(file));
+        let Some(weights) = weights.iter().find(|path| path.exists()) else {
+            return Err(Error::NoWeights { folder: folder.to_owned() });
+        };
         Ok(Self {
             id: name.to_owned(),
-            config: SourceFile::open(&folder.join("config.json"))?,
-            weights: SourceFile::open(&folder.join("model.safetensors"))?,
+            config,
+            weights: SourceFile::open(weights)?,
             tokenizer: TokenizerFiles::find(folder)?,
         })
     }

@@ -1,6 +1,8 @@
 //! Checkpoints as named tensors, checked: every tensor a model asks for must be there in the shape its configuration
 //! gives, and what it did not ask for can be listed.
 
+mod pickle;
+mod pytorch;
 mod safetensors;
 
 use crate::error::{Error, Result};
@@ -16,6 +18,35 @@ struct Entry {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: std::ops::Range<usize>,
+    /// How many elements apart the neighbours along each axis are, where they do not follow one another row by row.
+    strides: Option<Vec<usize>>,
+}
+
+impl Entry {
+    /// The elements row by row, each widened from its `N` bytes. `bytes` are the entry's own.
+    fn values<const N: usize>(&self, bytes: &[u8], widen: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        let elements = bytes.as_chunks::<N>().0;
+        let Some(strides) = &self.strides else {
+            return elements.iter().map(|element| widen(*element)).collect();
+        };
+        let mut index = vec![0; self.shape.len()];
+        let mut at = 0;
+        (0..self.shape.iter().product::<usize>())
+            .map(|_| {
+                let value = widen(elements[at]);
+                for (axis, stride) in strides.iter().enumerate().rev() {
+                    index[axis] += 1;
+                    at += stride;
+                    if index[axis] < self.shape[axis] {
+                        break;
+                    }
+                    at -= index[axis] * stride;
+                    index[axis] = 0;
+                }
+                value
+            })
+            .collect()
+    }
 }
 
 /// The number formats that can be read. All are widened (F64: narrowed) to f32.
@@ -37,9 +68,16 @@ pub struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Reads the list of tensors. [`Error::Format`] where the file is damaged or cut short.
+    /// Reads the list of tensors: of a safetensors file where its name ends so, else of a PyTorch checkpoint.
+    /// [`Error::Format`] where the file is damaged or cut short, [`Error::RefusedPickle`] where a PyTorch checkpoint is
+    /// more than tensors.
     pub fn open(file: &'a SourceFile) -> Result<Self> {
-        Ok(Self { file, entries: safetensors::entries(file)?, used: RefCell::default() })
+        // By the name, so that no damage to a safetensors file takes it to the pickle reader.
+        let entries = match file.path.extension() {
+            Some(extension) if extension == "safetensors" => safetensors::entries(file)?,
+            _ => pytorch::entries(file)?,
+        };
+        Ok(Self { file, entries, used: RefCell::default() })
     }
 
     /// The file's path, for messages.
@@ -83,14 +121,10 @@ impl<'a> Weights<'a> {
         }
         let bytes = &self.file.bytes()[entry.bytes.clone()];
         let values: Vec<f32> = match &entry.dtype {
-            Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Dtype::F64 => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
-            Dtype::F16 => {
-                bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
-            }
-            Dtype::Bf16 => {
-                bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()
-            }
+            Dtype::F32 => entry.values(bytes, f32::from_le_bytes),
+            Dtype::F64 => entry.values(bytes, |b| f64::from_le_bytes(b) as f32),
+            Dtype::F16 => entry.values(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
+            Dtype::Bf16 => entry.values(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
             Dtype::Other(got) => {
                 return Err(Error::TensorDtype { path: path(), tensor: name.into(), got: got.clone() });
             }

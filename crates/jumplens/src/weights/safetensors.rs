@@ -23,9 +23,8 @@ pub(super) fn entries(file: &SourceFile) -> Result<BTreeMap<String, Entry>> {
                 safetensors::Dtype::F64 => Dtype::F64,
                 other => Dtype::Other(format!("{other:?}")),
             };
-            let entry =
-                Entry { dtype, shape: view.shape().to_vec(), bytes: start..start + view.data().len() };
-            (name.to_owned(), entry)
+            let bytes = start..start + view.data().len();
+            (name.to_owned(), Entry { dtype, shape: view.shape().to_vec(), bytes, strides: None })
         })
         .collect())
 }
