@@ -64,10 +64,10 @@ fn advice(error: &Error) -> Option<String> {
         }
         Error::TensorDtype { .. } => "convert the checkpoint to one of these".to_owned(),
         Error::Vocabulary { .. } => "use the tokenizer that came with the model".to_owned(),
-        Error::SpecialToken { .. } => {
-            "use the tokenizer the masked model was trained with, or keep the token at the position by `--no-mask`"
-                .to_owned()
+        Error::SpecialToken { what, .. } if what.contains("[MASK]") => {
+            "use the tokenizer the model was trained with, or keep the token at the position by `--no-mask`".to_owned()
         }
+        Error::SpecialToken { .. } => "use the tokenizer the model was trained with".to_owned(),
         Error::NoHead { .. } => {
             "its states, maps and r² can be had; for predictions choose a checkpoint saved with its head".to_owned()
         }

@@ -133,8 +133,8 @@ pub struct ModelFiles {
     pub id: String,
     /// `config.json`.
     pub config: SourceFile,
-    /// `model.safetensors`, or `pytorch_model.bin` where that is not there.
-    pub weights: SourceFile,
+    /// `model.safetensors`, or `pytorch_model.bin` where that is not there; several where a checkpoint is in shards.
+    pub weights: Vec<SourceFile>,
     /// Its tokenizer, where there is one: samples given as token ids need none.
     pub tokenizer: Option<TokenizerFiles>,
 }
@@ -142,7 +142,15 @@ pub struct ModelFiles {
 impl ModelFiles {
     /// True where the files are compiled into the program.
     pub fn is_bundled(&self) -> bool {
-        matches!(self.weights.bytes, Bytes::Static(_))
+        matches!(self.config.bytes, Bytes::Static(_))
+    }
+
+    /// Lower-case hexadecimal SHA-256 of the weights; of several files, of their digests one after another.
+    pub fn weights_sha256(&self) -> String {
+        match &self.weights[..] {
+            [file] => file.sha256(),
+            files => sha256(files.iter().map(SourceFile::sha256).collect::<String>().as_bytes()),
+        }
     }
 
     /// Finds `name`: a bundled model, or a folder in Hugging Face layout (`config.json`, `model.safetensors` or
@@ -153,7 +161,7 @@ impl ModelFiles {
             return Ok(Self {
                 id: name.to_owned(),
                 config: file("config.json", model.config),
-                weights: file("model.safetensors", model.weights),
+                weights: vec![file("model.safetensors", model.weights)],
                 tokenizer: Some(TokenizerFiles::Json(file("tokenizer.json", model.tokenizer))),
             });
         }
@@ -171,7 +179,7 @@ impl ModelFiles {
         Ok(Self {
             id: name.to_owned(),
             config,
-            weights: SourceFile::open(weights)?,
+            weights: vec![SourceFile::open(weights)?],
             tokenizer: TokenizerFiles::find(folder)?,
         })
     }

@@ -418,7 +418,7 @@ fn record_model(files: &ModelFiles) -> ModelRecord {
     ModelRecord {
         id: if files.is_bundled() { files.id.clone() } else { absolute(&files.id) },
         config_sha256: files.config.sha256(),
-        weights_sha256: files.weights.sha256(),
+        weights_sha256: files.weights_sha256(),
         tokenizer_sha256: files.tokenizer.as_ref().map(|file| file.sha256()),
     }
 }

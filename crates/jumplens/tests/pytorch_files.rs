@@ -24,7 +24,7 @@ fn values(weights: &Weights<'_>, name: &str, shape: &[usize]) -> Result<Vec<u32>
 
 fn error(name: &str) -> Error {
     let file = SourceFile::open(&fixture(name)).unwrap();
-    Weights::open(&file).map(|_| ()).unwrap_err()
+    Weights::open(std::slice::from_ref(&file)).map(|_| ()).unwrap_err()
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn tensors_are_those_that_torch_saved() {
         [("int64", 4, "I64"), ("uint16", 3, "U16"), ("negated", 2, "F32 with a mark (conj or neg)")];
     for name in STATE_DICTS {
         let file = SourceFile::open(&fixture(name)).unwrap();
-        let weights = Weights::open(&file).unwrap();
+        let weights = Weights::open(std::slice::from_ref(&file)).unwrap();
         let mut names: Vec<&str> = expected.names();
         names.extend(unreadable.map(|(tensor, _, _)| tensor));
         names.sort_unstable();
@@ -110,7 +110,7 @@ fn a_model_gives_the_same_states_from_both_formats() {
     let pytorch = load(&find().unwrap()).unwrap();
     copy("model.safetensors");
     let files = find().unwrap();
-    assert!(files.weights.path.ends_with("model.safetensors"), "the safer of the two is not taken");
+    assert!(files.weights[0].path.ends_with("model.safetensors"), "the safer of the two is not taken");
     let safetensors = load(&files).unwrap();
     assert_eq!(states(&pytorch), states(&safetensors));
     assert_eq!((pytorch.notes, safetensors.notes), (vec![], vec![]));
@@ -119,7 +119,7 @@ fn a_model_gives_the_same_states_from_both_formats() {
 /// Opens the bytes and reads every tensor that can be read. Whatever fails has to be the file's fault.
 fn read_all(bytes: &'static [u8]) -> Result<()> {
     let file = SourceFile::bundled("pytorch_model.bin", bytes);
-    let weights = Weights::open(&file)?;
+    let weights = Weights::open(std::slice::from_ref(&file))?;
     for name in weights.names() {
         // A shape that no tensor has says which one it has.
         let Err(Error::TensorShape { got, .. }) = weights.below("").tensor(name, &[77; 9]) else {

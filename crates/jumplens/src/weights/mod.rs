@@ -62,27 +62,38 @@ enum Dtype {
 /// An opened checkpoint.
 #[derive(Debug)]
 pub struct Weights<'a> {
-    file: &'a SourceFile,
-    entries: BTreeMap<String, Entry>,
+    files: &'a [SourceFile],
+    /// By name, with the file that each is in.
+    entries: BTreeMap<String, (&'a SourceFile, Entry)>,
     used: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Weights<'a> {
-    /// Reads the list of tensors: of a safetensors file where its name ends so, else of a PyTorch checkpoint.
-    /// [`Error::Format`] where the file is damaged or cut short, [`Error::RefusedPickle`] where a PyTorch checkpoint is
-    /// more than tensors.
-    pub fn open(file: &'a SourceFile) -> Result<Self> {
-        // By the name, so that no damage to a safetensors file takes it to the pickle reader.
-        let entries = match file.path.extension() {
-            Some(extension) if extension == "safetensors" => safetensors::entries(file)?,
-            _ => pytorch::entries(file)?,
-        };
-        Ok(Self { file, entries, used: RefCell::default() })
+    /// Reads the list of tensors of all `files` (one, or the shards of a checkpoint): of a safetensors file where its
+    /// name ends so, else of a PyTorch checkpoint. [`Error::Format`] where a file is damaged or cut short, or two have a
+    /// tensor of the same name; [`Error::RefusedPickle`] where a PyTorch checkpoint is more than tensors.
+    pub fn open(files: &'a [SourceFile]) -> Result<Self> {
+        let mut entries: BTreeMap<String, (&SourceFile, Entry)> = BTreeMap::new();
+        for file in files {
+            // By the name, so that no damage to a safetensors file takes it to the pickle reader.
+            let in_file = match file.path.extension() {
+                Some(extension) if extension == "safetensors" => safetensors::entries(file)?,
+                _ => pytorch::entries(file)?,
+            };
+            for (name, entry) in in_file {
+                if let Some((other, _)) = entries.get(&name) {
+                    let message = format!("tensor `{name}` is in `{}` too", other.path.display());
+                    return Err(Error::Format { path: file.path.clone(), message });
+                }
+                entries.insert(name, (file, entry));
+            }
+        }
+        Ok(Self { files, entries, used: RefCell::default() })
     }
 
-    /// The file's path, for messages.
-    pub fn path(&self) -> PathBuf {
-        self.file.path.clone()
+    /// The path of the first file, for messages about what none of them has.
+    fn path(&self) -> PathBuf {
+        self.files.first().map(|file| file.path.clone()).unwrap_or_default()
     }
 
     /// True where the checkpoint has a tensor of that full name.
@@ -107,10 +118,14 @@ impl<'a> Weights<'a> {
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let path = || self.path();
-        let Some(entry) = self.entries.get(name) else {
-            return Err(Error::MissingTensor { path: path(), tensor: name.into(), expected: shape.into() });
+        let Some((file, entry)) = self.entries.get(name) else {
+            return Err(Error::MissingTensor {
+                path: self.path(),
+                tensor: name.into(),
+                expected: shape.into(),
+            });
         };
+        let path = || file.path.clone();
         if entry.shape != shape {
             return Err(Error::TensorShape {
                 path: path(),
@@ -119,7 +134,7 @@ impl<'a> Weights<'a> {
                 got: entry.shape.clone(),
             });
         }
-        let bytes = &self.file.bytes()[entry.bytes.clone()];
+        let bytes = &file.bytes()[entry.bytes.clone()];
         let values: Vec<f32> = match &entry.dtype {
             Dtype::F32 => entry.values(bytes, f32::from_le_bytes),
             Dtype::F64 => entry.values(bytes, |b| f64::from_le_bytes(b) as f32),

@@ -520,7 +520,7 @@ mod tests {
         fn tensor(&self) -> Result<Vec<f32>> {
             let file = SourceFile::bundled("a.bin", self.bytes().leak());
             let shape: Vec<usize> = self.shape.iter().map(|n| *n as usize).collect();
-            let tensor = Weights::open(&file)?.below("").tensor("weight", &shape)?;
+            let tensor = Weights::open(std::slice::from_ref(&file))?.below("").tensor("weight", &shape)?;
             Ok(tensor.flatten_all()?.to_vec1()?)
         }
 
