@@ -63,6 +63,7 @@ fn advice(error: &Error) -> Option<String> {
             "check that the weights belong to this model's config.json".to_owned()
         }
         Error::TensorDtype { .. } => "convert the checkpoint to one of these".to_owned(),
+        Error::WeightNotFinite { .. } => "the checkpoint is damaged: fetch or convert it again".to_owned(),
         Error::Vocabulary { .. } => "use the tokenizer that came with the model".to_owned(),
         Error::SpecialToken { what, .. } if what.contains("[MASK]") => {
             "use the tokenizer the model was trained with, or keep the token at the position by `--no-mask`".to_owned()

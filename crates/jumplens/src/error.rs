@@ -97,6 +97,16 @@ pub enum Error {
         /// Its dtype.
         got: String,
     },
+    /// A weight is NaN or an infinity, or too large for f32.
+    #[error("tensor `{tensor}` in `{}` holds {value}", path.display())]
+    WeightNotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// NaN or ±infinity.
+        value: f32,
+    },
     /// The tokenizer knows tokens that the model has no embedding for, or lacks many that it has one for.
     #[error("the tokenizer `{}` has token ids up to {largest}, but the model's vocabulary has {vocab_size} tokens", path.display())]
     Vocabulary {

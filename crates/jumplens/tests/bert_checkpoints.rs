@@ -125,7 +125,7 @@ fn tensors_that_are_not_used_are_listed_and_wrong_ones_named() {
 #[test]
 fn configurations_that_cannot_be_run_are_refused() {
     for (field, value) in [
-        ("hidden_act", serde_json::json!("swish")),
+        ("hidden_act", serde_json::json!("mish")),
         ("num_attention_heads", serde_json::json!(5)),
         ("num_hidden_layers", serde_json::json!(0)),
         ("position_embedding_type", serde_json::json!("relative_key")),

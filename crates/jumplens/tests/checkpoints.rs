@@ -85,7 +85,7 @@ fn missing_and_misshapen_tensors_are_named() {
 #[test]
 fn configurations_that_cannot_be_run_are_refused() {
     for (field, value) in [
-        ("activation_function", serde_json::json!("swish")),
+        ("activation_function", serde_json::json!("mish")),
         ("n_head", serde_json::json!(5)),
         ("n_layer", serde_json::json!(0)),
         ("model_type", serde_json::json!("mamba")),
@@ -118,4 +118,12 @@ fn samples_that_the_model_cannot_run_are_named_by_line() {
         };
         assert!(message.contains(reason), "{message}");
     }
+}
+
+#[test]
+fn a_weight_that_is_not_finite_is_named() {
+    let mut checkpoint = Checkpoint::random(1);
+    checkpoint.set("h.1.mlp.c_fc.bias", |_, j| if j == 5 { f32::NAN } else { 0.0 });
+    let Err(Error::WeightNotFinite { tensor, value, .. }) = open(&checkpoint) else { panic!("no error") };
+    assert!(tensor == "h.1.mlp.c_fc.bias" && value.is_nan());
 }

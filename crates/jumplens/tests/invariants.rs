@@ -272,7 +272,10 @@ fn a_run_is_not_overwritten_unasked_and_not_taken_for_another() {
 fn a_state_that_is_not_finite_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let mut checkpoint = Checkpoint::random(5);
-    checkpoint.set("h.1.mlp.c_proj.bias", |_, j| if j == 4 { f32::INFINITY } else { 0.0 });
+    // Each is finite, their sum is not.
+    for layer in [0, 1] {
+        checkpoint.set(&format!("h.{layer}.mlp.c_proj.bias"), |_, j| if j == 4 { 3e38 } else { 0.0 });
+    }
     checkpoint.write(&folder.path().join("model"));
     write_samples(&folder.path().join("train.jsonl"), 60, 8, false);
     write_samples(&folder.path().join("val.jsonl"), 20, 9, false);
@@ -281,32 +284,4 @@ fn a_state_that_is_not_finite_is_named() {
         panic!("not found")
     };
     assert_eq!((split, layer, sample, coordinate), ("train", 2, 0, 4));
-}
-
-#[test]
-fn a_map_folded_into_the_part_behind_it_is_the_map_before_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = open(&Checkpoint::random(2), folder.path());
-    let spec = model.spec();
-    write_samples(&folder.path().join("samples.jsonl"), 9, 5, false);
-    let samples = read_samples(&folder.path().join("samples.jsonl"), spec).unwrap();
-    let batch = PackedBatch::pack(&samples, spec.kind, 1000).remove(0);
-    let context = Context::new(&batch, spec.kind, 1);
-    let norms = [spec.part("ln1").unwrap(), spec.part("ln2").unwrap()];
-    let map = |layer: usize, part: usize| norms.contains(&part).then(|| some_map(layer, part));
-    // A part whose output is kept cannot be folded away.
-    let last = |kept: &[usize]| -> Vec<f32> {
-        let plan = Plan::new(&*model, kept, map).unwrap();
-        assert_eq!(plan.rows_before(0), Rows::Every);
-        let mut x = model.embed(&batch).unwrap();
-        for layer in 0..LAYERS {
-            x = run_block(&*model, layer, plan.block(layer), kept, &x, &context).unwrap().0;
-        }
-        x.flatten_all().unwrap().to_vec1().unwrap()
-    };
-    let (folded, apart) = (last(&[]), last(&norms));
-    assert_eq!(folded.len(), samples.len() * WIDTH);
-    for (a, b) in folded.iter().zip(&apart) {
-        assert!((a - b).abs() <= 2e-5 * b.abs().max(1.0), "{a} against {b}");
-    }
 }

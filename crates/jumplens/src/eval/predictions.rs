@@ -92,7 +92,7 @@ impl Evaluator<'_> {
     /// The predictions for the batch's samples: the model's own, then each cast's from each layer 0…L−1.
     fn predictions(&self, batch: &PackedBatch) -> Result<Vec<Vec<Prediction>>> {
         let n = batch.samples.len();
-        let d = self.model.spec().d_model;
+        let d = self.head.unembedding().dim(1)?;
         let states =
             self.states.iter().map(|file| file.rows(batch.samples.clone())).collect::<Result<Vec<_>>>()?;
         let (last, earlier) =
@@ -107,7 +107,12 @@ impl Evaluator<'_> {
         let targets: Vec<Option<u32>> =
             self.samples[batch.samples.clone()].iter().map(|sample| sample.target).collect();
         Ok(with_values(&prepared, |rows| {
-            let unembedding = Unembedding { weight: &self.unembedding, bias: self.bias.as_deref(), d };
+            let unembedding = Unembedding {
+                weight: &self.unembedding,
+                bias: self.bias.as_deref(),
+                soft_cap: self.head.soft_cap(),
+                d,
+            };
             let scans = scan(rows, unembedding, TOP_K, &targets);
             let variants = scans.chunks(n).map(|variant| {
                 let numbered = variant.iter().enumerate();

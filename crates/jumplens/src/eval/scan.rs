@@ -44,13 +44,15 @@ struct Running {
     cross: f64,
 }
 
-/// What turns prepared states into logits: `rows·weightᵀ`, plus the bias.
+/// What turns prepared states into logits: `rows·weightᵀ`, plus the bias, within the soft cap.
 #[derive(Debug, Clone, Copy)]
 pub struct Unembedding<'a> {
     /// W, row-major `[vocab, d]`.
     pub weight: &'a [f32],
     /// `[vocab]`.
     pub bias: Option<&'a [f32]>,
+    /// Where given, a logit z becomes cap·tanh(z / cap).
+    pub soft_cap: Option<f32>,
     /// Width of a row.
     pub d: usize,
 }
@@ -65,7 +67,8 @@ impl Unembedding<'_> {
     pub fn logit(&self, token: u32, state: &[f32]) -> f64 {
         let weight = &self.weight[token as usize * self.d..][..self.d];
         let product: f64 = weight.iter().zip(state).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum();
-        product + self.bias.map_or(0.0, |bias| f64::from(bias[token as usize]))
+        let logit = product + self.bias.map_or(0.0, |bias| f64::from(bias[token as usize]));
+        self.soft_cap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh())
     }
 
     /// The logits of `rows` `[n, d]` for a run of tokens: `out` `[n, tokens]`.
@@ -76,6 +79,25 @@ impl Unembedding<'_> {
             out.chunks_exact_mut(tokens.len()).for_each(|row| row.copy_from_slice(&bias[tokens.clone()]));
         }
         matmul(out, if self.bias.is_some() { Write::Add } else { Write::Replace }, rows, tile.t());
+        if let Some(cap) = self.soft_cap {
+            out.par_chunks_mut(TILE * 8).for_each(|logits| simd::dispatch(SoftCap { cap, logits }));
+        }
+    }
+}
+
+struct SoftCap<'a> {
+    cap: f32,
+    logits: &'a mut [f32],
+}
+
+impl WithSimd for SoftCap<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for logit in self.logits {
+            *logit = simd::soft_cap(*logit, self.cap);
+        }
     }
 }
 
@@ -240,40 +262,49 @@ mod tests {
         let rows: Vec<f32> = rows.iter().map(|x| x * 5.0).collect();
         let targets: Vec<Option<u32>> = (0..n).map(|i| (i % 3 != 0).then_some((i * 130) as u32)).collect();
         let bias = take(&[vocab], 4);
-        let head = Unembedding { weight: &unembedding, bias: Some(&bias), d };
-        let both = scan(&[model.clone(), rows.clone()].concat(), head, k, &targets);
-        assert!(both[..n].iter().all(|own| own.kl < 1e-6));
-        let scans = &both[n..];
-        let logits = |rows: &[f32], i: usize| -> Vec<f64> {
-            let dot =
-                |w: &[f32]| w.iter().zip(&rows[i * d..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            unembedding.chunks(d).map(dot).zip(&bias).map(|(z, b): (f64, _)| z + f64::from(*b)).collect()
-        };
-        let log_sum_exp = |z: &[f64]| z.iter().map(|z| z.exp()).sum::<f64>().ln();
-        for (i, scan) in scans.iter().enumerate() {
-            let (z, m) = (logits(&rows, i), logits(&model, i));
-            let (lse, lse_m) = (log_sum_exp(&z), log_sum_exp(&m));
-            assert!((scan.log_sum_exp - lse).abs() < 1e-5);
-            let kl: f64 = m.iter().zip(&z).map(|(m, z)| (m - lse_m).exp() * (m - lse_m - z + lse)).sum();
-            assert!((scan.kl - kl).abs() < 1e-5, "{} against {kl}", scan.kl);
-            let mut order: Vec<usize> = (0..vocab).collect();
-            order.sort_by(|a, b| z[*b].total_cmp(&z[*a]));
-            let top: Vec<usize> = scan.top.iter().map(|(_, token)| *token as usize).collect();
-            assert_eq!(top, order[..k]);
-            let logit = head.logit(order[0] as u32, &rows[i * d..][..d]);
-            assert!((logit - z[order[0]]).abs() < 1e-12, "{logit} against {}", z[order[0]]);
-            assert_eq!(scan.target_logit.is_some(), targets[i].is_some());
-            if let (Some(got), Some(target)) = (scan.target_logit, targets[i]) {
-                assert!((f64::from(got) - z[target as usize]).abs() < 1e-5);
+        for soft_cap in [None, Some(30.0)] {
+            let head = Unembedding { weight: &unembedding, bias: Some(&bias), soft_cap, d };
+            let both = scan(&[model.clone(), rows.clone()].concat(), head, k, &targets);
+            assert!(both[..n].iter().all(|own| own.kl < 1e-6));
+            let scans = &both[n..];
+            let cap = |z: f64| soft_cap.map_or(z, |cap| f64::from(cap) * (z / f64::from(cap)).tanh());
+            let logits = |rows: &[f32], i: usize| -> Vec<f64> {
+                let dot = |w: &[f32]| {
+                    w.iter().zip(&rows[i * d..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+                };
+                unembedding
+                    .chunks(d)
+                    .map(dot)
+                    .zip(&bias)
+                    .map(|(z, b): (f64, _)| cap(z + f64::from(*b)))
+                    .collect()
+            };
+            let log_sum_exp = |z: &[f64]| z.iter().map(|z| z.exp()).sum::<f64>().ln();
+            for (i, scan) in scans.iter().enumerate() {
+                let (z, m) = (logits(&rows, i), logits(&model, i));
+                let (lse, lse_m) = (log_sum_exp(&z), log_sum_exp(&m));
+                assert!((scan.log_sum_exp - lse).abs() < 1e-5);
+                let kl: f64 = m.iter().zip(&z).map(|(m, z)| (m - lse_m).exp() * (m - lse_m - z + lse)).sum();
+                assert!((scan.kl - kl).abs() < 1e-5, "{} against {kl}", scan.kl);
+                let mut order: Vec<usize> = (0..vocab).collect();
+                order.sort_by(|a, b| z[*b].total_cmp(&z[*a]));
+                let top: Vec<usize> = scan.top.iter().map(|(_, token)| *token as usize).collect();
+                assert_eq!(top, order[..k]);
+                let logit = head.logit(order[0] as u32, &rows[i * d..][..d]);
+                assert!((logit - z[order[0]]).abs() < 1e-12, "{logit} against {}", z[order[0]]);
+                assert_eq!(scan.target_logit.is_some(), targets[i].is_some());
+                if let (Some(got), Some(target)) = (scan.target_logit, targets[i]) {
+                    assert!((f64::from(got) - z[target as usize]).abs() < 1e-5);
+                }
+                let confidence = (z[order[0]] - lse).exp() - (z[order[1]] - lse).exp();
+                assert!((scan.confidence() - confidence).abs() < 1e-5);
             }
-            let confidence = (z[order[0]] - lse).exp() - (z[order[1]] - lse).exp();
-            assert!((scan.confidence() - confidence).abs() < 1e-5);
         }
     }
 
     #[test]
     fn equal_logits_go_to_the_lower_id() {
-        let unembedding = Unembedding { weight: &[1.0; 40], bias: None, d: 2 };
+        let unembedding = Unembedding { weight: &[1.0; 40], bias: None, soft_cap: None, d: 2 };
         let scans = scan(&[0.5, 0.25], unembedding, 3, &[None]);
         assert_eq!(scans[0].top.iter().map(|(_, token)| *token).collect::<Vec<_>>(), [0, 1, 2]);
     }

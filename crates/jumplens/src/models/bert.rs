@@ -1,7 +1,7 @@
 //! BERT (Devlin et al., arXiv 1810.04805): post-norm blocks, learnt positions, `torch.nn.Linear` weights, an MLM head
 //! with a transform of its own. Agrees with `transformers/models/bert/modeling_bert.py`; every token is of type 0.
 
-use super::{Attention, Backbone, Head, Kind, Loaded, Part, PartKind, Slot, Spec, unembedding};
+use super::{Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, Spec, note_unused, unembedding};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention, WeightLayout};
@@ -56,15 +56,6 @@ fn default_position_embedding_type() -> String {
 fn yes() -> bool {
     true
 }
-
-const PARTS: &[Part] = &[
-    Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::BlockInput] },
-    Part { name: "res1", kind: PartKind::Add, inputs: &[Slot::BlockInput, Slot::Part(0)] },
-    Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::Part(1)] },
-    Part { name: "ffn", kind: PartKind::FeedForward, inputs: &[Slot::Part(2)] },
-    Part { name: "res2", kind: PartKind::Add, inputs: &[Slot::Part(2), Slot::Part(3)] },
-    Part { name: "ln2", kind: PartKind::Norm, inputs: &[Slot::Part(4)] },
-];
 
 struct Bert {
     spec: Spec,
@@ -140,10 +131,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
             || name == "embeddings.position_ids"
             || name.starts_with("cls.predictions.decoder.")
     };
-    let unused: Vec<&str> = weights.unused().into_iter().filter(|name| !is_known(name)).collect();
-    if !unused.is_empty() {
-        notes.push(format!("tensors in the checkpoint that are not used: {}", unused.join(", ")));
-    }
+    notes.extend(note_unused(weights, is_known));
     let spec = Spec {
         family: "bert",
         kind: Kind::Masked,
@@ -152,7 +140,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
         n_heads: num_attention_heads,
         vocab_size: config.vocab_size,
         max_positions: config.max_position_embeddings,
-        parts: PARTS,
+        parts: POST_NORM_PARTS,
     };
     Ok(Loaded { model: Box::new(Bert { spec, embeddings, layer, predictions }), notes })
 }
@@ -188,14 +176,13 @@ impl Layer {
         let d = config.hidden_size;
         let attention = at.pp("attention.self");
         Ok(Self {
-            attention: SelfAttention {
-                n_heads: config.num_attention_heads,
-                scale: 1.0 / ((d / config.num_attention_heads) as f32).sqrt(),
-                query: linear(&attention.pp("query"), d, d)?,
-                key: linear(&attention.pp("key"), d, d)?,
-                value: linear(&attention.pp("value"), d, d)?,
-                output: linear(&at.pp("attention.output.dense"), d, d)?,
-            },
+            attention: SelfAttention::new(
+                config.num_attention_heads,
+                linear(&attention.pp("query"), d, d)?,
+                linear(&attention.pp("key"), d, d)?,
+                linear(&attention.pp("value"), d, d)?,
+                linear(&at.pp("attention.output.dense"), d, d)?,
+            ),
             attention_norm: layer_norm(config, &at.pp("attention.output.LayerNorm"))?,
             feed_forward: FeedForward {
                 fc: linear(&at.pp("intermediate.dense"), d, config.intermediate_size)?,
@@ -241,7 +228,7 @@ impl Backbone for Bert {
 
     fn part(&self, layer: usize, part: usize, inputs: &[&Tensor]) -> Result<Tensor> {
         let layer = &self.layer[layer];
-        match (PARTS[part].name, inputs) {
+        match (self.spec.parts[part].name, inputs) {
             ("ln1", [x]) => Ok(layer.attention_norm.forward(x)?),
             ("ffn", [x]) => Ok(layer.feed_forward.forward(x)?),
             ("ln2", [x]) => Ok(layer.output_norm.forward(x)?),

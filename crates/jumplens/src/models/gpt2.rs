@@ -1,7 +1,10 @@
 //! GPT-2 (Radford et al. 2019): pre-norm blocks, learnt positions, weights in `Conv1D` layout `[in, out]`, tied head.
 //! Agrees with `transformers/models/gpt2/modeling_gpt2.py`, except that `h_L` is taken before `ln_f`.
 
-use super::{Attention, Backbone, Head, Kind, Loaded, Part, PartAfter, PartKind, Slot, Spec, unembedding};
+use super::{
+    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, PartAfter, PartKind, Spec, note_unused,
+    unembedding,
+};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention, WeightLayout};
@@ -44,15 +47,6 @@ fn default_epsilon() -> f64 {
 fn yes() -> bool {
     true
 }
-
-const PARTS: &[Part] = &[
-    Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::BlockInput] },
-    Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::Part(0)] },
-    Part { name: "res1", kind: PartKind::Add, inputs: &[Slot::BlockInput, Slot::Part(1)] },
-    Part { name: "ln2", kind: PartKind::Norm, inputs: &[Slot::Part(2)] },
-    Part { name: "ffn", kind: PartKind::FeedForward, inputs: &[Slot::Part(3)] },
-    Part { name: "res2", kind: PartKind::Add, inputs: &[Slot::Part(2), Slot::Part(4)] },
-];
 
 struct Gpt2 {
     spec: Spec,
@@ -117,15 +111,12 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
             n_heads: config.n_head,
             vocab_size: config.vocab_size,
             max_positions: config.n_positions,
-            parts: PARTS,
+            parts: PRE_NORM_PARTS,
         },
     };
     // `attn.bias` and `attn.masked_bias` are the causal mask that older checkpoints carry.
     let is_mask = |name: &str| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
-    let unused: Vec<&str> = weights.unused().into_iter().filter(|name| !is_mask(name)).collect();
-    if !unused.is_empty() {
-        notes.push(format!("tensors in the checkpoint that are not used: {}", unused.join(", ")));
-    }
+    notes.extend(note_unused(weights, is_mask));
     Ok(Loaded { model: Box::new(model), notes })
 }
 
@@ -165,21 +156,15 @@ fn self_attention(config: &Config, layer: usize, at: &Scope) -> Result<SelfAtten
         let weight = weight.narrow(1, i * d, d)?.contiguous()?;
         Ok(Linear::new(weight, Some(bias.narrow(0, i * d, d)?.contiguous()?), WeightLayout::InOut))
     };
-    let mut scale = 1.0;
-    if config.scale_attn_weights {
-        scale /= ((d / config.n_head) as f32).sqrt();
+    let output = conv1d(&at.pp("c_proj"), d, d)?;
+    let mut attention = SelfAttention::new(config.n_head, third(0)?, third(1)?, third(2)?, output);
+    if !config.scale_attn_weights {
+        attention.scale = 1.0;
     }
     if config.scale_attn_by_inverse_layer_idx {
-        scale /= (layer + 1) as f32;
+        attention.scale /= (layer + 1) as f32;
     }
-    Ok(SelfAttention {
-        n_heads: config.n_head,
-        scale,
-        query: third(0)?,
-        key: third(1)?,
-        value: third(2)?,
-        output: conv1d(&at.pp("c_proj"), d, d)?,
-    })
+    Ok(attention)
 }
 
 impl Backbone for Gpt2 {
@@ -193,7 +178,7 @@ impl Backbone for Gpt2 {
 
     fn part(&self, layer: usize, part: usize, inputs: &[&Tensor]) -> Result<Tensor> {
         let block = &self.h[layer];
-        match (PARTS[part].name, inputs) {
+        match (self.spec.parts[part].name, inputs) {
             ("ln1", [x]) => Ok(block.ln_1.forward(x)?),
             ("ln2", [x]) => Ok(block.ln_2.forward(x)?),
             ("ffn", [x]) => Ok(block.mlp.forward(x)?),
@@ -208,7 +193,7 @@ impl Backbone for Gpt2 {
 
     fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
         let block = &self.h[layer];
-        Ok(match PARTS[part].kind {
+        Ok(match self.spec.parts[part].kind {
             PartKind::Attention => Some(PartAfter::Attention(Box::new(block.attn.after(map)?))),
             PartKind::FeedForward => {
                 let mlp = block.mlp.after(map)?;
@@ -230,9 +215,5 @@ impl Head for LmHead {
 
     fn unembedding(&self) -> &Tensor {
         &self.weight
-    }
-
-    fn bias(&self) -> Option<&Tensor> {
-        None
     }
 }

@@ -2,6 +2,10 @@
 
 mod bert;
 mod gpt2;
+mod gpt_neox;
+mod llama;
+mod opt;
+mod rotary;
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -58,6 +62,26 @@ impl Part {
         *self.inputs.last().expect("a part has an input")
     }
 }
+
+/// The parts of a block that normalises what its sub-modules read: GPT-2, Llama, most of today's.
+const PRE_NORM_PARTS: &[Part] = &[
+    Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::BlockInput] },
+    Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::Part(0)] },
+    Part { name: "res1", kind: PartKind::Add, inputs: &[Slot::BlockInput, Slot::Part(1)] },
+    Part { name: "ln2", kind: PartKind::Norm, inputs: &[Slot::Part(2)] },
+    Part { name: "ffn", kind: PartKind::FeedForward, inputs: &[Slot::Part(3)] },
+    Part { name: "res2", kind: PartKind::Add, inputs: &[Slot::Part(2), Slot::Part(4)] },
+];
+
+/// The parts of a block that normalises its sums: BERT, the transformer of Vaswani et al.
+const POST_NORM_PARTS: &[Part] = &[
+    Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::BlockInput] },
+    Part { name: "res1", kind: PartKind::Add, inputs: &[Slot::BlockInput, Slot::Part(0)] },
+    Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::Part(1)] },
+    Part { name: "ffn", kind: PartKind::FeedForward, inputs: &[Slot::Part(2)] },
+    Part { name: "res2", kind: PartKind::Add, inputs: &[Slot::Part(2), Slot::Part(3)] },
+    Part { name: "ln2", kind: PartKind::Norm, inputs: &[Slot::Part(4)] },
+];
 
 /// A model's sizes and the structure of its blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +152,7 @@ pub enum PartAfter {
     RowWise(RowWise),
 }
 
-/// Keys and values of a batch's rows, `[tokens, d]` each.
+/// Keys and values of a batch's rows, `[tokens, width of all key heads]` each.
 #[derive(Debug, Clone)]
 pub struct KeyValues {
     /// Keys.
@@ -147,8 +171,8 @@ pub trait Attention: Send + Sync {
 }
 
 impl Attention for SelfAttention {
-    fn keys_values(&self, x: &Tensor, _rows: &QueryRows) -> Result<KeyValues> {
-        let (keys, values) = self.keys_values(x)?;
+    fn keys_values(&self, x: &Tensor, rows: &QueryRows) -> Result<KeyValues> {
+        let (keys, values) = self.keys_values(x, rows)?;
         Ok(KeyValues { keys, values })
     }
 
@@ -166,7 +190,14 @@ pub trait Head: Send + Sync {
     fn unembedding(&self) -> &Tensor;
 
     /// What is added to the logits, `[vocab]`.
-    fn bias(&self) -> Option<&Tensor>;
+    fn bias(&self) -> Option<&Tensor> {
+        None
+    }
+
+    /// Where given, a logit z becomes cap·tanh(z / cap).
+    fn soft_cap(&self) -> Option<f32> {
+        None
+    }
 }
 
 /// A loaded model, with what its user should know about the checkpoint.
@@ -187,9 +218,23 @@ pub fn load(files: &ModelFiles) -> Result<Loaded> {
     match config["model_type"].as_str() {
         Some("gpt2") => gpt2::load(config, path, &weights),
         Some("bert") => bert::load(config, path, &weights),
-        Some(other) => Err(fail(format!("model_type `{other}` is not supported; `gpt2` and `bert` are"))),
+        Some("gpt_neox") => gpt_neox::load(config, path, &weights),
+        Some("opt") => opt::load(config, path, &weights),
+        Some(name) if llama::MODEL_TYPES.contains(&name) => llama::load(config, path, &weights),
+        Some(other) => {
+            let known = ["gpt2", "bert", "gpt_neox", "opt"].iter().chain(llama::MODEL_TYPES);
+            let known = known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            Err(fail(format!("model_type `{other}` is not supported; these are: {known}")))
+        }
         None => Err(fail("no `model_type`".to_owned())),
     }
+}
+
+/// What a checkpoint holds and nothing has asked for, less the tensors that `is_known`, as a note.
+fn note_unused(weights: &Weights, is_known: impl Fn(&str) -> bool) -> Option<String> {
+    let unused: Vec<&str> = weights.unused().into_iter().filter(|name| !is_known(name)).collect();
+    (!unused.is_empty())
+        .then(|| format!("tensors in the checkpoint that are not used: {}", unused.join(", ")))
 }
 
 /// The unembedding `[vocab, d]`: the embedding where the configuration ties the two, else the tensor `name` at `at`.

@@ -14,6 +14,8 @@ pub enum Activation {
     GeluNew,
     /// `relu`.
     Relu,
+    /// `silu`: x·σ(x).
+    Silu,
 }
 
 impl Activation {
@@ -23,6 +25,7 @@ impl Activation {
             "gelu" => Some(Self::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" => Some(Self::GeluNew),
             "relu" => Some(Self::Relu),
+            "silu" | "swish" => Some(Self::Silu),
             _ => None,
         }
     }
@@ -38,6 +41,7 @@ impl Activation {
             Self::Gelu => x.gelu_erf(),
             Self::GeluNew => x.gelu(),
             Self::Relu => x.relu(),
+            Self::Silu => x.silu(),
         }
     }
 
@@ -59,6 +63,12 @@ impl Activation {
             Self::Relu => {
                 for (x, b) in x.iter_mut().zip(bias) {
                     *x = (*x + b).max(0.0);
+                }
+            }
+            Self::Silu => {
+                for (x, b) in x.iter_mut().zip(bias) {
+                    let sum = *x + b;
+                    *x = sum / (1.0 + simd::exp(-sum));
                 }
             }
         }
@@ -142,7 +152,7 @@ mod tests {
     fn kernels_equal_plain_twins() {
         let x: Vec<f32> = (-3000..3000).map(|i| i as f32 * 0.01).collect();
         let tensor = Tensor::new(x.as_slice(), &Device::Cpu).unwrap();
-        for activation in [Activation::Gelu, Activation::GeluNew, Activation::Relu] {
+        for activation in [Activation::Gelu, Activation::GeluNew, Activation::Relu, Activation::Silu] {
             let want = activation.forward_plain(&tensor).unwrap().to_vec1::<f32>().unwrap();
             let alone = activation.forward(&tensor).unwrap().to_vec1::<f32>().unwrap();
             let mut got = x.clone();

@@ -17,20 +17,34 @@ pub struct QueryRows {
     pub ends: Vec<u32>,
 }
 
+impl QueryRows {
+    /// The same rows, each looking at no more than the last `window` rows up to the one it ends with.
+    pub fn within(&self, window: u32) -> Self {
+        let last = |(start, end): (&u32, &u32)| (*start).max(end.saturating_sub(window));
+        Self { starts: self.starts.iter().zip(&self.ends).map(last).collect(), ..self.clone() }
+    }
+}
+
 /// Multi-head scaled dot-product attention (Vaswani et al., arXiv 1706.03762, equation 1) in which each query row
 /// looks at one run of key rows: no padding, and no mask matrix.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedAttention<'a> {
-    /// Heads; the width of a row is `n_heads` times the width of a head.
+    /// Query heads; the width of a query row is `n_heads` times the width of a head.
     pub n_heads: usize,
+    /// Key and value heads, each shared by `n_heads / n_kv_heads` query heads next to one another (grouped-query
+    /// attention, Ainslie et al., arXiv 2305.13245).
+    pub n_kv_heads: usize,
     /// What scores are multiplied by, usually 1 / √d_head.
     pub scale: f32,
+    /// Where given, a scaled score s becomes cap·tanh(s / cap).
+    pub soft_cap: Option<f32>,
     /// The rows that ask.
     pub rows: &'a QueryRows,
 }
 
 impl PackedAttention<'_> {
-    /// `queries` `[rows, d]`, `keys` and `values` `[tokens, d]` → `[rows, d]`.
+    /// `queries` `[rows, n_heads · d_head]`, `keys` and `values` `[tokens, n_kv_heads · d_head]` →
+    /// `[rows, n_heads · d_head]`.
     pub fn forward(&self, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
         if is_fusable(queries) && is_fusable(keys) && is_fusable(values) {
             queries.apply_op3_no_bwd(keys, values, self)
@@ -43,10 +57,17 @@ impl PackedAttention<'_> {
     pub fn forward_plain(&self, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
         let (n, d) = queries.dims2()?;
         let tokens = keys.dim(0)?;
-        let split = |x: &Tensor, n: usize| -> Result<Tensor> {
-            x.reshape((n, self.n_heads, d / self.n_heads))?.transpose(0, 1)?.contiguous()
+        let (d_head, group) = (d / self.n_heads, self.n_heads / self.n_kv_heads);
+        let shared = |x: &Tensor| -> Result<Tensor> {
+            let heads = x.reshape((tokens, self.n_kv_heads, 1, d_head))?;
+            let heads = heads.broadcast_as((tokens, self.n_kv_heads, group, d_head))?.contiguous()?;
+            heads.reshape((tokens, self.n_heads, d_head))?.transpose(0, 1)?.contiguous()
         };
-        let scores = (split(queries, n)?.matmul(&split(keys, tokens)?.t()?)? * f64::from(self.scale))?;
+        let queries = queries.reshape((n, self.n_heads, d_head))?.transpose(0, 1)?.contiguous()?;
+        let mut scores = (queries.matmul(&shared(keys)?.t()?)? * f64::from(self.scale))?;
+        if let Some(cap) = self.soft_cap {
+            scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
+        }
         let mask: Vec<f32> = (0..n)
             .flat_map(|i| {
                 let seen = self.rows.starts[i] as usize..self.rows.ends[i] as usize;
@@ -58,7 +79,7 @@ impl PackedAttention<'_> {
         )?;
         let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
         let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-        weights.matmul(&split(values, tokens)?)?.transpose(0, 1)?.reshape((n, d))
+        weights.matmul(&shared(values)?)?.transpose(0, 1)?.reshape((n, d))
     }
 }
 
@@ -77,7 +98,15 @@ impl CustomOp3 for PackedAttention<'_> {
         lv: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (n, d) = lq.shape().dims2()?;
-        let (tokens, _) = lk.shape().dims2()?;
+        let (tokens, d_kv) = lk.shape().dims2()?;
+        let heads_fit = self.n_heads.is_multiple_of(self.n_kv_heads) && d.is_multiple_of(self.n_heads);
+        if !heads_fit || d / self.n_heads * self.n_kv_heads != d_kv || lv.shape() != lk.shape() {
+            candle_core::bail!(
+                "attention: {} and {} heads, rows of {d} and {d_kv}",
+                self.n_heads,
+                self.n_kv_heads
+            );
+        }
         let rows = self.rows;
         if rows.starts.len() != n
             || rows.ends.len() != n
@@ -95,7 +124,17 @@ impl CustomOp3 for PackedAttention<'_> {
             blocks.push((block, block_out));
         }
         blocks.into_par_iter().for_each_init(Scratch::default, |scratch, (block, out)| {
-            simd::dispatch(AttendBlock { attention: self, block, d, queries, keys, values: v, scratch, out });
+            simd::dispatch(AttendBlock {
+                attention: self,
+                block,
+                d,
+                d_kv,
+                queries,
+                keys,
+                values: v,
+                scratch,
+                out,
+            });
         });
         Ok((CpuStorage::F32(out), lq.shape().clone()))
     }
@@ -132,7 +171,10 @@ struct Scratch {
 struct AttendBlock<'a> {
     attention: &'a PackedAttention<'a>,
     block: Range<usize>,
+    /// Width of a query row.
     d: usize,
+    /// Width of a key row.
+    d_kv: usize,
     queries: &'a [f32],
     keys: &'a [f32],
     values: &'a [f32],
@@ -145,7 +187,7 @@ impl WithSimd for AttendBlock<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { attention, block, d, queries, keys, values, scratch, out } = self;
+        let Self { attention, block, d, d_kv, queries, keys, values, scratch, out } = self;
         let d_head = d / attention.n_heads;
         let rows = attention.rows;
         let lanes = VECTORS * S::F32_LANES;
@@ -156,11 +198,17 @@ impl WithSimd for AttendBlock<'_> {
         scratch.keys.resize(d_head * padded, 0.0);
         scratch.weights.clear();
         scratch.weights.resize(GROUP * padded, 0.0);
+        let group_heads = attention.n_heads / attention.n_kv_heads;
         for head in 0..attention.n_heads {
             let columns = head * d_head..(head + 1) * d_head;
-            for (t, key) in keys[start * d..end * d].chunks_exact(d).enumerate() {
-                for (row, value) in scratch.keys.chunks_exact_mut(padded).zip(&key[columns.clone()]) {
-                    row[t] = *value;
+            let kv_head = head / group_heads;
+            let kv_columns = kv_head * d_head..(kv_head + 1) * d_head;
+            // Heads that share their keys come one after another.
+            if head % group_heads == 0 {
+                for (t, key) in keys[start * d_kv..end * d_kv].chunks_exact(d_kv).enumerate() {
+                    for (row, value) in scratch.keys.chunks_exact_mut(padded).zip(&key[kv_columns.clone()]) {
+                        row[t] = *value;
+                    }
                 }
             }
             for (group, out) in out.chunks_mut(GROUP * d).enumerate() {
@@ -174,21 +222,41 @@ impl WithSimd for AttendBlock<'_> {
                 let mut normalisers = [0f32; GROUP];
                 for (i, weights) in scratch.weights.chunks_exact_mut(padded).enumerate() {
                     let weights = &mut weights[..lengths[i].next_multiple_of(lanes)];
-                    weights.iter_mut().for_each(|weight| *weight *= attention.scale);
+                    for weight in weights.iter_mut() {
+                        *weight *= attention.scale;
+                    }
+                    if let Some(cap) = attention.soft_cap {
+                        for weight in weights.iter_mut() {
+                            *weight = simd::soft_cap(*weight, cap);
+                        }
+                    }
                     weights[lengths[i]..].fill(f32::NEG_INFINITY);
                     let largest = simd::max(weights);
-                    weights.iter_mut().for_each(|weight| *weight = simd::exp(*weight - largest));
+                    for weight in weights.iter_mut() {
+                        *weight = simd::exp(*weight - largest);
+                    }
                     weights[lengths[i]..].fill(0.0);
                     normalisers[i] = 1.0 / simd::sum(weights);
                 }
                 for (weights, length) in scratch.weights.chunks_exact_mut(padded).zip(lengths) {
                     weights[length..].fill(0.0);
                 }
-                let seen = &values[start * d..(start + longest) * d];
-                mix(simd, &scratch.weights, padded, seen, d, columns.clone(), normalisers, out);
+                let seen = Values {
+                    rows: &values[start * d_kv..(start + longest) * d_kv],
+                    d_kv,
+                    columns: kv_columns.clone(),
+                };
+                mix(simd, &scratch.weights, padded, seen, normalisers, out, d, columns.start);
             }
         }
     }
+}
+
+/// One head's columns of some value rows `[keys, d_kv]`.
+struct Values<'a> {
+    rows: &'a [f32],
+    d_kv: usize,
+    columns: Range<usize>,
 }
 
 /// `weights[group][key] = query · key` for `chunks` times [`VECTORS`] registers of keys.
@@ -221,25 +289,26 @@ fn scores<S: Simd>(
     }
 }
 
-/// `out[group][columns] = Σ weight · value · normaliser`; `weights` `[GROUP, padded]`, `values` `[keys, d]`.
+/// `out[group][column…] = Σ weight · value · normaliser`; `weights` `[GROUP, padded]`, `out` `[group, d]`.
 #[inline(always)]
 fn mix<S: Simd>(
     simd: S,
     weights: &[f32],
     padded: usize,
-    values: &[f32],
-    d: usize,
-    columns: Range<usize>,
+    values: Values,
     normalisers: [f32; GROUP],
     out: &mut [f32],
+    d: usize,
+    first: usize,
 ) {
     let weights: [&[f32]; GROUP] = std::array::from_fn(|i| &weights[i * padded..][..padded]);
+    let Values { rows, d_kv, columns } = values;
     let lanes = VECTORS * S::F32_LANES;
-    let whole = columns.start + columns.len() / lanes * lanes;
-    for column in (columns.start..whole).step_by(lanes) {
+    let whole = columns.len() / lanes * lanes;
+    for column in (0..whole).step_by(lanes) {
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; GROUP];
-        for (t, value) in values.chunks_exact(d).enumerate() {
-            let value = S::as_simd_f32s(&value[column..][..lanes]).0;
+        for (t, value) in rows.chunks_exact(d_kv).enumerate() {
+            let value = S::as_simd_f32s(&value[columns.start + column..][..lanes]).0;
             for (sums, weights) in sums.iter_mut().zip(weights) {
                 let weight = simd.splat_f32s(weights[t]);
                 for (sum, value) in sums.iter_mut().zip(value) {
@@ -248,15 +317,16 @@ fn mix<S: Simd>(
             }
         }
         for ((out, sums), normaliser) in out.chunks_exact_mut(d).zip(sums).zip(normalisers) {
-            let out = S::as_mut_simd_f32s(&mut out[column..][..lanes]).0;
+            let out = S::as_mut_simd_f32s(&mut out[first + column..][..lanes]).0;
             let normaliser = simd.splat_f32s(normaliser);
             out.iter_mut().zip(sums).for_each(|(out, sum)| *out = simd.mul_f32s(sum, normaliser));
         }
     }
-    for column in whole..columns.end {
+    for column in whole..columns.len() {
         for ((out, weights), normaliser) in out.chunks_exact_mut(d).zip(weights).zip(normalisers) {
-            let terms = values.chunks_exact(d).zip(weights).map(|(value, weight)| weight * value[column]);
-            out[column] = terms.sum::<f32>() * normaliser;
+            let values = rows.chunks_exact(d_kv).map(|value| value[columns.start + column]);
+            out[first + column] =
+                values.zip(weights).map(|(value, weight)| weight * value).sum::<f32>() * normaliser;
         }
     }
 }
@@ -279,10 +349,14 @@ mod tests {
             start += length;
         }
         let tokens = start as usize;
-        for (n_heads, d) in [(3, 36), (2, 96)] {
-            let attention =
-                PackedAttention { n_heads, scale: 1.0 / ((d / n_heads) as f32).sqrt(), rows: &rows };
-            let [q, k, v] = [1, 2, 3].map(|seed| (random(&[tokens, d], seed) * 4.0).unwrap());
+        for (n_heads, n_kv_heads, d, soft_cap) in
+            [(3, 3, 36, None), (2, 2, 96, None), (6, 2, 96, None), (4, 1, 160, Some(5.0))]
+        {
+            let scale = 1.0 / ((d / n_heads) as f32).sqrt();
+            let attention = PackedAttention { n_heads, n_kv_heads, scale, soft_cap, rows: &rows };
+            let values = |width, seed| (random(&[tokens, width], seed) * 4.0).unwrap();
+            let d_kv = d / n_heads * n_kv_heads;
+            let (q, k, v) = (values(d, 1), values(d_kv, 2), values(d_kv, 3));
             let plain = attention.forward_plain(&q, &k, &v).unwrap();
             assert_close(&attention.forward(&q, &k, &v).unwrap(), &plain, 2e-6);
         }
@@ -291,7 +365,8 @@ mod tests {
     #[test]
     fn rows_beyond_the_keys_are_refused() {
         let rows = QueryRows { positions: vec![0], starts: vec![0], ends: vec![9] };
-        let attention = PackedAttention { n_heads: 1, scale: 1.0, rows: &rows };
+        let attention =
+            PackedAttention { n_heads: 1, n_kv_heads: 1, scale: 1.0, soft_cap: None, rows: &rows };
         assert!(attention.forward(&random(&[1, 4], 1), &random(&[3, 4], 2), &random(&[3, 4], 3)).is_err());
     }
 }

@@ -5,10 +5,12 @@ mod activation;
 mod add;
 mod attention;
 mod feed_forward;
+mod gated_feed_forward;
 mod linear;
 pub(crate) mod matmul;
 mod norm;
 mod put_rows;
+mod rope;
 mod self_attention;
 pub(crate) mod simd;
 
@@ -16,9 +18,11 @@ pub use activation::Activation;
 pub use add::add;
 pub use attention::{PackedAttention, QueryRows};
 pub use feed_forward::FeedForward;
+pub use gated_feed_forward::GatedFeedForward;
 pub use linear::{Linear, WeightLayout};
-pub use norm::LayerNorm;
+pub use norm::{LayerNorm, RmsNorm};
 pub use put_rows::put_rows;
+pub use rope::Rope;
 pub use self_attention::SelfAttention;
 
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};

@@ -1,4 +1,4 @@
-//! Layer normalisation (Ba et al., arXiv 1607.06450).
+//! Normalisation of rows: LayerNorm (Ba et al., arXiv 1607.06450) and RMSNorm (Zhang and Sennrich, arXiv 1910.07467).
 
 use super::{is_fusable, simd, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
@@ -79,6 +79,73 @@ impl WithSimd for Normalise<'_> {
     }
 }
 
+/// `x / √(mean(x²) + eps) · weight`, row by row.
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// `weight` `[d]`.
+    pub fn new(weight: Tensor, eps: f64) -> Self {
+        Self { weight, eps }
+    }
+
+    /// `[n, d]` → `[n, d]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if is_fusable(x) { x.apply_op1_no_bwd(self) } else { self.forward_plain(x) }
+    }
+
+    /// The plain twin of [`RmsNorm::forward`].
+    pub fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
+        let size = (x.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
+        x.broadcast_div(&size)?.broadcast_mul(&self.weight)
+    }
+}
+
+impl CustomOp1 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (n, d) = layout.shape().dims2()?;
+        let x = values(x, layout)?;
+        let eps = self.eps as f32;
+        let mut out = vec![0f32; n * d];
+        with_values(&self.weight, |weight| {
+            out.par_chunks_mut(d * 32).zip(x.par_chunks(d * 32)).for_each(|(out, x)| {
+                simd::dispatch(Scale { x, weight, eps, out });
+            });
+        })?;
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+}
+
+/// Scales the rows of `x` into those of `out`, both `[n, weight.len()]`.
+struct Scale<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Scale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let d = self.weight.len();
+        for (out, x) in self.out.chunks_exact_mut(d).zip(self.x.chunks_exact(d)) {
+            let scale = 1.0 / (simd::squared_deviations(x, 0.0) / d as f32 + self.eps).sqrt();
+            for ((out, x), w) in out.iter_mut().zip(x).zip(self.weight) {
+                *out = x * scale * w;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{assert_close, random};
@@ -88,6 +155,8 @@ mod tests {
     fn fused_equals_plain() {
         let norm = LayerNorm::new(random(&[77], 1), random(&[77], 2), 1e-5);
         let x = (random(&[100, 77], 3) * 30.0).unwrap();
+        assert_close(&norm.forward(&x).unwrap(), &norm.forward_plain(&x).unwrap(), 2e-6);
+        let norm = RmsNorm::new(random(&[77], 4), 1e-5);
         assert_close(&norm.forward(&x).unwrap(), &norm.forward_plain(&x).unwrap(), 2e-6);
     }
 }

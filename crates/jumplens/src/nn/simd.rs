@@ -98,6 +98,12 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * scale
 }
 
+/// cap·tanh(x / cap)
+#[inline(always)]
+pub(crate) fn soft_cap(x: f32, cap: f32) -> f32 {
+    cap - 2.0 * cap / (1.0 + exp(2.0 * x / cap))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

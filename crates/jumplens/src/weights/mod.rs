@@ -144,6 +144,9 @@ impl<'a> Weights<'a> {
                 return Err(Error::TensorDtype { path: path(), tensor: name.into(), got: got.clone() });
             }
         };
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(Error::WeightNotFinite { path: path(), tensor: name.into(), value: *value });
+        }
         self.used.borrow_mut().insert(name.to_owned());
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
@@ -167,8 +170,8 @@ impl Scope<'_> {
         self.weights.contains(&format!("{}{name}", self.prefix))
     }
 
-    /// The f32 tensor `name` of exactly `shape`. [`Error::MissingTensor`], [`Error::TensorShape`] or
-    /// [`Error::TensorDtype`] where that cannot be had.
+    /// The f32 tensor `name` of exactly `shape`. [`Error::MissingTensor`], [`Error::TensorShape`],
+    /// [`Error::TensorDtype`] or [`Error::WeightNotFinite`] where that cannot be had.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.weights.tensor(&format!("{}{name}", self.prefix), shape)
     }

@@ -1,0 +1,230 @@
+//! GPT-NeoX (Black et al., arXiv 2204.06745), the family of Pythia: attention and feed-forward part side by side on the
+//! block's input, rotary positions on a share of each head, an unembedding of its own. Agrees with
+//! `transformers/models/gpt_neox/modeling_gpt_neox.py`, except that `h_L` is taken before `final_layer_norm`.
+
+use super::rotary::RopeParameters;
+use super::{
+    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec,
+    note_unused, unembedding,
+};
+use crate::batch::PackedBatch;
+use crate::error::{Error, Result};
+use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, Rope, SelfAttention, WeightLayout};
+use crate::weights::{Scope, Weights};
+use candle_core::Tensor;
+use serde::Deserialize;
+use std::path::Path;
+
+/// `config.json`, its field names kept.
+#[derive(Debug, Clone, Deserialize)]
+struct Config {
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    max_position_embeddings: usize,
+    #[serde(default = "default_activation")]
+    hidden_act: String,
+    #[serde(default = "default_epsilon")]
+    layer_norm_eps: f64,
+    #[serde(default = "yes")]
+    use_parallel_residual: bool,
+    #[serde(default = "yes")]
+    attention_bias: bool,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    rotary_pct: Option<f64>,
+    rotary_emb_base: Option<f64>,
+    rope_scaling: Option<RopeParameters>,
+    rope_parameters: Option<RopeParameters>,
+}
+
+fn default_activation() -> String {
+    "gelu".to_owned()
+}
+
+fn default_epsilon() -> f64 {
+    1e-5
+}
+
+fn yes() -> bool {
+    true
+}
+
+const PARALLEL_PARTS: &[Part] = &[
+    Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::BlockInput] },
+    Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::Part(0)] },
+    Part { name: "ln2", kind: PartKind::Norm, inputs: &[Slot::BlockInput] },
+    Part { name: "ffn", kind: PartKind::FeedForward, inputs: &[Slot::Part(2)] },
+    Part { name: "res", kind: PartKind::Add, inputs: &[Slot::BlockInput, Slot::Part(1), Slot::Part(3)] },
+];
+
+struct GptNeoX {
+    spec: Spec,
+    embed_in: Tensor,
+    layers: Vec<Layer>,
+    head: LmHead,
+}
+
+struct Layer {
+    input_layernorm: LayerNorm,
+    attention: SelfAttention,
+    post_attention_layernorm: LayerNorm,
+    mlp: FeedForward,
+}
+
+struct LmHead {
+    final_layer_norm: LayerNorm,
+    embed_out: Tensor,
+}
+
+pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
+    let fail = |message: String| Error::Config { path: path.to_owned(), message };
+    let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
+    let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
+    if d == 0 || num_hidden_layers == 0 || num_attention_heads == 0 || !d.is_multiple_of(num_attention_heads)
+    {
+        return Err(fail(format!(
+            "`num_hidden_layers` {num_hidden_layers}, `num_attention_heads` {num_attention_heads} and `hidden_size` {d} \
+             do not fit together"
+        )));
+    }
+    let activation = Activation::from_config(&config.hidden_act)
+        .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.hidden_act)))?;
+    let parameters = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
+    let d_head = d / num_attention_heads;
+    let share = parameters.partial_rotary_factor.or(config.rotary_pct).unwrap_or(0.25);
+    let columns = (d_head as f64 * share) as usize;
+    if columns > d_head || !columns.is_multiple_of(2) {
+        return Err(fail(format!(
+            "`rotary_pct` {share} of heads of width {d_head} is no even number of columns"
+        )));
+    }
+    let rope = Rope::new(parameters.frequencies(config.rotary_emb_base, columns).map_err(fail)?, d_head);
+
+    let prefix = if weights.contains("gpt_neox.embed_in.weight") { "gpt_neox." } else { "" };
+    let root = weights.below(prefix);
+    let embed_in = root.tensor("embed_in.weight", &[config.vocab_size, d])?;
+    let layers = (0..num_hidden_layers)
+        .map(|layer| Layer::load(&config, activation, &rope, &root.pp(format!("layers.{layer}"))))
+        .collect::<Result<_>>()?;
+    let mut notes = Vec::new();
+    let tied = config.tie_word_embeddings;
+    let head = LmHead {
+        final_layer_norm: layer_norm(&config, &root.pp("final_layer_norm"))?,
+        embed_out: unembedding(tied, &embed_in, &weights.below(""), "embed_out.weight", &mut notes)?,
+    };
+    // The causal mask and the frequencies, which older checkpoints carry.
+    let buffers = [".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"];
+    notes.extend(note_unused(weights, |name| buffers.iter().any(|buffer| name.ends_with(buffer))));
+    let spec = Spec {
+        family: "gpt_neox",
+        kind: Kind::Causal,
+        n_layers: num_hidden_layers,
+        d_model: d,
+        n_heads: num_attention_heads,
+        vocab_size: config.vocab_size,
+        max_positions: config.max_position_embeddings,
+        parts: if config.use_parallel_residual { PARALLEL_PARTS } else { PRE_NORM_PARTS },
+    };
+    Ok(Loaded { model: Box::new(GptNeoX { spec, embed_in, layers, head }), notes })
+}
+
+fn layer_norm(config: &Config, at: &Scope) -> Result<LayerNorm> {
+    let shape = [config.hidden_size];
+    Ok(LayerNorm::new(at.tensor("weight", &shape)?, at.tensor("bias", &shape)?, config.layer_norm_eps))
+}
+
+fn linear(at: &Scope, n_in: usize, n_out: usize) -> Result<Linear> {
+    let weight = at.tensor("weight", &[n_out, n_in])?;
+    Ok(Linear::new(weight, Some(at.tensor("bias", &[n_out])?), WeightLayout::OutIn))
+}
+
+impl Layer {
+    fn load(config: &Config, activation: Activation, rope: &Rope, at: &Scope) -> Result<Self> {
+        let (d, d_inner) = (config.hidden_size, config.intermediate_size);
+        Ok(Self {
+            input_layernorm: layer_norm(config, &at.pp("input_layernorm"))?,
+            attention: self_attention(config, rope, &at.pp("attention"))?,
+            post_attention_layernorm: layer_norm(config, &at.pp("post_attention_layernorm"))?,
+            mlp: FeedForward {
+                fc: linear(&at.pp("mlp.dense_h_to_4h"), d, d_inner)?,
+                activation,
+                proj: linear(&at.pp("mlp.dense_4h_to_h"), d_inner, d)?,
+            },
+        })
+    }
+}
+
+/// `query_key_value` holds, head by head, a query, a key and a value `[heads · 3 · d_head, d]`.
+fn self_attention(config: &Config, rope: &Rope, at: &Scope) -> Result<SelfAttention> {
+    let (d, n_heads) = (config.hidden_size, config.num_attention_heads);
+    let d_head = d / n_heads;
+    let fused = at.pp("query_key_value");
+    let weight = fused.tensor("weight", &[3 * d, d])?.reshape((n_heads, 3, d_head, d))?;
+    let bias = config.attention_bias.then(|| fused.tensor("bias", &[3 * d])).transpose()?;
+    let bias = bias.map(|bias| bias.reshape((n_heads, 3, d_head))).transpose()?;
+    let third = |i: usize| -> Result<Linear> {
+        let weight = weight.narrow(1, i, 1)?.contiguous()?.reshape((d, d))?;
+        let bias = bias.as_ref().map(|bias| bias.narrow(1, i, 1)?.contiguous()?.reshape(d)).transpose()?;
+        Ok(Linear::new(weight, bias, WeightLayout::OutIn))
+    };
+    let dense = at.pp("dense");
+    let output_bias = config.attention_bias.then(|| dense.tensor("bias", &[d])).transpose()?;
+    let output = Linear::new(dense.tensor("weight", &[d, d])?, output_bias, WeightLayout::OutIn);
+    let attention = SelfAttention::new(n_heads, third(0)?, third(1)?, third(2)?, output);
+    Ok(SelfAttention { rope: Some(rope.clone()), ..attention })
+}
+
+impl Backbone for GptNeoX {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn embed(&self, batch: &PackedBatch) -> Result<Tensor> {
+        Ok(nn::look_up(&self.embed_in, &batch.ids)?)
+    }
+
+    fn part(&self, layer: usize, part: usize, inputs: &[&Tensor]) -> Result<Tensor> {
+        let layer = &self.layers[layer];
+        match (self.spec.parts[part].name, inputs) {
+            ("ln1", [x]) => Ok(layer.input_layernorm.forward(x)?),
+            ("ln2", [x]) => Ok(layer.post_attention_layernorm.forward(x)?),
+            ("ffn", [x]) => Ok(layer.mlp.forward(x)?),
+            ("res", [residual, attention, x]) => Ok(nn::add(residual, &nn::add(attention, x)?)?),
+            ("res1" | "res2", [residual, x]) => Ok(nn::add(residual, x)?),
+            (name, _) => Err(Error::Internal(format!("part `{name}` was given {} inputs", inputs.len()))),
+        }
+    }
+
+    fn attention(&self, layer: usize) -> &dyn Attention {
+        &self.layers[layer].attention
+    }
+
+    fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
+        let layer = &self.layers[layer];
+        Ok(match self.spec.parts[part].kind {
+            PartKind::Attention => Some(PartAfter::Attention(Box::new(layer.attention.after(map)?))),
+            PartKind::FeedForward => {
+                let mlp = layer.mlp.after(map)?;
+                Some(PartAfter::RowWise(Box::new(move |x| Ok(mlp.forward(x)?))))
+            }
+            PartKind::Norm | PartKind::Add => None,
+        })
+    }
+
+    fn head(&self) -> Option<&dyn Head> {
+        Some(&self.head)
+    }
+}
+
+impl Head for LmHead {
+    fn prepare(&self, h: &Tensor) -> Result<Tensor> {
+        Ok(self.final_layer_norm.forward(h)?)
+    }
+
+    fn unembedding(&self) -> &Tensor {
+        &self.embed_out
+    }
+}

@@ -1,0 +1,233 @@
+//! OPT (Zhang et al., arXiv 2205.01068): learnt positions, biases everywhere, `relu`, a tied head. One of its sizes
+//! (350m) normalises its sums instead of what sub-modules read, and has an embedding narrower than its states. Agrees
+//! with `transformers/models/opt/modeling_opt.py`, except that `h_L` is taken before the decoder's final norm.
+
+use super::{
+    Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, PRE_NORM_PARTS, PartAfter, PartKind, Spec,
+    note_unused, unembedding,
+};
+use crate::batch::PackedBatch;
+use crate::error::{Error, Result};
+use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention, WeightLayout};
+use crate::weights::{Scope, Weights};
+use candle_core::Tensor;
+use serde::Deserialize;
+use std::path::Path;
+
+/// `config.json`, its field names kept.
+#[derive(Debug, Clone, Deserialize)]
+struct Config {
+    vocab_size: usize,
+    hidden_size: usize,
+    ffn_dim: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    max_position_embeddings: usize,
+    word_embed_proj_dim: Option<usize>,
+    #[serde(default = "default_activation")]
+    activation_function: String,
+    #[serde(default = "yes")]
+    do_layer_norm_before: bool,
+    #[serde(default = "yes")]
+    enable_bias: bool,
+    #[serde(default = "yes")]
+    layer_norm_elementwise_affine: bool,
+    #[serde(default, rename = "_remove_final_layer_norm")]
+    remove_final_layer_norm: bool,
+    #[serde(default = "yes")]
+    tie_word_embeddings: bool,
+}
+
+fn default_activation() -> String {
+    "relu".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Rows of the position table before that of position 0.
+const POSITION_OFFSET: u32 = 2;
+/// OPT leaves PyTorch's own.
+const LAYER_NORM_EPS: f64 = 1e-5;
+
+struct Opt {
+    spec: Spec,
+    embed_tokens: Tensor,
+    embed_positions: Tensor,
+    project_in: Option<Linear>,
+    layers: Vec<Layer>,
+    head: LmHead,
+}
+
+struct Layer {
+    self_attn: SelfAttention,
+    self_attn_layer_norm: LayerNorm,
+    feed_forward: FeedForward,
+    final_layer_norm: LayerNorm,
+}
+
+struct LmHead {
+    final_layer_norm: Option<LayerNorm>,
+    project_out: Option<Linear>,
+    weight: Tensor,
+}
+
+pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
+    let fail = |message: String| Error::Config { path: path.to_owned(), message };
+    let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
+    let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
+    if d == 0 || num_hidden_layers == 0 || num_attention_heads == 0 || !d.is_multiple_of(num_attention_heads)
+    {
+        return Err(fail(format!(
+            "`num_hidden_layers` {num_hidden_layers}, `num_attention_heads` {num_attention_heads} and `hidden_size` {d} \
+             do not fit together"
+        )));
+    }
+    if !config.enable_bias || !config.layer_norm_elementwise_affine {
+        return Err(fail("`enable_bias` and `layer_norm_elementwise_affine` have to be true".to_owned()));
+    }
+    let activation = Activation::from_config(&config.activation_function).ok_or_else(|| {
+        fail(format!("`activation_function` {} is not supported", config.activation_function))
+    })?;
+
+    let prefixes = ["model.decoder.", "decoder.", ""];
+    let has = |prefix: &&str| weights.contains(&format!("{prefix}embed_tokens.weight"));
+    let root = weights.below(prefixes.into_iter().find(has).unwrap_or_default());
+    let d_embed = config.word_embed_proj_dim.unwrap_or(d);
+    let embed_tokens = root.tensor("embed_tokens.weight", &[config.vocab_size, d_embed])?;
+    let project = |name: &str, n_in, n_out| -> Result<Option<Linear>> {
+        let weight = || root.pp(name).tensor("weight", &[n_out, n_in]);
+        Ok((d_embed != d).then(weight).transpose()?.map(|w| Linear::new(w, None, WeightLayout::OutIn)))
+    };
+    let positions = config.max_position_embeddings + POSITION_OFFSET as usize;
+    let layers = (0..num_hidden_layers)
+        .map(|layer| Layer::load(&config, activation, &root.pp(format!("layers.{layer}"))))
+        .collect::<Result<_>>()?;
+    let mut notes = Vec::new();
+    let has_final_norm = config.do_layer_norm_before && !config.remove_final_layer_norm;
+    let tied = config.tie_word_embeddings;
+    let head = LmHead {
+        final_layer_norm: has_final_norm
+            .then(|| layer_norm(&config, &root.pp("final_layer_norm")))
+            .transpose()?,
+        project_out: project("project_out", d, d_embed)?,
+        weight: unembedding(tied, &embed_tokens, &weights.below(""), "lm_head.weight", &mut notes)?,
+    };
+    let model = Opt {
+        embed_positions: root.pp("embed_positions").tensor("weight", &[positions, d])?,
+        project_in: project("project_in", d_embed, d)?,
+        embed_tokens,
+        layers,
+        head,
+        spec: Spec {
+            family: "opt",
+            kind: Kind::Causal,
+            n_layers: num_hidden_layers,
+            d_model: d,
+            n_heads: num_attention_heads,
+            vocab_size: config.vocab_size,
+            max_positions: config.max_position_embeddings,
+            parts: if config.do_layer_norm_before { PRE_NORM_PARTS } else { POST_NORM_PARTS },
+        },
+    };
+    notes.extend(note_unused(weights, |_| false));
+    Ok(Loaded { model: Box::new(model), notes })
+}
+
+fn layer_norm(config: &Config, at: &Scope) -> Result<LayerNorm> {
+    let shape = [config.hidden_size];
+    Ok(LayerNorm::new(at.tensor("weight", &shape)?, at.tensor("bias", &shape)?, LAYER_NORM_EPS))
+}
+
+fn linear(at: &Scope, n_in: usize, n_out: usize) -> Result<Linear> {
+    let weight = at.tensor("weight", &[n_out, n_in])?;
+    Ok(Linear::new(weight, Some(at.tensor("bias", &[n_out])?), WeightLayout::OutIn))
+}
+
+impl Layer {
+    fn load(config: &Config, activation: Activation, at: &Scope) -> Result<Self> {
+        let d = config.hidden_size;
+        let project = |name: &str| linear(&at.pp("self_attn").pp(name), d, d);
+        Ok(Self {
+            self_attn: SelfAttention::new(
+                config.num_attention_heads,
+                project("q_proj")?,
+                project("k_proj")?,
+                project("v_proj")?,
+                project("out_proj")?,
+            ),
+            self_attn_layer_norm: layer_norm(config, &at.pp("self_attn_layer_norm"))?,
+            feed_forward: FeedForward {
+                fc: linear(&at.pp("fc1"), d, config.ffn_dim)?,
+                activation,
+                proj: linear(&at.pp("fc2"), config.ffn_dim, d)?,
+            },
+            final_layer_norm: layer_norm(config, &at.pp("final_layer_norm"))?,
+        })
+    }
+}
+
+impl Backbone for Opt {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn embed(&self, batch: &PackedBatch) -> Result<Tensor> {
+        let words = nn::look_up(&self.embed_tokens, &batch.ids)?;
+        let words = match &self.project_in {
+            Some(project) => project.forward(&words)?,
+            None => words,
+        };
+        let positions: Vec<u32> = batch.positions.iter().map(|position| position + POSITION_OFFSET).collect();
+        Ok(nn::add(&words, &nn::look_up(&self.embed_positions, &positions)?)?)
+    }
+
+    fn part(&self, layer: usize, part: usize, inputs: &[&Tensor]) -> Result<Tensor> {
+        let layer = &self.layers[layer];
+        match (self.spec.parts[part].name, inputs) {
+            ("ln1", [x]) => Ok(layer.self_attn_layer_norm.forward(x)?),
+            ("ln2", [x]) => Ok(layer.final_layer_norm.forward(x)?),
+            ("ffn", [x]) => Ok(layer.feed_forward.forward(x)?),
+            ("res1" | "res2", [residual, x]) => Ok(nn::add(residual, x)?),
+            (name, _) => Err(Error::Internal(format!("part `{name}` was given {} inputs", inputs.len()))),
+        }
+    }
+
+    fn attention(&self, layer: usize) -> &dyn Attention {
+        &self.layers[layer].self_attn
+    }
+
+    fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
+        let layer = &self.layers[layer];
+        Ok(match self.spec.parts[part].kind {
+            PartKind::Attention => Some(PartAfter::Attention(Box::new(layer.self_attn.after(map)?))),
+            PartKind::FeedForward => {
+                let feed_forward = layer.feed_forward.after(map)?;
+                Some(PartAfter::RowWise(Box::new(move |x| Ok(feed_forward.forward(x)?))))
+            }
+            PartKind::Norm | PartKind::Add => None,
+        })
+    }
+
+    fn head(&self) -> Option<&dyn Head> {
+        Some(&self.head)
+    }
+}
+
+impl Head for LmHead {
+    fn prepare(&self, h: &Tensor) -> Result<Tensor> {
+        let h = match &self.final_layer_norm {
+            Some(norm) => norm.forward(h)?,
+            None => h.clone(),
+        };
+        Ok(match &self.project_out {
+            Some(project) => project.forward(&h)?,
+            None => h,
+        })
+    }
+
+    fn unembedding(&self) -> &Tensor {
+        &self.weight
+    }
+}

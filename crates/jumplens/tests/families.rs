@@ -1,0 +1,182 @@
+//! Every model family against Hugging Face transformers at every layer, position and logit, on the tiny random checkpoints
+//! of `fixtures/make_families.py`.
+
+use candle_core::{Device, Tensor};
+use jumplens::Error;
+use jumplens::batch::PackedBatch;
+use jumplens::hub::{Bundled, ModelFiles};
+use jumplens::models::{Backbone, Head, Loaded, load};
+use jumplens::runner::{Context, Plan, Rows, run_block};
+use jumplens::shortcut::LinearMap;
+use jumplens::states::run_samples;
+use jumplens::tokenize::Sample;
+use safetensors::SafeTensors;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+fn fixtures() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+    let mut fixtures: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    fixtures.sort();
+    assert_eq!(fixtures.len(), 16);
+    fixtures
+}
+
+fn open(folder: &Path) -> Box<dyn Backbone> {
+    let loaded = load(&ModelFiles::find(folder.to_str().unwrap(), &Bundled::default()).unwrap()).unwrap();
+    assert!(loaded.notes.is_empty(), "{}: {:?}", folder.display(), loaded.notes);
+    loaded.model
+}
+
+/// Each sequence with each of its positions chosen.
+fn samples(expected: &SafeTensors) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for name in ["ids_0", "ids_1"] {
+        let data = expected.tensor(name).unwrap().data().as_chunks::<8>().0;
+        let ids: Vec<u32> = data.iter().map(|id| i64::from_le_bytes(*id) as u32).collect();
+        let at = |position| Sample { ids: ids.clone(), position, target: None, text: None };
+        samples.extend((0..ids.len()).map(at));
+    }
+    samples
+}
+
+/// The rows of both sequences' tensors, of layer `layer` where the tensors have layers.
+fn rows(expected: &SafeTensors, name: &str, layer: Option<usize>) -> Vec<f32> {
+    let mut rows = Vec::new();
+    for sequence in 0..2 {
+        let view = expected.tensor(&format!("{name}_{sequence}")).unwrap();
+        let values: Vec<f32> =
+            view.data().as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
+        match layer {
+            Some(layer) => {
+                let size = values.len() / view.shape()[0];
+                rows.extend_from_slice(&values[layer * size..][..size]);
+            }
+            None => rows.extend(values),
+        }
+    }
+    rows
+}
+
+#[track_caller]
+fn assert_rows_agree(what: &str, got: &[f32], want: &[f32], width: usize) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (row, (a, b)) in got.chunks(width).zip(want.chunks(width)).enumerate() {
+        let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+        let difference = norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+        let relative = difference / norm(&mut b.iter().map(|b| f64::from(*b)));
+        assert!(relative <= 1e-5, "{what}, row {row}: relative error {relative:e}");
+    }
+}
+
+fn logits(head: &dyn Head, h: &Tensor) -> Tensor {
+    let mut logits = head.prepare(h).unwrap().matmul(&head.unembedding().t().unwrap()).unwrap();
+    if let Some(bias) = head.bias() {
+        logits = logits.broadcast_add(bias).unwrap();
+    }
+    match head.soft_cap().map(f64::from) {
+        Some(cap) => ((logits / cap).unwrap().tanh().unwrap() * cap).unwrap(),
+        None => logits,
+    }
+}
+
+#[test]
+fn states_and_logits_agree_with_transformers_at_every_layer() {
+    for folder in fixtures() {
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+        let expected = SafeTensors::deserialize(&bytes).unwrap();
+        let model = open(&folder);
+        let spec = model.spec();
+        let samples = samples(&expected);
+        let states = run_samples(&*model, &samples, false, |_| Ok(())).unwrap();
+        for (layer, got) in states.layers.iter().enumerate() {
+            let want = rows(&expected, "states", Some(layer));
+            assert_rows_agree(&format!("{name}, layer {layer}"), got, &want, spec.d_model);
+        }
+        let last = states.layers[spec.n_layers].clone();
+        let last = Tensor::from_vec(last, (samples.len(), spec.d_model), &Device::Cpu).unwrap();
+        let got = logits(model.head().unwrap(), &last).flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_rows_agree(
+            &format!("{name}, logits"),
+            &got,
+            &rows(&expected, "logits", None),
+            spec.vocab_size,
+        );
+    }
+}
+
+#[test]
+fn a_map_folded_into_the_part_behind_it_is_the_map_before_it() {
+    for folder in fixtures() {
+        let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+        let samples = samples(&SafeTensors::deserialize(&bytes).unwrap());
+        let model = open(&folder);
+        let spec = model.spec();
+        let d = spec.d_model;
+        let batch = PackedBatch::pack(&samples, spec.kind, 10_000).remove(0);
+        let context = Context::new(&batch, spec.kind, 1);
+        let norms = ["ln1", "ln2"].map(|name| spec.part(name).unwrap());
+        let map = |layer: usize, part: usize| {
+            let entry = |i: usize| ((i * 7 + layer * 3 + part) as f32).sin() / 4.0;
+            let map = LinearMap::from_rows((0..d * d).map(entry).collect(), d, d).unwrap();
+            norms.contains(&part).then_some(map)
+        };
+        // A part whose output is kept cannot be folded away.
+        let last = |kept: &[usize]| -> Vec<f32> {
+            let plan = Plan::new(&*model, kept, map).unwrap();
+            assert_eq!(plan.rows_before(0), Rows::Every);
+            let mut x = model.embed(&batch).unwrap();
+            for layer in 0..spec.n_layers {
+                x = run_block(&*model, layer, plan.block(layer), kept, &x, &context).unwrap().0;
+            }
+            x.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        assert_rows_agree(&folder.display().to_string(), &last(&[]), &last(&norms), d);
+    }
+}
+
+/// A copy of a fixture with a field of its configuration changed.
+fn with(name: &str, field: &str, value: serde_json::Value) -> jumplens::Result<Loaded> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(name);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(source.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let text = std::fs::read(source.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    config[field] = value;
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Bundled::default())?)
+}
+
+#[test]
+fn configurations_that_cannot_be_run_are_refused_by_name() {
+    for (fixture, field, value, says) in [
+        ("llama", "model_type", json!("mamba"), "`qwen3`"),
+        ("llama", "rope_parameters", json!({"rope_type": "yarn", "factor": 4.0}), "`yarn`"),
+        ("llama", "rope_parameters", json!({"rope_type": "linear"}), "`factor`"),
+        ("llama", "rope_parameters", json!({"rope_type": "factors", "factors": [1.0]}), "1 rope factors"),
+        ("llama", "num_key_value_heads", json!(3), "`num_key_value_heads` 3"),
+        ("llama", "num_attention_heads", json!(0), "`num_attention_heads` 0"),
+        ("llama", "hidden_act", json!("mish"), "mish"),
+        ("qwen2", "layer_types", json!(["linear_attention", "full_attention"]), "`linear_attention`"),
+        ("gpt_neox", "num_attention_heads", json!(5), "`num_attention_heads` 5"),
+        ("gpt_neox", "rotary_pct", json!(2.0), "`rotary_pct` 2"),
+        ("opt", "enable_bias", json!(false), "`enable_bias`"),
+        ("opt", "activation_function", json!("mish"), "mish"),
+    ] {
+        let Err(Error::Config { message, .. }) = with(fixture, field, value) else {
+            panic!("{fixture} with another `{field}` is not refused")
+        };
+        assert!(message.contains(says), "{field}: {message}");
+    }
+}
+
+#[test]
+fn biases_that_the_configuration_asks_for_have_to_be_there() {
+    let Err(Error::MissingTensor { tensor, .. }) = with("llama", "attention_bias", json!(true)) else {
+        panic!("no error")
+    };
+    assert!(tensor.starts_with("model.layers.0.self_attn.") && tensor.ends_with(".bias"), "{tensor}");
+    let notes = with("llama_mqa_biases", "mlp_bias", json!(false)).unwrap().notes;
+    assert!(notes.len() == 1 && notes[0].contains("model.layers.1.mlp.up_proj.bias"), "{notes:?}");
+}
