@@ -45,6 +45,17 @@ pub enum Command {
     Evaluate(MapsArgs),
     /// Figures from the result tables
     Plot(StageArgs),
+    /// Look at a model for what has made lenses wrong: unused tensors, states, head, outliers, special tokens
+    Doctor(DoctorArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct DoctorArgs {
+    /// Bundled model, or folder
+    pub model: String,
+    /// Corpus whose first sentences are run
+    #[arg(long, default_value = "wikipedia-sample")]
+    pub corpus: String,
 }
 
 /// Which pairs of layers are fitted.

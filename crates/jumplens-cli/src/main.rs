@@ -74,6 +74,11 @@ fn main() -> ExitCode {
             printer.error(&format!("cannot write to standard output: {error}"));
             ExitCode::from(USER)
         }
+        Err(commands::Failure::Unsound(what)) => {
+            printer
+                .error(&format!("{what}; compare its states with those of the program it was trained with"));
+            ExitCode::from(USER)
+        }
         Err(commands::Failure::Library(error)) => {
             printer.error(&advice::with_advice(&error));
             ExitCode::from(match error {

@@ -53,6 +53,7 @@
 
 pub mod batch;
 pub mod corpus;
+pub mod doctor;
 mod error;
 pub mod eval;
 pub mod files;

@@ -1,5 +1,6 @@
 //! The commands, one file each where there is more to one than a call.
 
+mod doctor;
 mod run;
 mod stage;
 
@@ -15,6 +16,8 @@ use std::path::Path;
 pub enum Failure {
     /// The library said so.
     Library(jumplens::Error),
+    /// A model that was looked at cannot be trusted.
+    Unsound(String),
     /// Standard output could not be written.
     Output(std::io::Error),
 }
@@ -41,6 +44,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::R2(args) => stage::r2(&args, printer),
         Command::Evaluate(args) => stage::evaluate(&args, printer),
         Command::Plot(args) => stage::plot(&args, printer),
+        Command::Doctor(args) => doctor::doctor(&args, printer),
     }
 }
 

@@ -110,6 +110,12 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The tokens that are put around every sentence, in order.
+    pub fn special_tokens(&self) -> Result<Vec<String>> {
+        let name = |id: &u32| self.inner.id_to_token(*id).unwrap_or_else(|| id.to_string());
+        Ok(self.encode("")?.iter().map(name).collect())
+    }
+
     /// The sample for sentence number `index` of the corpus: its position, anywhere in the sequence, depends on the
     /// seed, the index and the sentence alone. `None` where the sentence has no token.
     pub fn sample(&self, text: &str, index: u64, seed: u64) -> Result<Option<Sample>> {

@@ -1,0 +1,30 @@
+//! `jumplens doctor`: looks at a model before anything is measured with it.
+
+use super::Failure;
+use crate::args::DoctorArgs;
+use crate::bundled::bundled;
+use crate::printer::Printer;
+use crate::progress::Progress;
+use jumplens::corpus::Corpus;
+use jumplens::doctor::{Finding, Outcome, examine};
+use jumplens::hub::ModelFiles;
+
+pub fn doctor(args: &DoctorArgs, printer: &Printer) -> Result<(), Failure> {
+    let bundled = bundled();
+    let files = ModelFiles::find(&args.model, &bundled)?;
+    let corpus = Corpus::open(&args.corpus, &bundled)?;
+    let findings = examine(&files, corpus.sentences(), &Progress::new(printer))?;
+    let line = |Finding { about, outcome, detail }: &Finding| {
+        let mark = match outcome {
+            Outcome::Good => "ok",
+            Outcome::Note => "note",
+            Outcome::Bad => "BAD",
+        };
+        format!("{mark:<4}  {about:<11}  {detail}\n")
+    };
+    printer.result(&findings.iter().map(line).collect::<String>())?;
+    match findings.iter().find(|finding| finding.outcome == Outcome::Bad) {
+        Some(bad) => Err(Failure::Unsound(format!("`{}` is not sound: {}", args.model, bad.detail))),
+        None => Ok(()),
+    }
+}
