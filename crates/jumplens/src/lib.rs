@@ -56,6 +56,7 @@ pub mod corpus;
 mod error;
 pub mod eval;
 pub mod files;
+mod gguf;
 pub mod hub;
 pub mod manifest;
 pub mod models;
