@@ -1,5 +1,6 @@
-//! GGUF files, written by llama.cpp's own Python package (`fixtures/make_gguf_fixtures.py`): tensors, configuration and
-//! tokenizer are those of the Hugging Face model that they were made from, and no bytes make the reader panic.
+//! GGUF files, written by llama.cpp's own Python package (`fixtures/make_gguf_fixtures.py`): tensors,
+//! configuration and tokenizer are those of the Hugging Face model that they were made from, and no bytes
+//! make the reader panic.
 
 use jumplens::hub::{Bundled, ModelFiles, SourceFile, TokenizerFiles};
 use jumplens::models::{Kind, Loaded, Spec, load};
@@ -73,8 +74,8 @@ fn a_gpt2_is_the_one_it_was_converted_from() {
     same_tensors("gpt2.gguf", "gpt2/model.safetensors", &[]);
 }
 
-/// Each field that the configuration of a GGUF file has, beside Hugging Face's own. What has a reason to differ is in
-/// `differs`.
+/// Each field that the configuration of a GGUF file has, beside Hugging Face's own. What has a reason to
+/// differ is in `differs`.
 fn same_config(name: &str, differs: &[(&str, Value)]) {
     let config = find(&format!("{name}.gguf")).config_json().unwrap();
     let theirs = std::fs::read(fixture(name).join("config.json")).unwrap();
@@ -101,6 +102,53 @@ fn the_configuration_is_that_of_the_converted_model() {
             ("rope_scaling", json!({ "rope_type": "factors", "factors": [1.0, 1.0, 2.5, 8.0] })),
         ],
     );
+}
+
+#[test]
+fn positions_are_scaled_as_the_metadata_says() {
+    let file = |values: &[(&'static str, Vec<u8>)]| {
+        let mut file = File::tensor("token_embd.weight", &[4, 2], 0, 0);
+        for key in ["embedding_length", "block_count", "attention.head_count", "feed_forward_length"] {
+            file = file.with(format!("llama.{key}").leak(), natural(4));
+        }
+        file = file
+            .with("llama.context_length", natural(64))
+            .with("llama.attention.layer_norm_rms_epsilon", float(1e-6));
+        values.iter().fold(file, |file, (key, value)| file.with(key, value.clone()))
+    };
+    let config = |file: &File| {
+        let source = file.source();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        std::fs::write(&path, source.bytes()).unwrap();
+        ModelFiles::find(path.to_str().unwrap(), &Bundled::default()).unwrap().config_json()
+    };
+    let none = config(&file(&[("llama.rope.scaling.type", text("none"))])).unwrap();
+    assert_eq!((&none["rope_scaling"], &none["rms_norm_eps"]), (&Value::Null, &json!(1e-6)));
+    assert_eq!((&none["vocab_size"], &none["head_dim"]), (&json!(2), &json!(1)));
+    let linear = [("llama.rope.scaling.type", text("linear")), ("llama.rope.scaling.factor", float(4.0))];
+    let linear = config(&file(&linear)).unwrap();
+    assert_eq!(linear["rope_scaling"], json!({ "rope_type": "linear", "factor": 4.0 }));
+    let yarn = [
+        ("llama.rope.scaling.type", text("yarn")),
+        ("llama.rope.scaling.factor", float(2.0)),
+        ("llama.rope.scaling.original_context_length", natural(32)),
+    ];
+    assert_eq!(
+        config(&file(&yarn)).unwrap()["rope_scaling"],
+        json!({ "rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32 })
+    );
+    let window = config(&file(&[("llama.attention.sliding_window", natural(16))])).unwrap();
+    assert_eq!(window["sliding_window"], json!(16));
+    for (key, value, says) in [
+        ("llama.rope.scaling.type", text("longrope"), "`llama.rope.scaling.type` `longrope`"),
+        ("llama.expert_count", natural(8), "a mixture of 8 experts"),
+        ("llama.attention.value_length", natural(2), "keys of 1 and values of 2"),
+        ("llama.context_length", text("64"), "`llama.context_length` in its metadata is not a whole number"),
+    ] {
+        let error = config(&file(&[(key, value)])).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
 }
 
 fn states(loaded: &Loaded) -> StateChunk {
@@ -171,6 +219,10 @@ fn natural(n: u32) -> Vec<u8> {
     [4_u32.to_le_bytes(), n.to_le_bytes()].concat()
 }
 
+fn float(x: f32) -> Vec<u8> {
+    [6_u32.to_le_bytes(), x.to_le_bytes()].concat()
+}
+
 fn truth(truth: bool) -> Vec<u8> {
     [&7_u32.to_le_bytes()[..], &[u8::from(truth)]].concat()
 }
@@ -223,7 +275,8 @@ impl File {
             bytes.extend(kind.to_le_bytes());
             bytes.extend(offset.to_le_bytes());
         }
-        bytes.resize(bytes.len().next_multiple_of(32) + self.data, 1);
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        bytes.extend((0..self.data).map(|i| i as u8));
         SourceFile::bundled("a.gguf", bytes.leak())
     }
 
@@ -245,13 +298,39 @@ impl File {
     }
 }
 
+/// Number `k` of the values whose bytes are 0, 1, 2, ….
+fn counting(k: u8) -> u32 {
+    u32::from_le_bytes([4 * k, 4 * k + 1, 4 * k + 2, 4 * k + 3])
+}
+
+#[test]
+fn only_llamas_have_their_rows_in_pairs() {
+    for (architecture, keys, rows) in [
+        ("llama", "llama.attention.head_count", [0, 2, 1, 3]),
+        ("qwen2", "qwen2.attention.head_count", [0, 1, 2, 3]),
+        ("qwen3", "qwen3.attention.head_count", [0, 1, 2, 3]),
+    ] {
+        for (name, path) in [("blk.7.attn_q.weight", "q_proj"), ("blk.7.attn_k.weight", "k_proj")] {
+            let file = File::tensor(name, &[2, 4], 0, 0)
+                .with("general.architecture", text(architecture))
+                .with(keys, natural(1))
+                .source();
+            let weights = Weights::open(std::slice::from_ref(&file)).unwrap();
+            let name = format!("model.layers.7.self_attn.{path}.weight");
+            let expected: Vec<u32> =
+                rows.iter().flat_map(|row| [2 * row, 2 * row + 1]).map(counting).collect();
+            assert_eq!(values(&weights, &name, &[4, 2]).unwrap(), expected, "{architecture} {path}");
+        }
+    }
+}
+
 #[test]
 fn version_2_is_read_as_3_is() {
     for version in [2, 3] {
         let file = File { version, ..File::default() }.source();
         let weights = Weights::open(std::slice::from_ref(&file)).unwrap();
-        assert_eq!(values(&weights, "one", &[2, 4]).unwrap(), [0x0101_0101; 8]);
-        assert_eq!(values(&weights, "two", &[2]).unwrap(), [0x0101_0101; 2]);
+        assert_eq!(values(&weights, "one", &[2, 4]).unwrap(), [0, 1, 2, 3, 4, 5, 6, 7].map(counting));
+        assert_eq!(values(&weights, "two", &[2]).unwrap(), [8, 9].map(counting));
     }
     File { version: 1, ..File::default() }.refused("GGUF version 1; 2 and 3 are read");
     File { version: 3_u32.swap_bytes(), ..File::default() }.refused("big-endian");
@@ -260,7 +339,7 @@ fn version_2_is_read_as_3_is() {
 #[test]
 fn sizes_that_are_only_claimed_are_not_allocated() {
     const HUGE: u64 = 1 << 60;
-    File { counts: Some((HUGE, 1)), ..File::default() }.refused("tensor 2 of 1152921504606846976");
+    File { counts: Some((HUGE, 1)), ..File::default() }.refused("of 1152921504606846976");
     File { counts: Some((2, HUGE)), ..File::default() }.refused("of 1152921504606846976");
     for kind in [0, 4, 8, 12] {
         File::default().with("a", array(kind, HUGE, &[])).refused("but the file ends");
@@ -298,9 +377,11 @@ fn what_does_not_fit_together_is_refused() {
     let mut renamed = File::default();
     (renamed.tensors[0].0, renamed.tensors[1].0) = ("output.weight", "lm_head.weight");
     renamed.refused("under two names");
-    File::tensor("blk.0.attn_q.weight", &[4, 2], 0, 0)
-        .with("llama.attention.head_count", natural(3))
-        .refused("does not divide");
+    for (dims, n_heads) in [(&[4, 2][..], 3), (&[4, 2], 2), (&[4, 2], 0), (&[4, 0], 1), (&[], 1)] {
+        File::tensor("blk.0.attn_q.weight", dims, 0, 0)
+            .with("llama.attention.head_count", natural(n_heads))
+            .refused("does not divide");
+    }
 }
 
 #[test]

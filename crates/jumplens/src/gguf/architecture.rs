@@ -1,5 +1,5 @@
-//! The model families whose GGUF files are known: how llama.cpp's `convert_hf_to_gguf.py` names and stores the tensors
-//! of each, turned round.
+//! The model families whose GGUF files are known: how llama.cpp's `convert_hf_to_gguf.py` names and stores
+//! the tensors of each, turned round.
 
 use super::header::{Header, TensorInfo};
 use crate::error::Result;
@@ -64,7 +64,8 @@ pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 pub(crate) struct Place {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
-    /// How many values there are along an axis and how far apart, where they do not follow one another row by row.
+    /// How many values there are along an axis and how far apart, where they do not follow one another row by
+    /// row.
     pub(crate) axes: Option<Vec<(usize, usize)>>,
 }
 
@@ -132,8 +133,9 @@ impl Architecture {
     }
 }
 
-/// llama.cpp turns neighbouring pairs of a head's coordinates, Hugging Face pairs from the head's two halves: the
-/// converter interleaves the halves' rows (`LlamaModel.permute`), and these axes read them one after the other.
+/// llama.cpp turns neighbouring pairs of a head's coordinates, Hugging Face pairs from the head's two halves:
+/// the converter interleaves the halves' rows (`LlamaModel.permute`), and these axes read them one after the
+/// other.
 fn paired_rows(header: &Header<'_>, tensor: &TensorInfo<'_>, key: &str) -> Result<Vec<(usize, usize)>> {
     let count = |key: &str| header.natural(&format!("llama.attention.{key}"));
     let heads = match count(key)? {
@@ -141,9 +143,9 @@ fn paired_rows(header: &Header<'_>, tensor: &TensorInfo<'_>, key: &str) -> Resul
         None => count("head_count")?,
     };
     let rows = tensor.shape.first().copied().unwrap_or(0);
-    let heads = heads
-        .and_then(|heads| usize::try_from(heads).ok())
-        .filter(|heads| *heads > 0 && rows.is_multiple_of(*heads) && (rows / heads).is_multiple_of(2));
+    let heads = heads.and_then(|heads| usize::try_from(heads).ok()).filter(|heads| {
+        rows > 0 && *heads > 0 && rows.is_multiple_of(*heads) && (rows / heads).is_multiple_of(2)
+    });
     let Some(heads) = heads else {
         return Err(header.damaged(format!(
             "tensor `{}` has {rows} rows, which `llama.attention.{key}` does not divide into heads of pairs",

@@ -6,8 +6,9 @@ use crate::error::Result;
 use crate::hub::SourceFile;
 use serde_json::{Map, Value, json};
 
-/// `config.json` with Hugging Face's field names. [`Error::Config`](crate::Error::Config) where the file is of a model
-/// that is not supported, [`Error::Format`](crate::Error::Format) where it is damaged or lacks what no model goes without.
+/// `config.json` with Hugging Face's field names. [`Error::Config`](crate::Error::Config) where the file is
+/// of a model that is not supported, [`Error::Format`](crate::Error::Format) where it is damaged or lacks
+/// what no model goes without.
 pub(crate) fn config(file: &SourceFile) -> Result<Value> {
     let header = Header::read(file)?;
     let architecture = Architecture::of(&header)?;
@@ -120,8 +121,8 @@ impl Fields<'_> {
         Ok(config)
     }
 
-    /// Llama 3's factors by which frequencies are divided (`{"rope_type": "factors"}`, not a name of Hugging Face's, who
-    /// has the rule that they came from), or `linear`, or `yarn`.
+    /// Llama 3's factors by which frequencies are divided (`{"rope_type": "factors"}`, not a name of Hugging
+    /// Face's, who has the rule that they came from), or `linear`, or `yarn`.
     fn rope_scaling(&self) -> Result<Option<Value>> {
         let kind = self.header.text(&self.key("rope.scaling.type"))?.filter(|kind| *kind != "none");
         let factors = self.rope_factors()?;

@@ -1,4 +1,5 @@
-//! The header of a GGUF file: its metadata, and where its tensors lie. The layout is that of ggml's `docs/gguf.md`.
+//! The header of a GGUF file: its metadata, and where its tensors lie. The layout is that of ggml's
+//! `docs/gguf.md`.
 
 use super::quant::Quant;
 use crate::error::{Error, Result};
@@ -202,7 +203,8 @@ impl<'a> Header<'a> {
         Error::Format { path: self.path.to_owned(), message: message.into() }
     }
 
-    /// An [`Error::Config`] for this file: nothing is wrong with it, but it asks for what this crate does not do.
+    /// An [`Error::Config`] for this file: nothing is wrong with it, but it asks for what this crate does not
+    /// do.
     pub(crate) fn unsupported(&self, message: impl Into<String>) -> Error {
         Error::Config { path: self.path.to_owned(), message: message.into() }
     }
@@ -236,7 +238,8 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// The number at `key`, with the fewest digits that tell it from its neighbours: 1e-5 in f32 is 1e-5 in f64.
+    /// The number at `key`, with the fewest digits that tell it from its neighbours: 1e-5 in f32 is 1e-5 in
+    /// f64.
     pub(crate) fn float(&self, key: &str) -> Result<Option<f64>> {
         match self.metadata.get(key) {
             None => Ok(None),

@@ -1,5 +1,6 @@
-//! GGUF, the files of llama.cpp, read as a Hugging Face folder would be: tensors under their Hugging Face names and in
-//! that layout, a `config.json` and a `tokenizer.json`. Nothing outside this module knows llama.cpp's names.
+//! GGUF, the files of llama.cpp, read as a Hugging Face folder would be: tensors under their Hugging Face
+//! names and in that layout, a `config.json` and a `tokenizer.json`. Nothing outside this module knows
+//! llama.cpp's names.
 
 mod architecture;
 mod config;

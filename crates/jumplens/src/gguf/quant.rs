@@ -63,7 +63,10 @@ fn blocks<const BYTES: usize, const VALUES: usize>(
     bytes: &[u8],
     values: impl Fn(&[u8; BYTES]) -> [f32; VALUES],
 ) -> Vec<f32> {
-    bytes.as_chunks().0.iter().flat_map(values).collect()
+    let blocks = bytes.as_chunks().0;
+    let mut all = Vec::with_capacity(blocks.len() * VALUES);
+    blocks.iter().for_each(|block| all.extend_from_slice(&values(block)));
+    all
 }
 
 fn half_at(block: &[u8], at: usize) -> f32 {

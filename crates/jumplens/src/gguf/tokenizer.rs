@@ -1,4 +1,5 @@
-//! The tokenizer of a GGUF file as a `tokenizer.json`: byte-level BPE, or SentencePiece's BPE with its merges recovered.
+//! The tokenizer of a GGUF file as a `tokenizer.json`: byte-level BPE, or SentencePiece's BPE with its merges
+//! recovered.
 
 use super::architecture::Architecture;
 use super::header::Header;
@@ -8,8 +9,8 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// Of `tokenizer.ggml.token_type`: an ordinary token, the unknown one, one with a meaning of its own, one that a user
-/// added.
+/// Of `tokenizer.ggml.token_type`: an ordinary token, the unknown one, one with a meaning of its own, one
+/// that a user added.
 const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
@@ -18,8 +19,8 @@ const USER_DEFINED: i32 = 4;
 /// How many tokens may stand for themselves in a text: the largest known vocabularies have a few thousand.
 const MOST_ADDED: usize = 20_000;
 
-/// The longest piece in characters, for which every way to cut it in two is looked at. SentencePiece's own limit is 16 if
-/// nothing else is asked for.
+/// The longest piece in characters, for which every way to cut it in two is looked at. SentencePiece's own
+/// limit is 16 if nothing else is asked for.
 const LONGEST_PIECE: usize = 512;
 
 /// How Llama 3 splits a text before its merges.
@@ -28,8 +29,8 @@ const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L
 /// How Qwen 2 and 3 do: each digit by itself.
 const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// The `tokenizer.json` that says the same. [`Error::Config`] where the kind of tokenizer or its way to split a text is
-/// not known; [`Error::Format`] where the parts do not fit together.
+/// The `tokenizer.json` that says the same. [`Error::Config`] where the kind of tokenizer or its way to split
+/// a text is not known; [`Error::Format`] where the parts do not fit together.
 pub(crate) fn tokenizer_json(file: &SourceFile) -> Result<Vec<u8>> {
     let header = Header::read(file)?;
     let vocabulary = Vocabulary::read(&header)?;
@@ -230,7 +231,8 @@ fn byte_level(header: &Header<'_>, vocabulary: &Vocabulary<'_>) -> Result<Value>
     }))
 }
 
-/// SentencePiece's BPE, as LLaMA and Mistral have it: spaces are written ▁, and a character that is no token as its bytes.
+/// SentencePiece's BPE, as LLaMA and Mistral have it: spaces are written ▁, and a character that is no token
+/// as its bytes.
 fn sentence_piece(header: &Header<'_>, vocabulary: &Vocabulary<'_>) -> Result<Value> {
     let unknown = vocabulary.named(header, "tokenizer.ggml.unknown_token_id", Some(0))?;
     let mut normalizers = vec![json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" })];
@@ -257,8 +259,9 @@ fn sentence_piece(header: &Header<'_>, vocabulary: &Vocabulary<'_>) -> Result<Va
     }))
 }
 
-/// Every way to put an ordinary token together from two others, in the order in which SentencePiece takes them: the token
-/// with the highest score first. Among those of one token, the order of `transformers`' `generate_merges`.
+/// Every way to put an ordinary token together from two others, in the order in which SentencePiece takes
+/// them: the token with the highest score first. Among those of one token, the order of `transformers`'
+/// `generate_merges`.
 fn merges<'a>(header: &Header<'_>, vocabulary: &Vocabulary<'a>) -> Result<Vec<[&'a str; 2]>> {
     let Some(scores) = header.f32s("tokenizer.ggml.scores")? else {
         return Err(header.damaged("no `tokenizer.ggml.scores` in its metadata"));
