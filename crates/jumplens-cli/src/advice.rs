@@ -45,7 +45,7 @@ fn advice(error: &Error) -> Option<String> {
             }
             _ => return None,
         },
-        Error::Format { path, .. } if path.extension().is_some_and(|e| e == "safetensors") => {
+        Error::Format { path, .. } if path.extension().is_some_and(|e| e == "safetensors" || e == "gguf") => {
             "fetch or compute the file again".to_owned()
         }
         Error::Format { .. } => "mend or replace the file".to_owned(),

@@ -88,7 +88,7 @@ pub enum Error {
         got: Vec<usize>,
     },
     /// A tensor's number format is not one of those that can be read.
-    #[error("tensor `{tensor}` in `{}` has dtype {got}, expected one of F32, F16, BF16, F64", path.display())]
+    #[error("tensor `{tensor}` in `{}` has dtype {got}, expected one of F32, F16, BF16, F64, or in GGUF Q4_0 to Q8_0 and Q2_K to Q8_K", path.display())]
     TensorDtype {
         /// The file.
         path: PathBuf,

@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::files::sha256;
+use crate::gguf;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// A model whose files are compiled into the program.
 #[derive(Debug, Clone, Copy)]
@@ -35,18 +37,19 @@ pub struct Bundled {
     pub corpora: Vec<BundledCorpus>,
 }
 
-/// A file that has been opened, wherever it came from.
-#[derive(Debug)]
+/// A file that has been opened, wherever it came from. Clones share the file and its digest.
+#[derive(Debug, Clone)]
 pub struct SourceFile {
     /// Its path, or for a bundled file its name in the bundle.
     pub path: PathBuf,
     bytes: Bytes,
+    sha256: Arc<OnceLock<String>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Bytes {
     Static(&'static [u8]),
-    Mapped(memmap2::Mmap),
+    Mapped(Arc<memmap2::Mmap>),
 }
 
 impl SourceFile {
@@ -56,12 +59,12 @@ impl SourceFile {
         // SAFETY: the map is read-only; like every reader of mapped weights it relies on nobody cutting the file
         // short while it is being read, which is over once the model is loaded.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
-        Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(map) })
+        Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(Arc::new(map)), sha256: Arc::default() })
     }
 
     /// A bundled file.
     pub fn bundled(path: impl Into<PathBuf>, bytes: &'static [u8]) -> Self {
-        Self { path: path.into(), bytes: Bytes::Static(bytes) }
+        Self { path: path.into(), bytes: Bytes::Static(bytes), sha256: Arc::default() }
     }
 
     /// All of it.
@@ -74,7 +77,7 @@ impl SourceFile {
 
     /// Lower-case hexadecimal SHA-256 of all of it.
     pub fn sha256(&self) -> String {
-        sha256(self.bytes())
+        self.sha256.get_or_init(|| sha256(self.bytes())).clone()
     }
 }
 
@@ -90,6 +93,8 @@ pub enum TokenizerFiles {
         /// `tokenizer_config.json`, which says whether text is lower-cased.
         config: Option<SourceFile>,
     },
+    /// A GGUF file, which has the tokenizer in its metadata.
+    Gguf(SourceFile),
 }
 
 impl TokenizerFiles {
@@ -109,15 +114,16 @@ impl TokenizerFiles {
     /// The path of the file that has the vocabulary.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Json(file) => &file.path,
+            Self::Json(file) | Self::Gguf(file) => &file.path,
             Self::WordPiece { vocabulary, .. } => &vocabulary.path,
         }
     }
 
-    /// Lower-case hexadecimal SHA-256 of `tokenizer.json`, or of `vocab.txt` with `tokenizer_config.json` behind it.
+    /// Lower-case hexadecimal SHA-256 of `tokenizer.json`, of the GGUF file, or of `vocab.txt` with `tokenizer_config.json`
+    /// behind it.
     pub fn sha256(&self) -> String {
         match self {
-            Self::Json(file) => file.sha256(),
+            Self::Json(file) | Self::Gguf(file) => file.sha256(),
             Self::WordPiece { vocabulary, config } => {
                 let config = config.as_ref().map_or(&[][..], SourceFile::bytes);
                 sha256(&[vocabulary.bytes(), config].concat())
@@ -131,7 +137,7 @@ impl TokenizerFiles {
 pub struct ModelFiles {
     /// The name or folder that was asked for.
     pub id: String,
-    /// `config.json`.
+    /// `config.json`, or the GGUF file that says what is in one: [`ModelFiles::config_json`] reads either.
     pub config: SourceFile,
     /// `model.safetensors`, or `pytorch_model.bin` where that is not there; several where a checkpoint is in shards.
     pub weights: Vec<SourceFile>,
@@ -140,6 +146,15 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
+    /// The model's configuration under Hugging Face's field names. [`Error::Format`] where the file cannot be read;
+    /// [`Error::Config`] where a GGUF file is of a model that is not supported.
+    pub fn config_json(&self) -> Result<serde_json::Value> {
+        if gguf::is_gguf(&self.config.path) {
+            return gguf::config(&self.config);
+        }
+        serde_json::from_slice(self.config.bytes()).map_err(Error::format(&self.config.path))
+    }
+
     /// True where the files are compiled into the program.
     pub fn is_bundled(&self) -> bool {
         matches!(self.config.bytes, Bytes::Static(_))
@@ -153,7 +168,7 @@ impl ModelFiles {
         }
     }
 
-    /// Finds `name`: a bundled model, or a folder in Hugging Face layout (`config.json`, `model.safetensors` or
+    /// Finds `name`: a bundled model, a `.gguf` file, or a folder in Hugging Face layout (`config.json`, `model.safetensors` or
     /// `pytorch_model.bin`, and where sentences are to be tokenised `tokenizer.json`, or BERT's `vocab.txt`).
     pub fn find(name: &str, bundled: &Bundled) -> Result<Self> {
         if let Some(model) = bundled.models.iter().find(|model| model.name == name) {
@@ -166,6 +181,15 @@ impl ModelFiles {
             });
         }
         let folder = Path::new(name);
+        if gguf::is_gguf(folder) && !folder.is_dir() {
+            let file = SourceFile::open(folder)?;
+            return Ok(Self {
+                id: name.to_owned(),
+                config: file.clone(),
+                weights: vec![file.clone()],
+                tokenizer: Some(TokenizerFiles::Gguf(file)),
+            });
+        }
         if !folder.is_dir() {
             let bundled =
                 bundled.models.iter().map(|m| format!("`{}`", m.name)).collect::<Vec<_>>().join(", ");

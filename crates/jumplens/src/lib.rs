@@ -57,6 +57,7 @@ pub mod doctor;
 mod error;
 pub mod eval;
 pub mod files;
+mod gguf;
 pub mod hub;
 pub mod manifest;
 pub mod models;

@@ -3,10 +3,12 @@
 
 use candle_core::{Device, Tensor};
 use jumplens::hub::{Bundled, ModelFiles};
-use jumplens::models::load;
+use jumplens::models::{Kind, Spec, load};
 use jumplens::states::run_samples;
 use jumplens::tokenize::{Sample, Tokenizer};
+use jumplens::weights::Weights;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -113,4 +115,62 @@ fn minilm_agrees_with_transformers_at_every_layer() {
 #[test]
 fn antiberty_agrees_with_transformers_at_every_layer() {
     agrees_with_transformers("antiberty", true);
+}
+
+/// What the reference has of a GGUF file.
+#[derive(Deserialize)]
+struct GgufReference {
+    config: serde_json::Map<String, serde_json::Value>,
+    texts: Vec<Text>,
+    /// By name: shape, norm, and product with cos(0), cos(1), ….
+    tensors: BTreeMap<String, (Vec<usize>, f64, f64)>,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+    ids: Vec<u32>,
+}
+
+#[test]
+fn smollm2_is_read_from_gguf_as_transformers_reads_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join("../../target/real-models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !path.exists() {
+        return say_skipped("smollm2");
+    }
+    let reference = std::fs::read(root.join("tests/golden/real/smollm2.json")).unwrap();
+    let reference: GgufReference = serde_json::from_slice(&reference).unwrap();
+    let files = ModelFiles::find(path.to_str().unwrap(), &Bundled::default()).unwrap();
+
+    let config = files.config_json().unwrap();
+    for (field, value) in &reference.config {
+        assert_eq!(&config[field], value, "{field}");
+    }
+
+    let spec = Spec {
+        family: "llama",
+        kind: Kind::Causal,
+        n_layers: 30,
+        d_model: 576,
+        n_heads: 9,
+        vocab_size: 49152,
+        max_positions: 8192,
+        parts: &[],
+    };
+    let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), &spec, false).unwrap();
+    for Text { text, ids } in &reference.texts {
+        assert_eq!(&tokenizer.encode(text).unwrap(), ids, "{text:?}");
+    }
+
+    let weights = Weights::open(&files.weights).unwrap();
+    assert_eq!(weights.names().collect::<Vec<_>>(), reference.tensors.keys().collect::<Vec<_>>());
+    for (name, (shape, norm, cosine)) in &reference.tensors {
+        let values = weights.below("").tensor(name, shape).unwrap().flatten_all().unwrap();
+        let values = values.to_vec1::<f32>().unwrap();
+        let squares: f64 = values.iter().map(|x| f64::from(*x).powi(2)).sum();
+        let product: f64 = values.iter().enumerate().map(|(i, x)| f64::from(*x) * (i as f64).cos()).sum();
+        assert!((squares.sqrt() - norm).abs() <= 1e-9 * norm, "norm of {name}: {} {norm}", squares.sqrt());
+        assert!((product - cosine).abs() <= 1e-9 * norm, "{name}: {product} {cosine}");
+    }
 }

@@ -208,11 +208,10 @@ pub struct Loaded {
     pub notes: Vec<String>,
 }
 
-/// Loads a model of whichever family its `config.json` names.
+/// Loads a model of whichever family its configuration names.
 pub fn load(files: &ModelFiles) -> Result<Loaded> {
     let path = &files.config.path;
-    let config: serde_json::Value =
-        serde_json::from_slice(files.config.bytes()).map_err(Error::format(path))?;
+    let config = files.config_json()?;
     let weights = Weights::open(&files.weights)?;
     let fail = |message: String| Error::Config { path: path.clone(), message };
     match config["model_type"].as_str() {

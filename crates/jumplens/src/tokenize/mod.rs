@@ -3,6 +3,7 @@
 mod word_piece;
 
 use crate::error::{Error, Result};
+use crate::gguf;
 use crate::hub::TokenizerFiles;
 use crate::models::{Kind, Spec};
 use rand::{RngExt, SeedableRng};
@@ -67,6 +68,7 @@ impl Tokenizer {
             TokenizerFiles::WordPiece { vocabulary, config } => {
                 Cow::Owned(word_piece::tokenizer_json(vocabulary, config.as_ref())?)
             }
+            TokenizerFiles::Gguf(file) => Cow::Owned(gguf::tokenizer_json(file)?),
         };
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(Error::format(&path))?;
         let largest = inner.get_vocab(true).values().copied().max().unwrap_or(0);

@@ -1,11 +1,13 @@
 //! Checkpoints as named tensors, checked: every tensor a model asks for must be there in the shape its configuration
 //! gives, and what it did not ask for can be listed.
 
+mod gguf;
 mod pickle;
 mod pytorch;
 mod safetensors;
 
 use crate::error::{Error, Result};
+use crate::gguf::{Quant, is_gguf};
 use crate::hub::SourceFile;
 use candle_core::{Device, Tensor};
 use std::cell::RefCell;
@@ -18,30 +20,30 @@ struct Entry {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: std::ops::Range<usize>,
-    /// How many elements apart the neighbours along each axis are, where they do not follow one another row by row.
-    strides: Option<Vec<usize>>,
+    /// How many elements there are along an axis and how far apart, where they do not follow one another row by row. Axes
+    /// may divide those of the shape further.
+    axes: Option<Vec<(usize, usize)>>,
 }
 
 impl Entry {
-    /// The elements row by row, each widened from its `N` bytes. `bytes` are the entry's own.
-    fn values<const N: usize>(&self, bytes: &[u8], widen: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        let elements = bytes.as_chunks::<N>().0;
-        let Some(strides) = &self.strides else {
+    /// The elements row by row, each widened. `elements` are the entry's own.
+    fn values<T: Copy>(&self, elements: &[T], widen: impl Fn(T) -> f32) -> Vec<f32> {
+        let Some(axes) = &self.axes else {
             return elements.iter().map(|element| widen(*element)).collect();
         };
-        let mut index = vec![0; self.shape.len()];
+        let mut index = vec![0; axes.len()];
         let mut at = 0;
         (0..self.shape.iter().product::<usize>())
             .map(|_| {
                 let value = widen(elements[at]);
-                for (axis, stride) in strides.iter().enumerate().rev() {
-                    index[axis] += 1;
+                for (index, (length, stride)) in index.iter_mut().zip(axes).rev() {
+                    *index += 1;
                     at += stride;
-                    if index[axis] < self.shape[axis] {
+                    if *index < *length {
                         break;
                     }
-                    at -= index[axis] * stride;
-                    index[axis] = 0;
+                    at -= *index * stride;
+                    *index = 0;
                 }
                 value
             })
@@ -49,13 +51,14 @@ impl Entry {
     }
 }
 
-/// The number formats that can be read. All are widened (F64: narrowed) to f32.
+/// The number formats, of which all but the last can be read. They are widened (F64: narrowed) to f32.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Dtype {
     F32,
     F16,
     Bf16,
     F64,
+    Quantised(Quant),
     Other(String),
 }
 
@@ -69,15 +72,17 @@ pub struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Reads the list of tensors of all `files` (one, or the shards of a checkpoint): of a safetensors file where its
-    /// name ends so, else of a PyTorch checkpoint. [`Error::Format`] where a file is damaged or cut short, or two have a
-    /// tensor of the same name; [`Error::RefusedPickle`] where a PyTorch checkpoint is more than tensors.
+    /// Reads the list of tensors of all `files` (one, or the shards of a checkpoint): of a safetensors or GGUF file where
+    /// its name ends so, else of a PyTorch checkpoint. [`Error::Format`] where a file is damaged or cut short, or two have
+    /// a tensor of the same name; [`Error::RefusedPickle`] where a PyTorch checkpoint is more than tensors;
+    /// [`Error::Config`] where a GGUF file is of a model that is not supported.
     pub fn open(files: &'a [SourceFile]) -> Result<Self> {
         let mut entries: BTreeMap<String, (&SourceFile, Entry)> = BTreeMap::new();
         for file in files {
             // By the name, so that no damage to a safetensors file takes it to the pickle reader.
             let in_file = match file.path.extension() {
                 Some(extension) if extension == "safetensors" => safetensors::entries(file)?,
+                _ if is_gguf(&file.path) => gguf::entries(file)?,
                 _ => pytorch::entries(file)?,
             };
             for (name, entry) in in_file {
@@ -136,10 +141,14 @@ impl<'a> Weights<'a> {
         }
         let bytes = &file.bytes()[entry.bytes.clone()];
         let values: Vec<f32> = match &entry.dtype {
-            Dtype::F32 => entry.values(bytes, f32::from_le_bytes),
-            Dtype::F64 => entry.values(bytes, |b| f64::from_le_bytes(b) as f32),
-            Dtype::F16 => entry.values(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
-            Dtype::Bf16 => entry.values(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
+            Dtype::F32 => entry.values(bytes.as_chunks().0, f32::from_le_bytes),
+            Dtype::F64 => entry.values(bytes.as_chunks().0, |b| f64::from_le_bytes(b) as f32),
+            Dtype::F16 => entry.values(bytes.as_chunks().0, |b| half::f16::from_le_bytes(b).to_f32()),
+            Dtype::Bf16 => entry.values(bytes.as_chunks().0, |b| half::bf16::from_le_bytes(b).to_f32()),
+            Dtype::Quantised(quant) => {
+                let values = quant.dequantise(bytes);
+                if entry.axes.is_some() { entry.values(&values, |value| value) } else { values }
+            }
             Dtype::Other(got) => {
                 return Err(Error::TensorDtype { path: path(), tensor: name.into(), got: got.clone() });
             }

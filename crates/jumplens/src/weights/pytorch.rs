@@ -368,7 +368,7 @@ impl<'a> Contents<'a> {
             },
         };
         if shape.contains(&0) {
-            return Ok(Entry { dtype, shape, bytes: view.start..view.start, strides: None });
+            return Ok(Entry { dtype, shape, bytes: view.start..view.start, axes: None });
         }
         // No stride is taken along an axis of one.
         strides.iter_mut().zip(&shape).filter(|(_, n)| **n == 1).for_each(|(stride, _)| *stride = 0);
@@ -398,7 +398,8 @@ impl<'a> Contents<'a> {
             row /= n;
             *n == 1 || *stride == row
         });
-        Ok(Entry { dtype, shape, bytes, strides: (!rows).then_some(strides) })
+        let axes = (!rows).then(|| shape.iter().copied().zip(strides).collect());
+        Ok(Entry { dtype, shape, bytes, axes })
     }
 
     /// What a dict without tensors holds instead: the begin of it.

@@ -1,0 +1,158 @@
+//! The model families whose GGUF files are known: how llama.cpp's `convert_hf_to_gguf.py` names and stores
+//! the tensors of each, turned round.
+
+use super::header::{Header, TensorInfo};
+use crate::error::Result;
+
+/// A known `general.architecture`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Architecture {
+    /// LLaMA, and what is built alike: Mistral, SmolLM2.
+    Llama,
+    Qwen2,
+    Qwen3,
+    Gpt2,
+}
+
+const KNOWN: [(&str, Architecture); 4] = [
+    ("llama", Architecture::Llama),
+    ("qwen2", Architecture::Qwen2),
+    ("qwen3", Architecture::Qwen3),
+    ("gpt2", Architecture::Gpt2),
+];
+
+/// What stands outside the blocks, and in a block: llama.cpp's name and Hugging Face's.
+type Names = [(&'static str, &'static str)];
+
+const LLAMA_ROOT: &Names =
+    &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
+
+const LLAMA_BLOCK: &Names = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+const GPT2_ROOT: &Names =
+    &[("token_embd", "wte"), ("position_embd", "wpe"), ("output_norm", "ln_f"), ("output", "lm_head")];
+
+const GPT2_BLOCK: &Names = &[
+    ("attn_norm", "ln_1"),
+    ("attn_qkv", "attn.c_attn"),
+    ("attn_output", "attn.c_proj"),
+    ("ffn_norm", "ln_2"),
+    ("ffn_up", "mlp.c_fc"),
+    ("ffn_down", "mlp.c_proj"),
+];
+
+/// The projections that are `Conv1D` at Hugging Face, `[in, out]`: the converter transposes them.
+const CONV1D: [&str; 4] = ["attn_qkv", "attn_output", "ffn_up", "ffn_down"];
+
+/// The rotary factors of Llama 3: a tensor here, a rule in `config.json` there.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// A tensor as Hugging Face has it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    /// How many values there are along an axis and how far apart, where they do not follow one another row by
+    /// row.
+    pub(crate) axes: Option<Vec<(usize, usize)>>,
+}
+
+impl Architecture {
+    /// The architecture that the file names.
+    pub(crate) fn of(header: &Header<'_>) -> Result<Self> {
+        let Some(name) = header.text("general.architecture")? else {
+            return Err(header.damaged("no `general.architecture` in its metadata"));
+        };
+        KNOWN.iter().find(|(known, _)| *known == name).map(|(_, architecture)| *architecture).ok_or_else(
+            || {
+                let known = KNOWN.map(|(name, _)| format!("`{name}`")).join(", ");
+                header
+                    .unsupported(format!("architecture `{name}` is not supported in GGUF files; {known} are"))
+            },
+        )
+    }
+
+    /// The name it goes by in metadata keys, and as `model_type` in `config.json`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Gpt2 => "gpt2",
+        }
+    }
+
+    /// Where a tensor is in a Hugging Face checkpoint; `None` for one that is not in any.
+    pub(crate) fn place(self, header: &Header<'_>, tensor: &TensorInfo<'_>) -> Result<Option<Place>> {
+        if tensor.name == ROPE_FACTORS {
+            return Ok(None);
+        }
+        let mut place = Place { name: tensor.name.to_owned(), shape: tensor.shape.clone(), axes: None };
+        let Some((path, stem, leaf)) = self.parts(tensor.name) else { return Ok(Some(place)) };
+        place.name = format!("{path}.{leaf}");
+        match (self, stem) {
+            (Self::Gpt2, _) if CONV1D.contains(&stem) => {
+                if let [n_out, n_in] = tensor.shape[..] {
+                    place.shape = vec![n_in, n_out];
+                    place.axes = Some(vec![(n_in, 1), (n_out, n_in)]);
+                }
+            }
+            (Self::Llama, "attn_q") => place.axes = Some(paired_rows(header, tensor, "head_count")?),
+            (Self::Llama, "attn_k") => place.axes = Some(paired_rows(header, tensor, "head_count_kv")?),
+            _ => {}
+        }
+        Ok(Some(place))
+    }
+
+    /// `blk.3.attn_q.weight` → Hugging Face's path `model.layers.3.self_attn.q_proj`, `attn_q`, `weight`.
+    fn parts(self, name: &str) -> Option<(String, &str, &str)> {
+        let (root, block, blocks) = match self {
+            Self::Gpt2 => (GPT2_ROOT, GPT2_BLOCK, "h"),
+            Self::Llama | Self::Qwen2 | Self::Qwen3 => (LLAMA_ROOT, LLAMA_BLOCK, "model.layers"),
+        };
+        let (stem, leaf) = name.rsplit_once('.')?;
+        let find =
+            |names: &Names, stem| names.iter().find(|(ours, _)| *ours == stem).map(|(_, theirs)| *theirs);
+        if let Some((number, stem)) = stem.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+            let path = find(block, stem)?;
+            return Some((format!("{blocks}.{number}.{path}"), stem, leaf));
+        }
+        Some((find(root, stem)?.to_owned(), stem, leaf))
+    }
+}
+
+/// llama.cpp turns neighbouring pairs of a head's coordinates, Hugging Face pairs from the head's two halves:
+/// the converter interleaves the halves' rows (`LlamaModel.permute`), and these axes read them one after the
+/// other.
+fn paired_rows(header: &Header<'_>, tensor: &TensorInfo<'_>, key: &str) -> Result<Vec<(usize, usize)>> {
+    let count = |key: &str| header.natural(&format!("llama.attention.{key}"));
+    let heads = match count(key)? {
+        Some(heads) => Some(heads),
+        None => count("head_count")?,
+    };
+    let rows = tensor.shape.first().copied().unwrap_or(0);
+    let heads = heads.and_then(|heads| usize::try_from(heads).ok()).filter(|heads| {
+        rows > 0 && *heads > 0 && rows.is_multiple_of(*heads) && (rows / heads).is_multiple_of(2)
+    });
+    let Some(heads) = heads else {
+        return Err(header.damaged(format!(
+            "tensor `{}` has {rows} rows, which `llama.attention.{key}` does not divide into heads of pairs",
+            tensor.name
+        )));
+    };
+    let row: usize = tensor.shape[1..].iter().product();
+    let head = rows / heads;
+    Ok(vec![(heads, head * row), (2, row), (head / 2, 2 * row), (row, 1)])
+}

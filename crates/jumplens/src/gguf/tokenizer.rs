@@ -1,0 +1,292 @@
+//! The tokenizer of a GGUF file as a `tokenizer.json`: byte-level BPE, or SentencePiece's BPE with its merges
+//! recovered.
+
+use super::architecture::Architecture;
+use super::header::Header;
+use crate::error::{Error, Result};
+use crate::hub::SourceFile;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+/// Of `tokenizer.ggml.token_type`: an ordinary token, the unknown one, one with a meaning of its own, one
+/// that a user added.
+const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+
+/// How many tokens may stand for themselves in a text: the largest known vocabularies have a few thousand.
+const MOST_ADDED: usize = 20_000;
+
+/// The longest piece in characters, for which every way to cut it in two is looked at. SentencePiece's own
+/// limit is 16 if nothing else is asked for.
+const LONGEST_PIECE: usize = 512;
+
+/// How Llama 3 splits a text before its merges.
+const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// How Qwen 2 and 3 do: each digit by itself.
+const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The `tokenizer.json` that says the same. [`Error::Config`] where the kind of tokenizer or its way to split
+/// a text is not known; [`Error::Format`] where the parts do not fit together.
+pub(crate) fn tokenizer_json(file: &SourceFile) -> Result<Vec<u8>> {
+    let header = Header::read(file)?;
+    let vocabulary = Vocabulary::read(&header)?;
+    let tokenizer = match header.text("tokenizer.ggml.model")? {
+        Some("gpt2") => byte_level(&header, &vocabulary)?,
+        Some("llama") => sentence_piece(&header, &vocabulary)?,
+        Some(other) => {
+            return Err(header.unsupported(format!(
+                "the tokenizer `{other}` (`tokenizer.ggml.model`) is not supported; `gpt2` and `llama` are"
+            )));
+        }
+        None => return Err(header.damaged("no tokenizer (`tokenizer.ggml.model`) in its metadata")),
+    };
+    serde_json::to_vec(&tokenizer).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// The tokens and what each is.
+struct Vocabulary<'a> {
+    tokens: Vec<&'a str>,
+    types: Vec<i32>,
+    ids: HashMap<&'a str, usize>,
+}
+
+impl<'a> Vocabulary<'a> {
+    fn read(header: &Header<'a>) -> Result<Self> {
+        let Some(tokens) = header.texts("tokenizer.ggml.tokens")? else {
+            return Err(header.damaged("no `tokenizer.ggml.tokens` in its metadata"));
+        };
+        let types = header.i32s("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![NORMAL; tokens.len()]);
+        if types.len() != tokens.len() {
+            return Err(header.damaged(format!(
+                "{} tokens, but {} types of tokens",
+                tokens.len(),
+                types.len()
+            )));
+        }
+        let mut ids = HashMap::with_capacity(tokens.len());
+        for (id, token) in tokens.iter().enumerate() {
+            match ids.entry(*token) {
+                Entry::Vacant(free) => _ = free.insert(id),
+                Entry::Occupied(taken) => {
+                    return Err(header.damaged(format!("tokens {} and {id} are both {token:?}", taken.get())));
+                }
+            }
+        }
+        Ok(Self { tokens, types, ids })
+    }
+
+    /// `vocab` of the model.
+    fn json(&self) -> Map<String, Value> {
+        self.tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), id.into())).collect()
+    }
+
+    /// `added_tokens`: what a text is searched for before anything else is done to it.
+    fn added(&self, header: &Header<'_>) -> Result<Vec<Value>> {
+        let added: Vec<Value> = (0..self.tokens.len())
+            .filter(|id| matches!(self.types[*id], UNKNOWN | CONTROL | USER_DEFINED))
+            .map(|id| {
+                json!({
+                    "id": id, "content": self.tokens[id], "special": self.types[id] != USER_DEFINED,
+                    "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                })
+            })
+            .collect();
+        if added.len() > MOST_ADDED {
+            return Err(header.unsupported(format!(
+                "{} tokens that stand for themselves are not supported; up to {MOST_ADDED} are",
+                added.len()
+            )));
+        }
+        Ok(added)
+    }
+
+    /// The token whose id is at `key`.
+    fn named(&self, header: &Header<'_>, key: &str, default: Option<u64>) -> Result<Option<&'a str>> {
+        let Some(id) = header.natural(key)?.or(default) else { return Ok(None) };
+        let token = usize::try_from(id).ok().and_then(|id| self.tokens.get(id));
+        match token {
+            Some(token) => Ok(Some(token)),
+            None => {
+                Err(header.damaged(format!("`{key}` is {id}, but there are {} tokens", self.tokens.len())))
+            }
+        }
+    }
+
+    /// What is put around every text: llama.cpp's rule where the file does not say.
+    fn post_processor(&self, header: &Header<'_>, begin: bool, defaults: [Option<u64>; 2]) -> Result<Value> {
+        let mut around = [None, None];
+        let rules = [("bos", begin), ("eos", false)];
+        for (place, ((name, by_default), default)) in around.iter_mut().zip(rules.into_iter().zip(defaults)) {
+            if !header.truth(&format!("tokenizer.ggml.add_{name}_token"))?.unwrap_or(by_default) {
+                continue;
+            }
+            let key = format!("tokenizer.ggml.{name}_token_id");
+            let Some(token) = self.named(header, &key, default)? else {
+                return Err(header.damaged(format!("no `{key}`, which goes around every text")));
+            };
+            *place = Some(token);
+        }
+        if around == [None, None] {
+            return Ok(Value::Null);
+        }
+        let special = |token: Option<&str>, type_id: u8| {
+            token.map(|token| json!({ "SpecialToken": { "id": token, "type_id": type_id } }))
+        };
+        let single = |sequence: &str, type_id: u8| {
+            let sequence = json!({ "Sequence": { "id": sequence, "type_id": type_id } });
+            let parts = [special(around[0], type_id), Some(sequence), special(around[1], type_id)];
+            parts.into_iter().flatten().collect::<Vec<_>>()
+        };
+        let tokens: Map<String, Value> = around
+            .into_iter()
+            .flatten()
+            .map(|token| {
+                (token.to_owned(), json!({ "id": token, "ids": [self.ids[token]], "tokens": [token] }))
+            })
+            .collect();
+        let pair = [single("A", 0), single("B", 1)].concat();
+        Ok(json!({
+            "type": "TemplateProcessing",
+            "single": single("A", 0),
+            "pair": pair,
+            "special_tokens": tokens,
+        }))
+    }
+}
+
+/// BPE of bytes that are written as letters, as GPT-2, Llama 3, Qwen and SmolLM have it.
+fn byte_level(header: &Header<'_>, vocabulary: &Vocabulary<'_>) -> Result<Value> {
+    let Some(lines) = header.texts("tokenizer.ggml.merges")? else {
+        return Err(header.damaged("no `tokenizer.ggml.merges` in its metadata"));
+    };
+    let mut merges = Vec::with_capacity(lines.len());
+    for line in lines {
+        // A space that is the first of two characters is no separator.
+        let space = line.char_indices().skip(1).find(|(_, c)| *c == ' ');
+        let merge = space.map(|(space, _)| [&line[..space], &line[space + 1..]]);
+        // The `tokenizers` crate relies on the whole being a token.
+        let known = |merge: &[&str; 2]| {
+            merge.iter().all(|part| vocabulary.ids.contains_key(part))
+                && vocabulary.ids.contains_key(&*merge.concat())
+        };
+        match merge.filter(known) {
+            Some(merge) => merges.push(merge),
+            None => return Err(header.damaged(format!("the merge {line:?} is not of two tokens to one"))),
+        }
+    }
+
+    let by_family = match Architecture::of(header)? {
+        Architecture::Qwen2 | Architecture::Qwen3 => "qwen2",
+        Architecture::Llama | Architecture::Gpt2 => "default",
+    };
+    let split = |pattern: &str| {
+        json!({
+            "type": "Sequence",
+            "pretokenizers": [
+                { "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false },
+                { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false },
+            ],
+        })
+    };
+    let gpt2 =
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let mut normalizer = Value::Null;
+    let mut is_llama3 = false;
+    let pre_tokenizer = match header.text("tokenizer.ggml.pre")?.unwrap_or(by_family) {
+        "default" | "gpt-2" => gpt2,
+        "smollm" => json!({
+            "type": "Sequence",
+            "pretokenizers": [{ "type": "Digits", "individual_digits": true }, gpt2],
+        }),
+        "llama3" | "llama-v3" | "llama-bpe" => {
+            is_llama3 = true;
+            split(LLAMA3_SPLIT)
+        }
+        "qwen2" => {
+            // llama.cpp leaves it out, but the models were trained with it.
+            normalizer = json!({ "type": "NFC" });
+            split(QWEN2_SPLIT)
+        }
+        other => {
+            return Err(header.unsupported(format!(
+                "the pre-tokenizer `{other}` (`tokenizer.ggml.pre`) is not supported; `default`, `gpt-2`, \
+                 `smollm`, `llama3`, `llama-v3`, `llama-bpe` and `qwen2` are"
+            )));
+        }
+    };
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": vocabulary.added(header)?,
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": vocabulary.post_processor(header, is_llama3, [None, None])?,
+        "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
+        "model": {
+            "type": "BPE", "ignore_merges": is_llama3, "vocab": vocabulary.json(), "merges": merges,
+        },
+    }))
+}
+
+/// SentencePiece's BPE, as LLaMA and Mistral have it: spaces are written ▁, and a character that is no token
+/// as its bytes.
+fn sentence_piece(header: &Header<'_>, vocabulary: &Vocabulary<'_>) -> Result<Value> {
+    let unknown = vocabulary.named(header, "tokenizer.ggml.unknown_token_id", Some(0))?;
+    let mut normalizers = vec![json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" })];
+    let mut decoders = vec![
+        json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
+        json!({ "type": "ByteFallback" }),
+        json!({ "type": "Fuse" }),
+    ];
+    if header.truth("tokenizer.ggml.add_space_prefix")?.unwrap_or(true) {
+        normalizers.insert(0, json!({ "type": "Prepend", "prepend": "▁" }));
+        decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
+    }
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": vocabulary.added(header)?,
+        "normalizer": { "type": "Sequence", "normalizers": normalizers },
+        "pre_tokenizer": null,
+        "post_processor": vocabulary.post_processor(header, true, [Some(1), Some(2)])?,
+        "decoder": { "type": "Sequence", "decoders": decoders },
+        "model": {
+            "type": "BPE", "unk_token": unknown, "fuse_unk": true, "byte_fallback": true,
+            "vocab": vocabulary.json(), "merges": merges(header, vocabulary)?,
+        },
+    }))
+}
+
+/// Every way to put an ordinary token together from two others, in the order in which SentencePiece takes
+/// them: the token with the highest score first. Among those of one token, the order of `transformers`'
+/// `generate_merges`.
+fn merges<'a>(header: &Header<'_>, vocabulary: &Vocabulary<'a>) -> Result<Vec<[&'a str; 2]>> {
+    let Some(scores) = header.f32s("tokenizer.ggml.scores")? else {
+        return Err(header.damaged("no `tokenizer.ggml.scores` in its metadata"));
+    };
+    let Vocabulary { tokens, types, ids } = vocabulary;
+    if scores.len() != tokens.len() {
+        return Err(header.damaged(format!("{} tokens, but {} scores", tokens.len(), scores.len())));
+    }
+    let ordinary = |piece: &str| ids.get(piece).copied().filter(|id| types[*id] == NORMAL);
+    let mut merges = Vec::new();
+    for (id, token) in tokens.iter().enumerate().filter(|(id, _)| types[*id] == NORMAL) {
+        let length = token.chars().count();
+        if length > LONGEST_PIECE {
+            return Err(header.unsupported(format!(
+                "token {id} has {length} characters; up to {LONGEST_PIECE} are supported"
+            )));
+        }
+        let start = merges.len();
+        for (left, (at, _)) in token.char_indices().enumerate().skip(1) {
+            if let (Some(first), Some(second)) = (ordinary(&token[..at]), ordinary(&token[at..])) {
+                merges.push((scores[id], left, length - left, first, second));
+            }
+        }
+        merges[start..].sort_by_key(|(.., first, second)| (*first, *second));
+    }
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (b.1, b.2).cmp(&(a.1, a.2))));
+    Ok(merges.into_iter().map(|(.., first, second)| [tokens[first], tokens[second]]).collect())
+}

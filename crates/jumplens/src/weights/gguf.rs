@@ -1,0 +1,34 @@
+//! The list of tensors of a GGUF file.
+
+use super::{Dtype, Entry};
+use crate::error::Result;
+use crate::gguf::{Architecture, Header, Type};
+use crate::hub::SourceFile;
+use std::collections::BTreeMap;
+
+pub(super) fn entries(file: &SourceFile) -> Result<BTreeMap<String, Entry>> {
+    let header = Header::read(file)?;
+    if let Some(parts @ 2..) = header.natural("split.count")? {
+        return Err(header.unsupported(format!(
+            "one of the {parts} parts of a model; `llama-gguf-split --merge` makes one file of them"
+        )));
+    }
+    let architecture = Architecture::of(&header)?;
+    let mut entries = BTreeMap::new();
+    for tensor in &header.tensors {
+        let Some(place) = architecture.place(&header, tensor)? else { continue };
+        let dtype = match &tensor.kind {
+            Type::F32 => Dtype::F32,
+            Type::F16 => Dtype::F16,
+            Type::Bf16 => Dtype::Bf16,
+            Type::F64 => Dtype::F64,
+            Type::Quantised(quant) => Dtype::Quantised(*quant),
+            Type::Other(name) => Dtype::Other(name.clone()),
+        };
+        let entry = Entry { dtype, shape: place.shape, bytes: tensor.bytes.clone(), axes: place.axes };
+        if entries.insert(place.name, entry).is_some() {
+            return Err(header.damaged(format!("tensor `{}` is in it under two names", tensor.name)));
+        }
+    }
+    Ok(entries)
+}
