@@ -5,8 +5,8 @@
 
 Writes crates/jumplens/tests/golden/real/NAME.json: for a few sentences their token ids and a position, and for every
 layer the state there as its L2 norm, eight of its coordinates and its product with the vector cos(0), cos(1), …; with an
-MLM head also the ten largest logits. Of smollm2, a GGUF file, the token ids of many texts, and of each tensor its norm and
-its product with that vector. Needs torch and transformers, and for smollm2 gguf and accelerate; was run with torch
+head also the ten largest logits (layer L before the final norm). Of smollm2, a GGUF file, also the token ids of many texts,
+and of each tensor its norm and its product with that vector. Needs torch and transformers, and for smollm2 gguf and accelerate; was run with torch
 2.15.0, transformers 5.23.0, gguf 0.19.0 and accelerate 1.15.0.
 """
 import json
@@ -76,7 +76,29 @@ def smollm2():
     config = {key: getattr(model.config, key) for key in [
         "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
         "max_position_embeddings", "tie_word_embeddings"]}
-    write("smollm2", {"config": config, "texts": texts, "tensors": tensors})
+    last = []
+    model.model.layers[-1].register_forward_hook(
+        lambda module, args, output: last.append(output[0] if isinstance(output, tuple) else output))
+    sequences = []
+    for text in corpus[1::step][:4]:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        last.clear()
+        with torch.no_grad():
+            output = model(torch.tensor([ids]), output_hidden_states=True)
+        # The last entry of hidden_states is behind the final norm.
+        states = [state[0, -1] for state in output.hidden_states[:-1]] + [last[0].reshape(len(ids), -1)[-1]]
+        top = output.logits[0, -1].double().topk(10)
+        sequences.append({"text": text, "ids": ids, "position": len(ids) - 1, "layers": [digest(h) for h in states],
+                          "top": [[int(i), v.item()] for v, i in zip(top.values, top.indices)]})
+    write("smollm2", {"config": config, "texts": texts, "tensors": tensors, "sequences": sequences})
+
+
+def digest(state):
+    h = state.double()
+    d = len(h)
+    cosine = torch.cos(torch.arange(d, dtype=torch.float64))
+    return {"norm": h.norm().item(), "cosine": (h @ cosine).item(),
+            "coordinates": [h[k * (d - 1) // 7].item() for k in range(8)]}
 
 
 def write(name, reference):
@@ -122,14 +144,7 @@ def main():
             ids[position] = mask
             with torch.no_grad():
                 output = model(torch.tensor([ids]), output_hidden_states=True)
-            d = config.hidden_size
-            cosine = torch.cos(torch.arange(d, dtype=torch.float64))
-            coordinates = [k * (d - 1) // 7 for k in range(8)]
-            layers = []
-            for state in output.hidden_states:
-                h = state[0, position].double()
-                layers.append({"norm": h.norm().item(), "cosine": (h @ cosine).item(),
-                               "coordinates": [h[k].item() for k in coordinates]})
+            layers = [digest(state[0, position]) for state in output.hidden_states]
             sequence = {"text": text, "ids": whole, "position": position, "layers": layers}
             if has_head:
                 top = output.logits[0, position].double().topk(10)

@@ -317,7 +317,11 @@ fn coordinates(states: &[Tensor]) -> Result<Finding> {
     }
     Ok(match outliers.largest.len() {
         0 => finding("coordinates", Outcome::Good, format!("none is above {OUTLIER} times the median one")),
-        n => finding("coordinates", Outcome::Note, format!("{n} of {} are larger than the others: {}", states[0].dim(1)?, outliers.named())),
+        n => finding(
+            "coordinates",
+            Outcome::Note,
+            format!("{n} of {} are larger than the others: {}", states[0].dim(1)?, outliers.named()),
+        ),
     })
 }
 

@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Tensor};
 use jumplens::hub::{Bundled, ModelFiles};
-use jumplens::models::{Kind, Spec, load};
+use jumplens::models::{Backbone, load};
 use jumplens::states::run_samples;
 use jumplens::tokenize::{Sample, Tokenizer};
 use jumplens::weights::Weights;
@@ -15,7 +15,7 @@ use std::path::Path;
 /// What `tools/real_models_reference.py` wrote.
 #[derive(Deserialize)]
 struct Reference {
-    mask: u32,
+    mask: Option<u32>,
     sequences: Vec<Sequence>,
 }
 
@@ -67,17 +67,31 @@ fn agrees_with_transformers(model_name: &str, has_head: bool) {
     let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), spec, true).unwrap();
     assert_eq!(model.head().is_some(), has_head);
 
+    assert_states_agree(model_name, &*model, &tokenizer, reference.mask, &reference.sequences);
+}
+
+/// The tokens, the states of every layer and, where the reference has them, the largest logits of each sequence.
+fn assert_states_agree(
+    model_name: &str,
+    model: &dyn Backbone,
+    tokenizer: &Tokenizer,
+    mask: Option<u32>,
+    sequences: &[Sequence],
+) {
+    let spec = model.spec();
     let mut samples = Vec::new();
-    for sequence in &reference.sequences {
+    for sequence in sequences {
         assert_eq!(tokenizer.encode(&sequence.text).unwrap(), sequence.ids, "{}", sequence.text);
         let mut ids = sequence.ids.clone();
-        ids[sequence.position] = reference.mask;
+        if let Some(mask) = mask {
+            ids[sequence.position] = mask;
+        }
         samples.push(Sample { ids, position: sequence.position, target: None, text: None });
     }
     let d = spec.d_model;
-    let states = run_samples(&*model, &samples, false, |_| Ok(())).unwrap();
+    let states = run_samples(model, &samples, false, |_| Ok(())).unwrap();
     assert_eq!(states.layers.len(), spec.n_layers + 1);
-    for (number, sequence) in reference.sequences.iter().enumerate() {
+    for (number, sequence) in sequences.iter().enumerate() {
         assert_eq!(sequence.layers.len(), spec.n_layers + 1);
         for (layer, (got, want)) in states.layers.iter().zip(&sequence.layers).enumerate() {
             let what = format!("{model_name}, layer {layer}, sequence {number}");
@@ -94,8 +108,11 @@ fn agrees_with_transformers(model_name: &str, has_head: bool) {
         let last = &states.layers[spec.n_layers][number * d..][..d];
         let last = Tensor::from_slice(last, (1, d), &Device::Cpu).unwrap();
         let logits = head.prepare(&last).unwrap().matmul(&head.unembedding().t().unwrap()).unwrap();
-        let logits = logits.broadcast_add(head.bias().unwrap()).unwrap().flatten_all().unwrap();
-        let logits = logits.to_vec1::<f32>().unwrap();
+        let mut logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        if let Some(bias) = head.bias() {
+            let bias = bias.to_vec1::<f32>().unwrap();
+            logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
+        }
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
         assert_eq!(sequence.top.len(), 10);
@@ -124,6 +141,7 @@ struct GgufReference {
     texts: Vec<Text>,
     /// By name: shape, norm, and product with cos(0), cos(1), ….
     tensors: BTreeMap<String, (Vec<usize>, f64, f64)>,
+    sequences: Vec<Sequence>,
 }
 
 #[derive(Deserialize)]
@@ -148,17 +166,8 @@ fn smollm2_is_read_from_gguf_as_transformers_reads_it() {
         assert_eq!(&config[field], value, "{field}");
     }
 
-    let spec = Spec {
-        family: "llama",
-        kind: Kind::Causal,
-        n_layers: 30,
-        d_model: 576,
-        n_heads: 9,
-        vocab_size: 49152,
-        max_positions: 8192,
-        parts: &[],
-    };
-    let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), &spec, false).unwrap();
+    let model = load(&files).unwrap().model;
+    let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), model.spec(), false).unwrap();
     for Text { text, ids } in &reference.texts {
         assert_eq!(&tokenizer.encode(text).unwrap(), ids, "{text:?}");
     }
@@ -173,4 +182,5 @@ fn smollm2_is_read_from_gguf_as_transformers_reads_it() {
         assert!((squares.sqrt() - norm).abs() <= 1e-9 * norm, "norm of {name}: {} {norm}", squares.sqrt());
         assert!((product - cosine).abs() <= 1e-9 * norm, "{name}: {product} {cosine}");
     }
+    assert_states_agree("smollm2", &*model, &tokenizer, None, &reference.sequences);
 }
