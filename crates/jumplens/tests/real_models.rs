@@ -2,8 +2,9 @@
 //! `tools/fetch_real_models.sh` brings them, and a test whose model is not there says that it was skipped.
 
 use candle_core::{Device, Tensor};
-use jumplens::hub::{Bundled, ModelFiles};
+use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::load;
+use jumplens::progress::Silent;
 use jumplens::states::run_samples;
 use jumplens::tokenize::{Sample, Tokenizer};
 use serde::Deserialize;
@@ -59,7 +60,7 @@ fn agrees_with_transformers(model_name: &str, has_head: bool) {
     }
     let reference = std::fs::read(root.join(format!("tests/golden/real/{model_name}.json"))).unwrap();
     let reference: Reference = serde_json::from_slice(&reference).unwrap();
-    let files = ModelFiles::find(folder.to_str().unwrap(), &Bundled::default()).unwrap();
+    let files = ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).unwrap();
     let model = load(&files).unwrap().model;
     let spec = model.spec();
     let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), spec, true).unwrap();

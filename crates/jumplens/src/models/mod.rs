@@ -7,7 +7,7 @@ use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::nn::{QueryRows, SelfAttention};
-use crate::weights::{Scope, Weights};
+use crate::weights::{Contents, Scope, Weights};
 use candle_core::Tensor;
 
 /// How a model is trained, and so what its prediction at a position means.
@@ -179,17 +179,24 @@ pub struct Loaded {
 
 /// Loads a model of whichever family its `config.json` names.
 pub fn load(files: &ModelFiles) -> Result<Loaded> {
+    Ok(load_with_contents(files)?.0)
+}
+
+/// Loads a model, and says what it takes from its checkpoint.
+pub fn load_with_contents(files: &ModelFiles) -> Result<(Loaded, Contents)> {
     let path = &files.config.path;
     let config: serde_json::Value =
         serde_json::from_slice(files.config.bytes()).map_err(Error::format(path))?;
     let weights = Weights::open(&files.weights)?;
+    files.index.as_ref().map_or(Ok(()), |index| weights.check(index))?;
     let fail = |message: String| Error::Config { path: path.clone(), message };
-    match config["model_type"].as_str() {
+    let loaded = match config["model_type"].as_str() {
         Some("gpt2") => gpt2::load(config, path, &weights),
         Some("bert") => bert::load(config, path, &weights),
         Some(other) => Err(fail(format!("model_type `{other}` is not supported; `gpt2` and `bert` are"))),
         None => Err(fail("no `model_type`".to_owned())),
-    }
+    }?;
+    Ok((loaded, weights.contents()))
 }
 
 /// The unembedding `[vocab, d]`: the embedding where the configuration ties the two, else the tensor `name` at `at`.
@@ -205,6 +212,7 @@ fn unembedding(
     }
     if at.contains(name) {
         let own = at.tensor(name, embedding.dims())?;
+        at.repeats(name);
         if own.flatten_all()?.to_vec1::<f32>()? != embedding.flatten_all()?.to_vec1::<f32>()? {
             notes.push(format!(
                 "`{name}` differs from the embedding, but the configuration ties them: the embedding is used"
