@@ -1,5 +1,6 @@
 //! What the user can do about an error, in the same line as what went wrong.
 
+use crate::sources::sources;
 use jumplens::Error;
 use std::io::ErrorKind;
 
@@ -52,12 +53,38 @@ fn advice(error: &Error) -> Option<String> {
         Error::RefusedPickle { .. } => {
             "get the model's `model.safetensors` instead, or save its `state_dict()` by itself".to_owned()
         }
-        Error::NoWeights { .. } => "put the model's weights there as one of these (sharded ones are not read)".to_owned(),
+        Error::NoWeights { .. } => "put the model's weights there as one of these".to_owned(),
+        Error::MissingShard { index, .. } => {
+            format!("put it next to `{}`, or fetch the model again", index.file_name().unwrap_or_default().display())
+        }
+        Error::ShardLacks { .. } => "fetch the index and the shards again, all of one revision".to_owned(),
         Error::Config { .. } => "mend the file, or choose another `--model`".to_owned(),
         Error::UnknownModel { .. } => {
-            "download it first, for example with `hf download openai-community/gpt2 config.json model.safetensors tokenizer.json --local-dir gpt2`, and give its folder as `--model ./gpt2`"
-                .to_owned()
+            "check the path, or give a name on the Hugging Face Hub, for example `gpt2` or `org/name@revision`".to_owned()
         }
+        Error::NoSuchModel { .. } => {
+            let names: Vec<String> =
+                sources().bundled.models.iter().map(|model| format!("`{}`", model.name)).collect();
+            format!(
+                "check the name, set `HF_TOKEN` if it is private, or give a folder as `--model ./folder`; bundled are {}",
+                names.join(", ")
+            )
+        }
+        Error::NoSuchRevision { .. } => "give a branch, a tag or a full commit hash behind the `@`".to_owned(),
+        Error::NotInModel { .. } => "choose another revision or another model".to_owned(),
+        Error::Gated { id, with_token: false } => {
+            format!("accept its terms on the page of `{id}`, then set `HF_TOKEN` to a token of your account")
+        }
+        Error::Gated { id, .. } => format!("accept its terms on the page of `{id}` with that account"),
+        Error::TokenRefused { .. } => "make a new token, and set `HF_TOKEN` to it, or leave it out".to_owned(),
+        Error::NotCached { .. } => {
+            "unset `HF_HUB_OFFLINE` to fetch it, or let `HF_HOME` name the folder that has it".to_owned()
+        }
+        Error::Network { .. } => {
+            "check the connection, the proxy and `HF_ENDPOINT`, then start again: what has come is kept".to_owned()
+        }
+        Error::DamagedDownload { .. } => "it was thrown away: start again to fetch it anew".to_owned(),
+        Error::DamagedCache { .. } => "delete it, then start again to fetch it anew".to_owned(),
         Error::UnknownCorpus { .. } => "give a `.txt` file with one sentence a line as `--corpus`".to_owned(),
         Error::MissingTensor { .. } | Error::TensorShape { .. } => {
             "check that the weights belong to this model's config.json".to_owned()

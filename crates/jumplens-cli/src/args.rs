@@ -6,6 +6,9 @@ use jumplens::shortcut;
 use std::path::PathBuf;
 
 const DEFAULT_MODEL: &str = "tiny-gpt2";
+/// Sentences to fit on and to measure on, where nothing else is said.
+pub const TRAIN: usize = 9000;
+pub const VAL: usize = 3000;
 const GLOBAL: &str = "Global options";
 
 /// Linear shortcuts between the layers of transformer language models
@@ -45,13 +48,15 @@ pub enum Command {
     Evaluate(MapsArgs),
     /// Figures from the result tables
     Plot(StageArgs),
+    /// Say what a model is made of, and what a run of it takes on disk
+    Info(InfoArgs),
     /// Look at a model for what has made lenses wrong: unused tensors, states, head, outliers, special tokens
     Doctor(DoctorArgs),
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct DoctorArgs {
-    /// Bundled model, or folder
+    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub
     pub model: String,
     /// Corpus whose first sentences are run
     #[arg(long, default_value = "wikipedia-sample")]
@@ -91,17 +96,18 @@ pub struct BeginArgs {
 /// What a run is made from.
 #[derive(Debug, ClapArgs)]
 pub struct InputArgs {
-    /// Bundled model (`tiny-gpt2`, `tiny-bert`), or folder with config.json, weights and tokenizer.json
+    /// Bundled model (`tiny-gpt2`, `tiny-bert`), folder with config.json, weights and tokenizer, or name on the Hugging
+    /// Face Hub (`gpt2`, `org/name`, `org/name@revision`)
     #[arg(long, default_value = DEFAULT_MODEL)]
     pub model: String,
     /// Bundled corpus (`wikipedia-sample`), or a `.txt` file with one sentence a line
     #[arg(long, default_value = "wikipedia-sample", value_name = "CORPUS")]
     pub corpus: String,
     /// Sentences to fit on
-    #[arg(long, default_value_t = 9000, value_name = "N")]
+    #[arg(long, default_value_t = TRAIN, value_name = "N")]
     pub train: usize,
     /// Sentences to measure on; they follow the training sentences in the corpus
-    #[arg(long, default_value_t = 3000, value_name = "N")]
+    #[arg(long, default_value_t = VAL, value_name = "N")]
     pub val: usize,
     /// Masked models: keep the token at the chosen position, where [MASK] would take its place
     #[arg(long, conflicts_with = "train_samples")]
@@ -222,4 +228,22 @@ pub struct MapsArgs {
     /// Folder of maps to use instead of the run's own
     #[arg(long, value_name = "DIR")]
     pub shortcuts: Option<PathBuf>,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for people
+    Text,
+    /// One JSON object
+    Json,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct InfoArgs {
+    /// Bundled model, folder, or name on the Hugging Face Hub, which is fetched if need be
+    pub model: String,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }

@@ -2,10 +2,10 @@
 
 mod advice;
 mod args;
-mod bundled;
 mod commands;
 mod printer;
 mod progress;
+mod sources;
 mod table;
 
 use clap::Parser;

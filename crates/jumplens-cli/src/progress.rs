@@ -1,7 +1,7 @@
 //! Progress bars on a terminal, and one line a finished stage anywhere.
 
 use crate::printer::Printer;
-use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use jumplens::progress::Observer;
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
@@ -20,6 +20,13 @@ struct Stage {
     bar: ProgressBar,
 }
 
+/// The unit that is shown as kB, MB, GB.
+const BYTES: &str = "bytes";
+
+fn count(amount: u64, unit: &str) -> String {
+    if unit == BYTES { DecimalBytes(amount).to_string() } else { HumanCount(amount).to_string() }
+}
+
 impl<'a> Progress<'a> {
     pub fn new(printer: &'a Printer) -> Self {
         Self { printer, stage: RefCell::new(None) }
@@ -29,12 +36,14 @@ impl<'a> Progress<'a> {
 impl Observer for Progress<'_> {
     fn begin(&self, name: &'static str, total: u64, unit: &'static str) {
         let bar = if self.printer.shows_progress() { ProgressBar::new(total) } else { ProgressBar::hidden() };
-        let template = format!(
-            "{name:<9} {{bar:30}} {{percent:>3}} %  {{human_pos}} / {{human_len}} {unit}  {{rate}}  {{eta}} left"
-        );
+        let amount = match unit {
+            BYTES => "{decimal_bytes} / {decimal_total_bytes}".to_owned(),
+            unit => format!("{{human_pos}} / {{human_len}} {unit}"),
+        };
+        let template = format!("{name:<9} {{bar:30}} {{percent:>3}} %  {amount}  {{rate}}  {{eta}} left");
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-                let _ = write!(text, "{}/s", HumanCount(state.per_sec() as u64));
+            let rate = move |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                let _ = write!(text, "{}/s", count(state.per_sec() as u64, unit));
             };
             bar.set_style(style.with_key("rate", rate));
         }
@@ -54,12 +63,16 @@ impl Observer for Progress<'_> {
             stage.bar.finish_and_clear();
             let seconds = stage.started.elapsed().as_secs_f64();
             let Stage { name, unit, .. } = stage;
-            // Only of tokens, of which there are many, does a rate tell something.
+            // Only of tokens and bytes, of which there are many, does a rate tell something.
+            let per_second = (done as f64 / seconds.max(1e-9)) as u64;
             let rate = match unit {
-                "tokens" => format!(" ({} tokens/s)", HumanCount((done as f64 / seconds.max(1e-9)) as u64)),
+                "tokens" => format!(" ({} tokens/s)", HumanCount(per_second)),
+                BYTES => format!(" ({}/s)", DecimalBytes(per_second)),
                 _ => String::new(),
             };
-            self.printer.note(&format!("{name:<9} {} {unit} in {seconds:.1} s{rate}", HumanCount(done)));
+            let amount =
+                if unit == BYTES { count(done, unit) } else { format!("{} {unit}", count(done, unit)) };
+            self.printer.note(&format!("{name:<9} {amount} in {seconds:.1} s{rate}"));
         }
     }
 

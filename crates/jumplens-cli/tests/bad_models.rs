@@ -15,7 +15,8 @@ fn refused(at: &Path, name: &str, says: &[&str]) {
 #[test]
 fn unknown_model_names_the_bundled_one_and_how_to_get_others() {
     let at = tempfile::tempdir().unwrap();
-    refused(at.path(), "no-such-model", &["`no-such-model`", "`tiny-gpt2`", "download", "--model"]);
+    refused(at.path(), "./no-such-model", &["`./no-such-model`", "`tiny-gpt2`", "folder", "Hub"]);
+    refused(at.path(), "no-such-model", &["`no-such-model`", "cache", "HF_HUB_OFFLINE"]);
     refused(at.path(), "", &["no model", "`tiny-gpt2`"]);
 }
 
@@ -29,7 +30,7 @@ fn folder_that_lacks_a_file() {
     }
     refused(at.path(), "without-tokenizer.json", &["--train-samples"]);
     fs::remove_file(model(at.path(), "m").join("model.safetensors")).unwrap();
-    refused(at.path(), "m", &["`m`", "`model.safetensors`", "`pytorch_model.bin`", "sharded"]);
+    refused(at.path(), "m", &["`m`", "`model.safetensors`", "`pytorch_model.bin`", "shards"]);
 }
 
 #[test]

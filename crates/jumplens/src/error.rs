@@ -35,19 +35,117 @@ pub enum Error {
         /// The class or function it names.
         callable: String,
     },
-    /// A model's folder without a file of weights.
-    #[error("`{}` has neither `model.safetensors` nor `pytorch_model.bin`", folder.display())]
+    /// A model without a file of weights.
+    #[error(
+        "`{place}` has no weights: neither `model.safetensors` nor `pytorch_model.bin`, nor the index of one in shards"
+    )]
     NoWeights {
-        /// The folder.
-        folder: PathBuf,
+        /// Its folder, or its name on the Hub.
+        place: String,
     },
-    /// Neither a bundled model nor a folder.
-    #[error("no model `{name}`: it is neither a bundled model ({bundled}) nor a folder")]
+    /// A shard that an index names is not there.
+    #[error("`{}` names the shard `{shard}`, which is not there", index.display())]
+    MissingShard {
+        /// The index.
+        index: PathBuf,
+        /// The shard, as the index spells it.
+        shard: String,
+    },
+    /// A shard lacks a tensor that the index says it has.
+    #[error("`{}` says that tensor `{tensor}` is in `{shard}`, which has no such tensor", index.display())]
+    ShardLacks {
+        /// The index.
+        index: PathBuf,
+        /// The shard, as the index spells it.
+        shard: String,
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// Neither a bundled model nor a folder, nor a name that the Hub could have.
+    #[error(
+        "no model `{name}`: it is neither a bundled model ({bundled}) nor a folder, and not looked for on the Hub"
+    )]
     UnknownModel {
         /// The name that was given.
         name: String,
         /// The bundled names, for the message.
         bundled: String,
+    },
+    /// The Hub has no model of that name that this user may see.
+    #[error("no model `{id}` at {endpoint}: it does not exist, or is private")]
+    NoSuchModel {
+        /// The full name.
+        id: String,
+        /// The Hub's address.
+        endpoint: String,
+    },
+    /// The Hub's model has no such branch, tag or commit.
+    #[error("model `{id}` has no revision `{revision}`")]
+    NoSuchRevision {
+        /// The full name.
+        id: String,
+        /// The revision that was asked for.
+        revision: String,
+    },
+    /// The Hub's model lacks a file.
+    #[error("model `{id}` has no file `{file}` on the Hub")]
+    NotInModel {
+        /// The full name.
+        id: String,
+        /// The file.
+        file: String,
+    },
+    /// The model's authors ask for their terms to be accepted first.
+    #[error("model `{id}` is gated: {}", if *with_token { "the account of the token that was sent has no access" } else { "it needs a token, and none was found" })]
+    Gated {
+        /// The full name.
+        id: String,
+        /// Whether a token was sent.
+        with_token: bool,
+    },
+    /// The Hub does not know the token.
+    #[error("{endpoint} does not accept the token that was sent")]
+    TokenRefused {
+        /// The Hub's address.
+        endpoint: String,
+    },
+    /// Offline, and the cache does not have the whole model.
+    #[error("model `{id}` at revision `{revision}` is not, or not wholly, in the cache `{}`, and `HF_HUB_OFFLINE` is set", cache.display())]
+    NotCached {
+        /// The full name.
+        id: String,
+        /// The revision that was asked for.
+        revision: String,
+        /// The cache that was looked through.
+        cache: PathBuf,
+    },
+    /// The Hub could not be reached, broke off, or gave an answer that makes no sense.
+    #[error("network: {url}: {message}")]
+    Network {
+        /// What was asked for.
+        url: String,
+        /// What came instead.
+        message: String,
+    },
+    /// A file came over the network with other contents than the Hub has. It was thrown away.
+    #[error("{url} came damaged: its digest is {got}, expected {expected}")]
+    DamagedDownload {
+        /// What was asked for.
+        url: String,
+        /// The SHA-256 (64 digits), or git's SHA-1 (40 digits), that the Hub gives.
+        expected: String,
+        /// That of what came.
+        got: String,
+    },
+    /// A file in the Hub's cache no longer has the contents it is named after.
+    #[error("cached file `{}` is damaged: its digest is {got}, expected {expected}", path.display())]
+    DamagedCache {
+        /// The file among the cache's blobs.
+        path: PathBuf,
+        /// Its name: the SHA-256 (64 digits), or git's SHA-1 (40 digits), of what it should hold.
+        expected: String,
+        /// That of what it holds.
+        got: String,
     },
     /// Neither a bundled corpus nor a file that can be read as one.
     #[error("no corpus `{name}`: it is neither a bundled corpus ({bundled}) nor a `.txt` file")]

@@ -28,6 +28,8 @@
 //! let sentences = jumplens_assets::WIKIPEDIA_SAMPLE;
 //! let corpus = hub::BundledCorpus { name: sentences.name, sentences: sentences.sentences };
 //! let bundled = hub::Bundled { models: vec![model], corpora: vec![corpus] };
+//! // With `Some(hub::Hub::from_env())`, names that are neither bundled nor folders are looked for on the Hub.
+//! let sources = hub::Sources { bundled, hub: None };
 //!
 //! // A folder with config.json, model.safetensors and tokenizer.json would do as well as a bundled name.
 //! let settings = run::Settings {
@@ -41,7 +43,7 @@
 //!     seed: 0,
 //!     pairs: Pairs::ToFinal,
 //! };
-//! let mut run = run::Run::begin(&out, &settings, run::Existing::Refuse, &bundled, &Silent)?;
+//! let mut run = run::Run::begin(&out, &settings, run::Existing::Refuse, &sources, &Silent)?;
 //! run.states(&Silent)?;
 //! run.fit(Pairs::ToFinal, &Silent)?;
 //! run.r2(None, &Silent)?;

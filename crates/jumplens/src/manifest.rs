@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
+use crate::hub::HubName;
 use crate::shortcut::Pairs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,14 +17,40 @@ const FORMAT: u32 = 1;
 /// The model a run is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelRecord {
-    /// Bundled name, or absolute path of the folder.
+    /// Bundled name, absolute path of the folder, or full name on the Hub.
     pub id: String,
+    /// The commit that its files are from, where they are from the Hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// SHA-256 of `config.json`.
     pub config_sha256: String,
     /// SHA-256 of the weights file.
     pub weights_sha256: String,
     /// SHA-256 of the tokenizer ([`TokenizerFiles::sha256`](crate::hub::TokenizerFiles::sha256)), where there is one.
     pub tokenizer_sha256: Option<String>,
+}
+
+impl ModelRecord {
+    /// The name under which the same files are found again.
+    pub fn name(&self) -> String {
+        match &self.revision {
+            Some(revision) => format!("{}@{revision}", self.id),
+            None => self.id.clone(),
+        }
+    }
+
+    /// `name`, at this record's commit where it is the same model on the Hub and no other revision is asked for: a branch
+    /// that has moved on since is no other experiment.
+    pub(crate) fn pin(&self, name: &str) -> String {
+        match HubName::parse(name) {
+            Some(HubName { id, revision: None })
+                if self.revision.is_some() && id == self.id && !Path::new(name).is_dir() =>
+            {
+                self.name()
+            }
+            _ => name.to_owned(),
+        }
+    }
 }
 
 /// A file or corpus a run reads.

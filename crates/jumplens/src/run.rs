@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::eval::tables::{ExitRow, LayerRow, R2Row, read_csv, write_csv};
 use crate::eval::{ExitRule, Summary, early_exit, evaluate, layer_rows, r2_table, write_predictions};
 use crate::files::{create_folder, sha256, write_atomically};
-use crate::hub::{Bundled, ModelFiles};
+use crate::hub::{Bundled, ModelFiles, Sources};
 use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord, StageRecord};
 use crate::models::{Backbone, Kind, Spec, load};
 use crate::progress::Observer;
@@ -43,7 +43,7 @@ pub enum SampleSource {
 /// What a run is to be made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Bundled name or folder.
+    /// Bundled name, folder, or name on the Hub, as [`ModelFiles::find`] takes it.
     pub model: String,
     /// Where the samples come from.
     pub samples: SampleSource,
@@ -78,7 +78,7 @@ impl Run {
         folder: &Path,
         settings: &Settings,
         existing: Existing,
-        bundled: &Bundled,
+        sources: &Sources,
         observer: &dyn Observer,
     ) -> Result<Self> {
         let earlier = Manifest::read(folder)?;
@@ -90,10 +90,14 @@ impl Run {
             None if !is_empty(folder)? => return Err(Error::NotARun { path: folder.to_owned() }),
             _ => {}
         }
-        let files = ModelFiles::find(&settings.model, bundled)?;
+        let name = match &earlier {
+            Some(earlier) if existing == Existing::Resume => earlier.model.pin(&settings.model),
+            _ => settings.model.clone(),
+        };
+        let files = ModelFiles::find(&name, sources, observer)?;
         let model = load_model(&files, observer)?;
         let started = Instant::now();
-        let (train, val, source) = draw_samples(settings, &files, model.spec(), bundled, observer)?;
+        let (train, val, source) = draw_samples(settings, &files, model.spec(), &sources.bundled, observer)?;
         let model_record = record_model(&files);
         let mask = match &settings.samples {
             SampleSource::Corpus { mask, .. } if model.spec().kind == Kind::Masked => Some(*mask),
@@ -129,14 +133,14 @@ impl Run {
 
     /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
     /// one the run began with.
-    pub fn open(folder: &Path, bundled: &Bundled, observer: &dyn Observer) -> Result<Self> {
+    pub fn open(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
         let missing = || Error::StageMissing {
             path: folder.to_owned(),
             stage: "samples",
             needed_by: "every other stage",
         };
         let mut manifest = Manifest::read(folder)?.filter(|m| m.is_done("samples")).ok_or_else(missing)?;
-        let files = ModelFiles::find(&manifest.model.id, bundled)?;
+        let files = ModelFiles::find(&manifest.model.name(), sources, observer)?;
         if record_model(&files) != manifest.model {
             let what = format!("the model `{}`", manifest.model.id);
             return Err(Error::Changed { path: folder.to_owned(), what });
@@ -416,7 +420,12 @@ fn absolute(name: &str) -> String {
 
 fn record_model(files: &ModelFiles) -> ModelRecord {
     ModelRecord {
-        id: if files.is_bundled() { files.id.clone() } else { absolute(&files.id) },
+        id: if files.is_bundled() || files.revision.is_some() {
+            files.id.clone()
+        } else {
+            absolute(&files.id)
+        },
+        revision: files.revision.clone(),
         config_sha256: files.config.sha256(),
         weights_sha256: files.weights_sha256(),
         tokenizer_sha256: files.tokenizer.as_ref().map(|file| file.sha256()),

@@ -3,7 +3,7 @@
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::files::{create_folder, temporary};
-use crate::models::Backbone;
+use crate::models::{Backbone, Spec};
 use crate::nn::with_values;
 use crate::parallel;
 use crate::progress::{Observer, check};
@@ -19,6 +19,13 @@ use std::path::{Path, PathBuf};
 pub const CHUNK: usize = 1024;
 /// Tokens in a packed batch.
 pub const TOKEN_BUDGET: usize = 1024;
+
+/// Bytes that the states of a run take on disk, but for the files' headers: every layer's of both splits, and of the
+/// train samples the output of every attention.
+pub fn disk_bytes(spec: &Spec, train: usize, val: usize) -> u64 {
+    let rows = (2 * spec.n_layers + 1) * train + (spec.n_layers + 1) * val;
+    4 * spec.d_model as u64 * rows as u64
+}
 
 /// The states of some consecutive samples.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,15 +4,16 @@ mod common;
 
 use common::{Checkpoint, LAYERS, VOCAB, WIDTH};
 use jumplens::Error;
-use jumplens::hub::{Bundled, ModelFiles};
+use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Loaded, load};
+use jumplens::progress::Silent;
 use jumplens::states::{StateChunk, run_samples};
 use jumplens::tokenize::{Sample, read_samples};
 
 fn open(checkpoint: &Checkpoint) -> jumplens::Result<Loaded> {
     let folder = tempfile::tempdir().unwrap();
     checkpoint.write(folder.path());
-    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Bundled::default())?)
+    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)?)
 }
 
 fn states(loaded: &Loaded) -> StateChunk {

@@ -4,8 +4,9 @@
 use candle_core::{Device, Tensor};
 use jumplens::Error;
 use jumplens::batch::PackedBatch;
-use jumplens::hub::{Bundled, ModelFiles};
+use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, Head, Loaded, load};
+use jumplens::progress::Silent;
 use jumplens::runner::{Context, Plan, Rows, run_block};
 use jumplens::shortcut::LinearMap;
 use jumplens::states::run_samples;
@@ -23,7 +24,8 @@ fn fixtures() -> Vec<PathBuf> {
 }
 
 fn open(folder: &Path) -> Box<dyn Backbone> {
-    let loaded = load(&ModelFiles::find(folder.to_str().unwrap(), &Bundled::default()).unwrap()).unwrap();
+    let loaded =
+        load(&ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).unwrap()).unwrap();
     assert!(loaded.notes.is_empty(), "{}: {:?}", folder.display(), loaded.notes);
     loaded.model
 }
@@ -145,7 +147,7 @@ fn with(name: &str, field: &str, value: serde_json::Value) -> jumplens::Result<L
     let mut config: serde_json::Value = serde_json::from_slice(&text).unwrap();
     config[field] = value;
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Bundled::default())?)
+    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)?)
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! configuration and tokenizer are those of the Hugging Face model that they were made from, and no bytes
 //! make the reader panic.
 
-use jumplens::hub::{Bundled, ModelFiles, SourceFile, TokenizerFiles};
+use jumplens::hub::{ModelFiles, SourceFile, Sources, TokenizerFiles};
 use jumplens::models::{Kind, Loaded, Spec, load};
+use jumplens::progress::Silent;
 use jumplens::states::{StateChunk, run_samples};
 use jumplens::tokenize::{Sample, Tokenizer};
 use jumplens::weights::Weights;
@@ -21,7 +22,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn find(name: &str) -> ModelFiles {
-    ModelFiles::find(fixture(name).to_str().unwrap(), &Bundled::default()).unwrap()
+    ModelFiles::find(fixture(name).to_str().unwrap(), &Sources::default(), &Silent).unwrap()
 }
 
 fn values(weights: &Weights<'_>, name: &str, shape: &[usize]) -> Result<Vec<u32>> {
@@ -121,7 +122,7 @@ fn positions_are_scaled_as_the_metadata_says() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.gguf");
         std::fs::write(&path, source.bytes()).unwrap();
-        ModelFiles::find(path.to_str().unwrap(), &Bundled::default()).unwrap().config_json()
+        ModelFiles::find(path.to_str().unwrap(), &Sources::default(), &Silent).unwrap().config_json()
     };
     let none = config(&file(&[("llama.rope.scaling.type", text("none"))])).unwrap();
     assert_eq!((&none["rope_scaling"], &none["rms_norm_eps"]), (&Value::Null, &json!(1e-6)));
@@ -494,7 +495,7 @@ fn read_all(bytes: &'static [u8]) -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, bytes).unwrap();
-    let files = ModelFiles::find(path.to_str().unwrap(), &Bundled::default())?;
+    let files = ModelFiles::find(path.to_str().unwrap(), &Sources::default(), &Silent)?;
     files.config_json().map(|_| ())
 }
 

@@ -118,7 +118,7 @@ fn assert_run_agrees(golden: &Golden) {
         val: golden.path("val_samples.jsonl"),
     };
     let settings = Settings { model: golden.model.into(), samples, seed: 0, pairs: Pairs::All };
-    let mut run = Run::begin(&out, &settings, Existing::Refuse, &common::bundled(), &Silent).unwrap();
+    let mut run = Run::begin(&out, &settings, Existing::Refuse, &common::sources(), &Silent).unwrap();
     run.all(&Silent).unwrap();
     let results = out.join("results");
 
@@ -210,7 +210,7 @@ fn states_and_logits_of_bert_agree_with_transformers_at_every_layer() {
 }
 
 fn assert_states_agree(golden: &Golden) {
-    let files = ModelFiles::find(golden.model, &common::bundled()).unwrap();
+    let files = ModelFiles::find(golden.model, &common::sources(), &Silent).unwrap();
     let model = load(&files).unwrap().model;
     let d = model.spec().d_model;
     let samples = read_samples(&golden.path("val_samples.jsonl"), model.spec()).unwrap();

@@ -7,7 +7,7 @@ use common::{Checkpoint, HIDDEN, LAYERS, WIDTH, write_samples};
 use jumplens::Error;
 use jumplens::batch::PackedBatch;
 use jumplens::eval::tables::{LayerRow, read_csv};
-use jumplens::hub::{Bundled, ModelFiles};
+use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, PartKind, Slot, load};
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
@@ -23,7 +23,7 @@ fn begin(folder: &Path, out: &str, existing: Existing) -> jumplens::Result<Run> 
     let samples = SampleSource::Files { train: folder.join("train.jsonl"), val: folder.join("val.jsonl") };
     let model = folder.join("model").to_str().unwrap().to_owned();
     let settings = Settings { model, samples, seed: 3, pairs: Pairs::All };
-    Run::begin(&folder.join(out), &settings, existing, &Bundled::default(), &Silent)
+    Run::begin(&folder.join(out), &settings, existing, &Sources::default(), &Silent)
 }
 
 fn layers(run: &Run) -> Vec<LayerRow> {
@@ -35,7 +35,8 @@ const FAMILIES: [fn(u64) -> Checkpoint; 2] = [Checkpoint::random, Checkpoint::ra
 
 fn open(checkpoint: &Checkpoint, folder: &Path) -> Box<dyn Backbone> {
     checkpoint.write(&folder.join("model"));
-    let files = ModelFiles::find(folder.join("model").to_str().unwrap(), &Bundled::default()).unwrap();
+    let files =
+        ModelFiles::find(folder.join("model").to_str().unwrap(), &Sources::default(), &Silent).unwrap();
     load(&files).unwrap().model
 }
 
@@ -257,7 +258,7 @@ fn a_run_is_not_overwritten_unasked_and_not_taken_for_another() {
     Checkpoint::random(6).write(&model);
     assert!(matches!(begin(folder.path(), "run", Existing::Resume), Err(Error::Changed { .. })));
     let out = folder.path().join("run");
-    assert!(matches!(Run::open(&out, &Bundled::default(), &Silent), Err(Error::Changed { .. })));
+    assert!(matches!(Run::open(&out, &Sources::default(), &Silent), Err(Error::Changed { .. })));
     assert_eq!(before, contents(&out));
     // A new run that cannot begin costs nothing either.
     std::fs::write(folder.path().join("val.jsonl"), "").unwrap();

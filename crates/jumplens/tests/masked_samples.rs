@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::bundled;
+use common::sources;
 use jumplens::Error;
-use jumplens::hub::{Bundled, ModelFiles, TokenizerFiles};
+use jumplens::hub::{ModelFiles, Sources, TokenizerFiles};
 use jumplens::models::{Kind, Spec, load};
+use jumplens::progress::Silent;
 use jumplens::tokenize::{Sample, Tokenizer};
 use jumplens_assets::{TINY_BERT, WIKIPEDIA_SAMPLE};
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ fn samples(tokenizer: &Tokenizer, n: usize) -> Vec<Sample> {
 }
 
 fn tiny_bert() -> (TokenizerFiles, Spec) {
-    let files = ModelFiles::find("tiny-bert", &bundled()).unwrap();
+    let files = ModelFiles::find("tiny-bert", &sources(), &Silent).unwrap();
     let spec = load(&files).unwrap().model.spec().clone();
     (files.tokenizer.unwrap(), spec)
 }
@@ -70,7 +71,7 @@ fn with_vocabulary(folder: &Path, edit: impl Fn(&mut Vec<String>)) -> ModelFiles
     std::fs::write(folder.join("config.json"), TINY_BERT.config).unwrap();
     std::fs::write(folder.join("model.safetensors"), TINY_BERT.weights).unwrap();
     std::fs::write(folder.join("vocab.txt"), lines.join("\n") + "\n").unwrap();
-    ModelFiles::find(folder.to_str().unwrap(), &Bundled::default()).unwrap()
+    ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).unwrap()
 }
 
 #[test]
@@ -87,8 +88,10 @@ fn a_vocabulary_file_gives_what_tokenizer_json_gives() {
     // Upper case is kept where the file beside it says so, and then counts as another tokenizer.
     let before = files.sha256();
     std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"do_lower_case": false}"#).unwrap();
-    let files =
-        ModelFiles::find(folder.path().to_str().unwrap(), &Bundled::default()).unwrap().tokenizer.unwrap();
+    let files = ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)
+        .unwrap()
+        .tokenizer
+        .unwrap();
     let cased = Tokenizer::open(&files, &spec, true).unwrap();
     assert_ne!(cased.encode("The").unwrap(), text.encode("The").unwrap());
     assert_eq!(cased.encode("the").unwrap(), text.encode("the").unwrap());

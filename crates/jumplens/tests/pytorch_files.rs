@@ -1,8 +1,9 @@
 //! PyTorch checkpoints, written by torch itself (`fixtures/make_pytorch_fixtures.py`): the tensors are those that torch
 //! saved, and nothing but tensors is rebuilt.
 
-use jumplens::hub::{Bundled, ModelFiles, SourceFile};
+use jumplens::hub::{ModelFiles, SourceFile, Sources};
 use jumplens::models::{Loaded, load};
+use jumplens::progress::Silent;
 use jumplens::states::{StateChunk, run_samples};
 use jumplens::tokenize::Sample;
 use jumplens::weights::Weights;
@@ -98,7 +99,7 @@ fn states(loaded: &Loaded) -> StateChunk {
 #[test]
 fn a_model_gives_the_same_states_from_both_formats() {
     let folder = tempfile::tempdir().unwrap();
-    let find = || ModelFiles::find(folder.path().to_str().unwrap(), &Bundled::default());
+    let find = || ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent);
     let copy = |name: &str| {
         std::fs::copy(fixture("gpt2").join(name), folder.path().join(name)).unwrap();
     };

@@ -2,8 +2,9 @@
 //! `tools/fetch_real_models.sh` brings them, and a test whose model is not there says that it was skipped.
 
 use candle_core::{Device, Tensor};
-use jumplens::hub::{Bundled, ModelFiles};
+use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, load};
+use jumplens::progress::Silent;
 use jumplens::states::run_samples;
 use jumplens::tokenize::{Sample, Tokenizer};
 use jumplens::weights::Weights;
@@ -61,7 +62,7 @@ fn agrees_with_transformers(model_name: &str, has_head: bool) {
     }
     let reference = std::fs::read(root.join(format!("tests/golden/real/{model_name}.json"))).unwrap();
     let reference: Reference = serde_json::from_slice(&reference).unwrap();
-    let files = ModelFiles::find(folder.to_str().unwrap(), &Bundled::default()).unwrap();
+    let files = ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).unwrap();
     let model = load(&files).unwrap().model;
     let spec = model.spec();
     let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), spec, true).unwrap();
@@ -159,7 +160,7 @@ fn smollm2_is_read_from_gguf_as_transformers_reads_it() {
     }
     let reference = std::fs::read(root.join("tests/golden/real/smollm2.json")).unwrap();
     let reference: GgufReference = serde_json::from_slice(&reference).unwrap();
-    let files = ModelFiles::find(path.to_str().unwrap(), &Bundled::default()).unwrap();
+    let files = ModelFiles::find(path.to_str().unwrap(), &Sources::default(), &Silent).unwrap();
 
     let config = files.config_json().unwrap();
     for (field, value) in &reference.config {

@@ -2,18 +2,18 @@
 
 use super::Failure;
 use crate::args::DoctorArgs;
-use crate::bundled::bundled;
 use crate::printer::Printer;
 use crate::progress::Progress;
+use crate::sources::sources;
 use jumplens::corpus::Corpus;
 use jumplens::doctor::{Finding, Outcome, examine};
 use jumplens::hub::ModelFiles;
 
 pub fn doctor(args: &DoctorArgs, printer: &Printer) -> Result<(), Failure> {
-    let bundled = bundled();
-    let files = ModelFiles::find(&args.model, &bundled)?;
-    let corpus = Corpus::open(&args.corpus, &bundled)?;
-    let findings = examine(&files, corpus.sentences(), &Progress::new(printer))?;
+    let (sources, progress) = (sources(), Progress::new(printer));
+    let files = ModelFiles::find(&args.model, &sources, &progress)?;
+    let corpus = Corpus::open(&args.corpus, &sources.bundled)?;
+    let findings = examine(&files, corpus.sentences(), &progress)?;
     let line = |Finding { about, outcome, detail }: &Finding| {
         let mark = match outcome {
             Outcome::Good => "ok",

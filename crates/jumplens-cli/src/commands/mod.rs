@@ -1,13 +1,14 @@
 //! The commands, one file each where there is more to one than a call.
 
 mod doctor;
+mod info;
 mod run;
 mod stage;
 
 use crate::args::{BeginArgs, Command};
-use crate::bundled::bundled;
 use crate::printer::Printer;
 use crate::progress::Progress;
+use crate::sources::sources;
 use jumplens::run::{Existing, Run, Settings};
 use std::path::Path;
 
@@ -44,6 +45,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::R2(args) => stage::r2(&args, printer),
         Command::Evaluate(args) => stage::evaluate(&args, printer),
         Command::Plot(args) => stage::plot(&args, printer),
+        Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),
     }
 }
@@ -59,7 +61,7 @@ fn begin_in(
     existing: Existing,
     printer: &Printer,
 ) -> Result<Run, Failure> {
-    let run = Run::begin(folder, settings, existing, &bundled(), &Progress::new(printer))?;
+    let run = Run::begin(folder, settings, existing, &sources(), &Progress::new(printer))?;
     describe(&run, printer);
     Ok(run)
 }

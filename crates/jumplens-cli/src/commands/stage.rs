@@ -2,14 +2,14 @@
 
 use super::{Failure, begin_in, describe};
 use crate::args::{FitArgs, MapsArgs, StageArgs, StatesArgs};
-use crate::bundled::bundled;
 use crate::printer::Printer;
 use crate::progress::Progress;
+use crate::sources::sources;
 use jumplens::run::{Existing, Run};
 use std::path::Path;
 
 fn open(folder: &Path, printer: &Printer) -> Result<Run, Failure> {
-    let run = Run::open(folder, &bundled(), &Progress::new(printer))?;
+    let run = Run::open(folder, &sources(), &Progress::new(printer))?;
     describe(&run, printer);
     Ok(run)
 }

@@ -10,10 +10,14 @@ use std::process::{Child, Command, Output, Stdio};
 /// A run of about a second.
 pub const SMALL: [&str; 7] = ["run", "--train", "60", "--val", "20", "--pairs", "to-final"];
 
-/// `jumplens` in the folder `at`.
+/// `jumplens` in the folder `at`, offline, with the Hub's cache in `at/hf`.
 pub fn jumplens(at: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jumplens"));
     command.current_dir(at).args(args).stdin(Stdio::null());
+    command.env("HF_HOME", at.join("hf")).env("HF_HUB_OFFLINE", "1");
+    for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_ENDPOINT"] {
+        command.env_remove(name);
+    }
     command
 }
 

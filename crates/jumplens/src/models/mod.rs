@@ -11,7 +11,7 @@ use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::nn::{QueryRows, SelfAttention};
-use crate::weights::{Scope, Weights};
+use crate::weights::{Contents, Scope, Weights};
 use candle_core::Tensor;
 
 /// How a model is trained, and so what its prediction at a position means.
@@ -210,11 +210,17 @@ pub struct Loaded {
 
 /// Loads a model of whichever family its configuration names.
 pub fn load(files: &ModelFiles) -> Result<Loaded> {
+    Ok(load_with_contents(files)?.0)
+}
+
+/// Loads a model, and says what it takes from its checkpoint.
+pub fn load_with_contents(files: &ModelFiles) -> Result<(Loaded, Contents)> {
     let path = &files.config.path;
     let config = files.config_json()?;
     let weights = Weights::open(&files.weights)?;
+    files.index.as_ref().map_or(Ok(()), |index| weights.check(index))?;
     let fail = |message: String| Error::Config { path: path.clone(), message };
-    match config["model_type"].as_str() {
+    let loaded = match config["model_type"].as_str() {
         Some("gpt2") => gpt2::load(config, path, &weights),
         Some("bert") => bert::load(config, path, &weights),
         Some("gpt_neox") => gpt_neox::load(config, path, &weights),
@@ -226,7 +232,8 @@ pub fn load(files: &ModelFiles) -> Result<Loaded> {
             Err(fail(format!("model_type `{other}` is not supported; these are: {known}")))
         }
         None => Err(fail("no `model_type`".to_owned())),
-    }
+    }?;
+    Ok((loaded, weights.contents()))
 }
 
 /// What a checkpoint holds and nothing has asked for, less the tensors that `is_known`, as a note.
@@ -249,6 +256,7 @@ fn unembedding(
     }
     if at.contains(name) {
         let own = at.tensor(name, embedding.dims())?;
+        at.repeats(name);
         if own.flatten_all()?.to_vec1::<f32>()? != embedding.flatten_all()?.to_vec1::<f32>()? {
             notes.push(format!(
                 "`{name}` differs from the embedding, but the configuration ties them: the embedding is used"

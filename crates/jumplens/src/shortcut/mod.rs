@@ -9,8 +9,16 @@ pub use fit::{Pairs, fit_pairs, fit_parts};
 pub use least_squares::LeastSquares;
 
 use crate::error::Result;
+use crate::models::Spec;
 use crate::nn::{Linear, WeightLayout};
 use candle_core::{Device, Tensor};
+
+/// Bytes that the maps of a run take on disk, but for the files' headers: those of `pairs`, and of every part of every
+/// block.
+pub fn disk_bytes(spec: &Spec, pairs: Pairs) -> u64 {
+    let maps = pairs.count(spec.n_layers) + spec.n_layers * spec.parts.len();
+    4 * (spec.d_model as u64).pow(2) * maps as u64
+}
 
 /// `y = A·x`.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! Sentences to samples: token ids with one chosen position.
 
+mod byte_pairs;
 mod word_piece;
 
 use crate::error::{Error, Result};
@@ -65,6 +66,9 @@ impl Tokenizer {
         let path = files.path().to_owned();
         let json = match files {
             TokenizerFiles::Json(file) => Cow::Borrowed(file.bytes()),
+            TokenizerFiles::BytePairs { vocabulary, merges, config } => {
+                Cow::Owned(byte_pairs::tokenizer_json(vocabulary, merges, config.as_ref())?)
+            }
             TokenizerFiles::WordPiece { vocabulary, config } => {
                 Cow::Owned(word_piece::tokenizer_json(vocabulary, config.as_ref())?)
             }

@@ -8,10 +8,11 @@ mod safetensors;
 
 use crate::error::{Error, Result};
 use crate::gguf::{Quant, is_gguf};
-use crate::hub::SourceFile;
+use crate::hub::{ShardIndex, SourceFile};
 use candle_core::{Device, Tensor};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 
 /// Where a tensor's bytes lie in its file.
@@ -62,6 +63,19 @@ enum Dtype {
     Other(String),
 }
 
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::F32 => f.write_str("F32"),
+            Self::F16 => f.write_str("F16"),
+            Self::Bf16 => f.write_str("BF16"),
+            Self::F64 => f.write_str("F64"),
+            Self::Quantised(quant) => write!(f, "{quant:?}"),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}
+
 /// An opened checkpoint.
 #[derive(Debug)]
 pub struct Weights<'a> {
@@ -69,6 +83,17 @@ pub struct Weights<'a> {
     /// By name, with the file that each is in.
     entries: BTreeMap<String, (&'a SourceFile, Entry)>,
     used: RefCell<BTreeSet<String>>,
+    /// Those of them that repeat another tensor.
+    repeated: RefCell<BTreeSet<String>>,
+}
+
+/// What a model takes from a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Numbers in the tensors that the model uses, each tied tensor once.
+    pub parameters: u64,
+    /// How many of them are stored in each number format.
+    pub by_dtype: BTreeMap<String, u64>,
 }
 
 impl<'a> Weights<'a> {
@@ -93,7 +118,34 @@ impl<'a> Weights<'a> {
                 entries.insert(name, (file, entry));
             }
         }
-        Ok(Self { files, entries, used: RefCell::default() })
+        Ok(Self { files, entries, used: RefCell::default(), repeated: RefCell::default() })
+    }
+
+    /// Holds the shards against the index that promises what is in them: [`Error::ShardLacks`].
+    pub fn check(&self, index: &ShardIndex) -> Result<()> {
+        for (tensor, shard) in &index.weight_map {
+            let path = index.file.path.with_file_name(shard);
+            if self.entries.get(tensor).is_none_or(|(file, _)| file.path != path) {
+                return Err(Error::ShardLacks {
+                    index: index.file.path.clone(),
+                    shard: shard.clone(),
+                    tensor: tensor.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What has been asked for until now.
+    pub fn contents(&self) -> Contents {
+        let mut contents = Contents::default();
+        for name in self.used.borrow().difference(&self.repeated.borrow()) {
+            let Entry { dtype, shape, .. } = &self.entries[name].1;
+            let count = shape.iter().map(|n| *n as u64).product::<u64>();
+            contents.parameters += count;
+            *contents.by_dtype.entry(dtype.to_string()).or_default() += count;
+        }
+        contents
     }
 
     /// The path of the first file, for messages about what none of them has.
@@ -177,6 +229,11 @@ impl Scope<'_> {
     /// True where the checkpoint has a tensor `name` here.
     pub fn contains(&self, name: &str) -> bool {
         self.weights.contains(&format!("{}{name}", self.prefix))
+    }
+
+    /// Notes that the tensor `name` here repeats another one.
+    pub fn repeats(&self, name: &str) {
+        self.weights.repeated.borrow_mut().insert(format!("{}{name}", self.prefix));
     }
 
     /// The f32 tensor `name` of exactly `shape`. [`Error::MissingTensor`], [`Error::TensorShape`],

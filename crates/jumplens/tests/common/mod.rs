@@ -1,25 +1,23 @@
 //! Models to test with: the bundled one, and a small random GPT-2 whose checkpoint a test may shape as it likes.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
-use jumplens::hub::{Bundled, BundledCorpus, BundledModel};
+use jumplens::hub::{Bundled, BundledCorpus, BundledModel, Sources};
 use jumplens_assets::{TINY_BERT, TINY_GPT2, WIKIPEDIA_SAMPLE};
 use rand::{RngExt, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The bundled models and sentences.
-pub fn bundled() -> Bundled {
+/// The bundled models and sentences, and no Hub.
+pub fn sources() -> Sources {
     let models = [TINY_GPT2, TINY_BERT].map(|model| BundledModel {
         name: model.name,
         config: model.config,
         weights: model.weights,
         tokenizer: model.tokenizer,
     });
-    Bundled {
-        models: models.into(),
-        corpora: vec![BundledCorpus { name: WIKIPEDIA_SAMPLE.name, sentences: WIKIPEDIA_SAMPLE.sentences }],
-    }
+    let corpora = vec![BundledCorpus { name: WIKIPEDIA_SAMPLE.name, sentences: WIKIPEDIA_SAMPLE.sentences }];
+    Sources { bundled: Bundled { models: models.into(), corpora }, hub: None }
 }
 
 /// A GPT-2 checkpoint before it is written.

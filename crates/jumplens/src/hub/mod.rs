@@ -1,8 +1,16 @@
-//! From a model's or corpus's name to its files: bundled with the program, or on disk.
+//! From a model's or corpus's name to its files: bundled with the program, in a folder, or on the Hugging Face Hub.
+
+mod cache;
+mod remote;
+mod shards;
+
+pub use remote::{Hub, HubName};
+pub use shards::ShardIndex;
 
 use crate::error::{Error, Result};
 use crate::files::sha256;
 use crate::gguf;
+use crate::progress::Observer;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -35,6 +43,15 @@ pub struct Bundled {
     pub models: Vec<BundledModel>,
     /// The corpora, the default first.
     pub corpora: Vec<BundledCorpus>,
+}
+
+/// Where the names of models are looked up.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// What the program brings along.
+    pub bundled: Bundled,
+    /// The Hugging Face Hub and its cache; `None` leaves it out.
+    pub hub: Option<Hub>,
 }
 
 /// A file that has been opened, wherever it came from. Clones share the file and its digest.
@@ -75,7 +92,7 @@ impl SourceFile {
         }
     }
 
-    /// Lower-case hexadecimal SHA-256 of all of it.
+    /// Lower-case hexadecimal SHA-256 of all of it, computed once.
     pub fn sha256(&self) -> String {
         self.sha256.get_or_init(|| sha256(self.bytes())).clone()
     }
@@ -86,6 +103,15 @@ impl SourceFile {
 pub enum TokenizerFiles {
     /// `tokenizer.json`.
     Json(SourceFile),
+    /// GPT-2's own.
+    BytePairs {
+        /// `vocab.json`: the id of every token.
+        vocabulary: SourceFile,
+        /// `merges.txt`: one pair a line, the first to be merged first.
+        merges: SourceFile,
+        /// `tokenizer_config.json`, which says what is put before a sentence.
+        config: Option<SourceFile>,
+    },
     /// BERT's own.
     WordPiece {
         /// `vocab.txt`: one token a line.
@@ -107,27 +133,34 @@ impl TokenizerFiles {
         if let Some(file) = open("tokenizer.json")? {
             return Ok(Some(Self::Json(file)));
         }
+        if let (Some(vocabulary), Some(merges)) = (open("vocab.json")?, open("merges.txt")?) {
+            return Ok(Some(Self::BytePairs { vocabulary, merges, config: open("tokenizer_config.json")? }));
+        }
         let Some(vocabulary) = open("vocab.txt")? else { return Ok(None) };
         Ok(Some(Self::WordPiece { vocabulary, config: open("tokenizer_config.json")? }))
     }
 
     /// The path of the file that has the vocabulary.
     pub fn path(&self) -> &Path {
+        &self.files()[0].path
+    }
+
+    /// The files, the one that has the vocabulary first.
+    pub fn files(&self) -> Vec<&SourceFile> {
         match self {
-            Self::Json(file) | Self::Gguf(file) => &file.path,
-            Self::WordPiece { vocabulary, .. } => &vocabulary.path,
+            Self::Json(file) | Self::Gguf(file) => vec![file],
+            Self::BytePairs { vocabulary, merges, config } => {
+                [vocabulary, merges].into_iter().chain(config).collect()
+            }
+            Self::WordPiece { vocabulary, config } => [vocabulary].into_iter().chain(config).collect(),
         }
     }
 
-    /// Lower-case hexadecimal SHA-256 of `tokenizer.json`, of the GGUF file, or of `vocab.txt` with `tokenizer_config.json`
-    /// behind it.
+    /// Lower-case hexadecimal SHA-256 of `tokenizer.json` or of the GGUF file, or of the other files one behind the other.
     pub fn sha256(&self) -> String {
-        match self {
-            Self::Json(file) | Self::Gguf(file) => file.sha256(),
-            Self::WordPiece { vocabulary, config } => {
-                let config = config.as_ref().map_or(&[][..], SourceFile::bytes);
-                sha256(&[vocabulary.bytes(), config].concat())
-            }
+        match &self.files()[..] {
+            [file] => file.sha256(),
+            files => sha256(&files.iter().flat_map(|file| file.bytes()).copied().collect::<Vec<u8>>()),
         }
     }
 }
@@ -135,15 +168,27 @@ impl TokenizerFiles {
 /// The files of one model.
 #[derive(Debug)]
 pub struct ModelFiles {
-    /// The name or folder that was asked for.
+    /// The bundled name, the folder that was asked for, or the full name on the Hub.
     pub id: String,
+    /// The commit that the files are from, where they are from the Hub.
+    pub revision: Option<String>,
     /// `config.json`, or the GGUF file that says what is in one: [`ModelFiles::config_json`] reads either.
     pub config: SourceFile,
     /// `model.safetensors`, or `pytorch_model.bin` where that is not there; several where a checkpoint is in shards.
     pub weights: Vec<SourceFile>,
+    /// What says which tensor is in which shard, where there are shards.
+    pub index: Option<ShardIndex>,
     /// Its tokenizer, where there is one: samples given as token ids need none.
     pub tokenizer: Option<TokenizerFiles>,
 }
+
+/// The files that weights may be in, those that are preferred first.
+pub(crate) const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 
 impl ModelFiles {
     /// The model's configuration under Hugging Face's field names. [`Error::Format`] where the file cannot be read;
@@ -168,42 +213,72 @@ impl ModelFiles {
         }
     }
 
-    /// Finds `name`: a bundled model, a `.gguf` file, or a folder in Hugging Face layout (`config.json`, `model.safetensors` or
-    /// `pytorch_model.bin`, and where sentences are to be tokenised `tokenizer.json`, or BERT's `vocab.txt`).
-    pub fn find(name: &str, bundled: &Bundled) -> Result<Self> {
+    /// All of them: the configuration, the weights, then the tokenizer's.
+    pub fn all(&self) -> Vec<&SourceFile> {
+        let index = self.index.as_ref().map(|index| &index.file);
+        let tokenizer = self.tokenizer.iter().flat_map(TokenizerFiles::files);
+        [&self.config].into_iter().chain(index).chain(&self.weights).chain(tokenizer).collect()
+    }
+
+    /// Finds `name`: a bundled model, a `.gguf` file, a folder in Hugging Face layout (`config.json`, the weights, and
+    /// where sentences are to be tokenised the tokenizer), or else `name[@revision]` on the Hub, which fetches what is not in its cache.
+    ///
+    /// [`Error::UnknownModel`] where it is none of these; for a name of the Hub see [`Hub`].
+    pub fn find(name: &str, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
+        let bundled = &sources.bundled;
         if let Some(model) = bundled.models.iter().find(|model| model.name == name) {
             let file = |part: &str, bytes| SourceFile::bundled(format!("{name}/{part}"), bytes);
             return Ok(Self {
                 id: name.to_owned(),
+                revision: None,
                 config: file("config.json", model.config),
                 weights: vec![file("model.safetensors", model.weights)],
+                index: None,
                 tokenizer: Some(TokenizerFiles::Json(file("tokenizer.json", model.tokenizer))),
             });
         }
         let folder = Path::new(name);
-        if gguf::is_gguf(folder) && !folder.is_dir() {
+        if folder.is_dir() {
+            return Self::in_folder(folder);
+        }
+        if gguf::is_gguf(folder) {
             let file = SourceFile::open(folder)?;
             return Ok(Self {
                 id: name.to_owned(),
+                revision: None,
                 config: file.clone(),
                 weights: vec![file.clone()],
+                index: None,
                 tokenizer: Some(TokenizerFiles::Gguf(file)),
             });
         }
-        if !folder.is_dir() {
-            let bundled =
-                bundled.models.iter().map(|m| format!("`{}`", m.name)).collect::<Vec<_>>().join(", ");
-            return Err(Error::UnknownModel { name: name.to_owned(), bundled });
+        if let (Some(hub), Some(name)) = (&sources.hub, HubName::parse(name)) {
+            return hub.find(&name, observer);
         }
+        let bundled = bundled.models.iter().map(|m| format!("`{}`", m.name)).collect::<Vec<_>>().join(", ");
+        Err(Error::UnknownModel { name: name.to_owned(), bundled })
+    }
+
+    /// The files of a folder in Hugging Face layout.
+    fn in_folder(folder: &Path) -> Result<Self> {
         let config = SourceFile::open(&folder.join("config.json"))?;
-        let weights = ["model.safetensors", "pytorch_model.bin"].map(|file| folder.join(file));
-        let Some(weights) = weights.iter().find(|path| path.exists()) else {
-            return Err(Error::NoWeights { folder: folder.to_owned() });
+        let Some(weights) = WEIGHTS.map(|file| folder.join(file)).into_iter().find(|path| path.exists())
+        else {
+            return Err(Error::NoWeights { place: folder.display().to_string() });
+        };
+        let (index, weights) = if weights.extension().is_some_and(|extension| extension == "json") {
+            let index = ShardIndex::open(&weights)?;
+            let shards = index.open_shards()?;
+            (Some(index), shards)
+        } else {
+            (None, vec![SourceFile::open(&weights)?])
         };
         Ok(Self {
-            id: name.to_owned(),
+            id: folder.display().to_string(),
+            revision: None,
             config,
-            weights: vec![SourceFile::open(weights)?],
+            weights,
+            index,
             tokenizer: TokenizerFiles::find(folder)?,
         })
     }

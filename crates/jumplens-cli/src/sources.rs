@@ -1,10 +1,15 @@
-//! What this program brings along.
+//! Where this program looks names up, and what it brings along.
 
-use jumplens::hub::Bundled;
+use jumplens::hub::{Bundled, Hub, Sources};
+
+/// What is bundled, and the Hub as the environment describes it.
+pub fn sources() -> Sources {
+    Sources { bundled: bundled(), hub: Some(Hub::from_env()) }
+}
 
 /// The bundled models and corpora, the defaults first.
 #[cfg(feature = "bundled")]
-pub fn bundled() -> Bundled {
+fn bundled() -> Bundled {
     use jumplens::hub::{BundledCorpus, BundledModel};
     use jumplens_assets::{TINY_BERT, TINY_GPT2, WIKIPEDIA_SAMPLE};
     let models = [TINY_GPT2, TINY_BERT].map(|model| BundledModel {
@@ -20,6 +25,6 @@ pub fn bundled() -> Bundled {
 
 /// Nothing: the feature `bundled` is off.
 #[cfg(not(feature = "bundled"))]
-pub fn bundled() -> Bundled {
+fn bundled() -> Bundled {
     Bundled::default()
 }

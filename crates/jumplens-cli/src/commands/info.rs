@@ -1,0 +1,111 @@
+//! `jumplens info`: what a model is made of.
+
+use super::Failure;
+use crate::args::{Format, InfoArgs, TRAIN, VAL};
+use crate::printer::Printer;
+use crate::progress::Progress;
+use crate::sources::sources;
+use jumplens::hub::{ModelFiles, SourceFile};
+use jumplens::models::{Kind, Spec, load_with_contents};
+use jumplens::shortcut::{self, Pairs};
+use jumplens::states;
+use jumplens::weights::Contents;
+use serde_json::json;
+use std::fmt::Write;
+
+pub fn info(args: &InfoArgs, printer: &Printer) -> Result<(), Failure> {
+    let files = ModelFiles::find(&args.model, &sources(), &Progress::new(printer))?;
+    let (loaded, contents) = load_with_contents(&files)?;
+    loaded.notes.iter().for_each(|note| printer.note(&format!("`{}`: {note}", files.id)));
+    let (spec, has_head) = (loaded.model.spec(), loaded.model.head().is_some());
+    let text = match args.format {
+        Format::Text => text(&files, spec, has_head, &contents),
+        Format::Json => json(&files, spec, has_head, &contents),
+    };
+    Ok(printer.result(&text)?)
+}
+
+/// Bytes that a run with the default numbers of samples takes: states, all maps, maps to the last layer alone.
+fn disk(spec: &Spec) -> [u64; 3] {
+    let maps = |pairs| shortcut::disk_bytes(spec, pairs);
+    [states::disk_bytes(spec, TRAIN, VAL), maps(Pairs::All), maps(Pairs::ToFinal)]
+}
+
+fn kind(spec: &Spec) -> &'static str {
+    match spec.kind {
+        Kind::Causal => "causal",
+        Kind::Masked => "masked",
+    }
+}
+
+/// Its name within the model.
+fn name(file: &SourceFile) -> String {
+    file.path.file_name().unwrap_or_default().display().to_string()
+}
+
+fn text(files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) -> String {
+    let dtypes: Vec<String> = match contents.by_dtype.len() {
+        1 => contents.by_dtype.keys().cloned().collect(),
+        _ => contents.by_dtype.iter().map(|(dtype, count)| format!("{dtype} ({count})")).collect(),
+    };
+    let head = if has_head { "" } else { ", without its language-model head" };
+    let mut lines = vec![("model", files.id.clone())];
+    lines.extend(files.revision.clone().map(|revision| ("revision", revision)));
+    lines.extend([
+        ("family", spec.family.to_owned()),
+        ("kind", format!("{}{head}", kind(spec))),
+        ("layers", spec.n_layers.to_string()),
+        ("width", spec.d_model.to_string()),
+        ("heads", spec.n_heads.to_string()),
+        ("vocabulary", spec.vocab_size.to_string()),
+        ("longest sequence", spec.max_positions.to_string()),
+        ("parameters", contents.parameters.to_string()),
+        ("stored as", dtypes.join(", ")),
+    ]);
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let [states, all, to_final] = disk(spec);
+    lines.extend([
+        ("states", format!("{} for {TRAIN} + {VAL} samples", megabytes(states))),
+        ("shortcuts", format!("{}, or {} with `--pairs to-final`", megabytes(all), megabytes(to_final))),
+    ]);
+    let mut text = String::new();
+    for (what, value) in lines {
+        let _ = writeln!(text, "{what:<16}  {value}");
+    }
+    let rows: Vec<(String, usize, String)> =
+        files.all().into_iter().map(|file| (name(file), file.bytes().len(), file.sha256())).collect();
+    let wide = rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0).max(16);
+    let _ = writeln!(text, "\n{:<wide$}  {:>12}  sha256", "file", "bytes");
+    for (name, bytes, sha256) in rows {
+        let _ = writeln!(text, "{name:<wide$}  {bytes:>12}  {sha256}");
+    }
+    text
+}
+
+fn json(files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) -> String {
+    let rows: Vec<_> = files
+        .all()
+        .into_iter()
+        .map(|file| json!({ "name": name(file), "bytes": file.bytes().len(), "sha256": file.sha256() }))
+        .collect();
+    let [states, all, to_final] = disk(spec);
+    let value = json!({
+        "model": files.id,
+        "revision": files.revision,
+        "family": spec.family,
+        "kind": kind(spec),
+        "has_head": has_head,
+        "n_layers": spec.n_layers,
+        "d_model": spec.d_model,
+        "n_heads": spec.n_heads,
+        "vocab_size": spec.vocab_size,
+        "max_positions": spec.max_positions,
+        "parameters": contents.parameters,
+        "parameters_by_dtype": contents.by_dtype,
+        "files": rows,
+        "disk_bytes": {
+            "train": TRAIN, "val": VAL, "states": states, "shortcuts_all": all, "shortcuts_to_final": to_final,
+        },
+    });
+    format!("{value:#}\n")
+}

@@ -1,0 +1,177 @@
+//! A Hub on loopback that answers as the public one does: small files behind a redirect within the Hub, large ones
+//! behind one to another server, which must never see the token.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use jumplens::files::{git_sha1, sha256};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// A file of at least this many bytes is a large one.
+const LARGE: usize = 20_000;
+
+/// A model on the server.
+#[derive(Clone, Default)]
+pub struct Model {
+    pub commit: String,
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Where it is gated, the token that opens it.
+    pub gate: Option<String>,
+}
+
+impl Model {
+    /// All files of `folder`.
+    pub fn from_folder(folder: &Path, commit: &str) -> Self {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let file = |path: std::path::PathBuf| {
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap())
+        };
+        Self { commit: commit.to_owned(), files: entries.map(file).collect(), gate: None }
+    }
+}
+
+/// What the server does; a test may change it as it goes.
+#[derive(Default)]
+pub struct State {
+    pub models: BTreeMap<String, Model>,
+    /// Bytes of a large file after which the connection is closed, once for each entry.
+    pub break_after: Vec<usize>,
+    /// Every connection is closed without an answer.
+    pub down: bool,
+    /// Large files come with their first byte changed.
+    pub corrupt: bool,
+    /// Large files are sent whole, whatever range is asked for.
+    pub no_ranges: bool,
+    /// `METHOD /path`, with ` FROM` behind it where a range is asked for.
+    pub requests: Vec<String>,
+}
+
+pub struct Server {
+    pub endpoint: String,
+    pub state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    /// Serves `models` by their full names.
+    pub fn start(models: impl IntoIterator<Item = (&'static str, Model)>) -> Self {
+        let models = models.into_iter().map(|(id, model)| (id.to_owned(), model)).collect();
+        let state = Arc::new(Mutex::new(State { models, ..State::default() }));
+        let [hub, contents] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [endpoint, elsewhere] =
+            [&hub, &contents].map(|at| format!("http://{}", at.local_addr().unwrap()));
+        for (listener, is_hub) in [(hub, true), (contents, false)] {
+            let (state, elsewhere) = (state.clone(), elsewhere.clone());
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let (state, elsewhere) = (state.clone(), elsewhere.clone());
+                    std::thread::spawn(move || answer(stream, is_hub, &elsewhere, &state));
+                }
+            });
+        }
+        Self { endpoint, state }
+    }
+
+    /// The requests until now, which are forgotten.
+    pub fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().requests)
+    }
+
+    pub fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+    }
+}
+
+/// The name of a blob, as the Hub gives it.
+pub fn etag(bytes: &[u8]) -> String {
+    if bytes.len() < LARGE { git_sha1(bytes) } else { sha256(bytes) }
+}
+
+/// One request; a connection that fails is the client's to notice.
+fn answer(mut stream: TcpStream, is_hub: bool, elsewhere: &str, state: &Mutex<State>) -> Option<()> {
+    let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
+    let request = lines.next()?.ok()?;
+    let headers: BTreeMap<String, String> = lines
+        .map_while(Result::ok)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned())))
+        .collect();
+    let (method, path) = request.strip_suffix(" HTTP/1.1")?.split_once(' ')?;
+    let from: Option<usize> =
+        headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let mut state = state.lock().unwrap();
+    let behind = from.map(|from| format!(" {from}")).unwrap_or_default();
+    state.requests.push(format!("{method} {path}{behind}"));
+    if state.down {
+        return None;
+    }
+    let token = headers.get("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    let mut send = |status: &str, headers: &[String], body: &[u8], length: usize| {
+        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let head =
+            format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).ok()?;
+        stream.write_all(if method == "HEAD" { &[] } else { body }).ok()
+    };
+    let mut refuse = |status: &str, code: &str| send(status, &[format!("X-Error-Code: {code}")], b"", 0);
+    if !is_hub && token.is_some() {
+        return refuse("400 Bad Request", "TokenLeaked");
+    }
+    let (id, rest) = match path.strip_prefix("/api/models/") {
+        Some(rest) => rest.split_once("/revision/")?,
+        None => {
+            path.trim_start_matches("/api/resolve-cache").trim_start_matches('/').split_once("/resolve/")?
+        }
+    };
+    let Some(model) = state.models.get(id).cloned() else {
+        return refuse("401 Unauthorized", "RepoNotFound");
+    };
+    if path.starts_with("/api/models/") {
+        if rest != "main" && rest != model.commit {
+            return refuse("404 Not Found", "RevisionNotFound");
+        }
+        let siblings: Vec<_> =
+            model.files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
+        let text = serde_json::json!({ "sha": model.commit, "siblings": siblings }).to_string();
+        return send("200 OK", &[], text.as_bytes(), text.len());
+    }
+    if is_hub && model.gate.as_deref().is_some_and(|gate| token != Some(gate)) {
+        let status = if token.is_some() { "403 Forbidden" } else { "401 Unauthorized" };
+        return refuse(status, "GatedRepo");
+    }
+    let (_, name) = rest.split_once('/')?;
+    let Some(bytes) = model.files.get(name) else { return refuse("404 Not Found", "EntryNotFound") };
+    let large = bytes.len() >= LARGE;
+    let commit = format!("X-Repo-Commit: {}", model.commit);
+    if is_hub && large {
+        let headers = [
+            commit,
+            format!("Location: {elsewhere}{path}"),
+            format!("X-Linked-ETag: \"{}\"", etag(bytes)),
+            format!("X-Linked-Size: {}", bytes.len()),
+            "ETag: \"of the redirect\"".to_owned(),
+        ];
+        return send("302 Found", &headers, b"", 17);
+    }
+    if is_hub && !path.starts_with("/api/resolve-cache") {
+        let location = format!("Location: /api/resolve-cache{path}");
+        return send("307 Temporary Redirect", &[commit, location], b"", 0);
+    }
+    let from = from.filter(|_| !state.no_ranges);
+    let mut headers = vec![commit, format!("ETag: \"{}\"", etag(bytes))];
+    headers
+        .extend(from.map(|from| format!("Content-Range: bytes {from}-{}/{}", bytes.len() - 1, bytes.len())));
+    let status = if from.is_some() { "206 Partial Content" } else { "200 OK" };
+    let mut body = bytes[from.unwrap_or(0)..].to_vec();
+    let length = body.len();
+    if large && method == "GET" {
+        if state.corrupt {
+            body[0] ^= 1;
+        }
+        if !state.break_after.is_empty() {
+            body.truncate(state.break_after.remove(0));
+        }
+    }
+    send(status, &headers, &body, length)
+}
