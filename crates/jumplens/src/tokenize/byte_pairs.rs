@@ -114,9 +114,9 @@ pub(super) fn tokenizer_json(
     let tokenizer = json!({
         "version": "1.0",
         "added_tokens": added,
-        "pre_tokenizer": bytes,
+        "pre_tokenizer": &bytes,
         "post_processor": post_processor,
-        "decoder": { "type": "ByteLevel" },
+        "decoder": bytes,
         "model": {
             "type": "BPE", "continuing_subword_prefix": "", "end_of_word_suffix": "", "vocab": vocab, "merges": pairs,
         },
