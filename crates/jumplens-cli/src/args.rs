@@ -109,7 +109,7 @@ pub struct InputArgs {
     /// Sentences to measure on; they follow the training sentences in the corpus
     #[arg(long, default_value_t = VAL, value_name = "N")]
     pub val: usize,
-    /// Masked models: keep the token at the chosen position, where [MASK] would take its place
+    /// Masked models: keep the token at the chosen position, where `[MASK]` would take its place
     #[arg(long, conflicts_with = "train_samples")]
     pub no_mask: bool,
     /// Seed of everything random

@@ -97,7 +97,7 @@ fn tokenizer_with_more_tokens_than_the_model() {
 fn configuration_that_cannot_be_used() {
     let at = tempfile::tempdir().unwrap();
     let cases = [
-        (r#""model_type": "gpt2""#, r#""model_type": "llama""#, "`llama` is not supported"),
+        (r#""model_type": "gpt2""#, r#""model_type": "mamba""#, "`mamba` is not supported"),
         (r#""model_type": "gpt2","#, "", "model_type"),
         (r#""n_head": 4"#, r#""n_head": 3"#, "`n_head` 3"),
         (r#""n_head": 4"#, r#""n_head": 0"#, "`n_head` 0"),

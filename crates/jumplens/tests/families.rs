@@ -61,13 +61,13 @@ fn rows(expected: &SafeTensors, name: &str, layer: Option<usize>) -> Vec<f32> {
 }
 
 #[track_caller]
-fn assert_rows_agree(what: &str, got: &[f32], want: &[f32], width: usize) {
+fn assert_rows_agree(what: &str, got: &[f32], want: &[f32], width: usize, tolerance: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (row, (a, b)) in got.chunks(width).zip(want.chunks(width)).enumerate() {
         let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
         let difference = norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
         let relative = difference / norm(&mut b.iter().map(|b| f64::from(*b)));
-        assert!(relative <= 1e-5, "{what}, row {row}: relative error {relative:e}");
+        assert!(relative <= tolerance, "{what}, row {row}: relative error {relative:e}");
     }
 }
 
@@ -94,7 +94,7 @@ fn states_and_logits_agree_with_transformers_at_every_layer() {
         let states = run_samples(&*model, &samples, false, |_| Ok(())).unwrap();
         for (layer, got) in states.layers.iter().enumerate() {
             let want = rows(&expected, "states", Some(layer));
-            assert_rows_agree(&format!("{name}, layer {layer}"), got, &want, spec.d_model);
+            assert_rows_agree(&format!("{name}, layer {layer}"), got, &want, spec.d_model, 1e-5);
         }
         let last = states.layers[spec.n_layers].clone();
         let last = Tensor::from_vec(last, (samples.len(), spec.d_model), &Device::Cpu).unwrap();
@@ -104,6 +104,7 @@ fn states_and_logits_agree_with_transformers_at_every_layer() {
             &got,
             &rows(&expected, "logits", None),
             spec.vocab_size,
+            1e-5,
         );
     }
 }
@@ -134,7 +135,8 @@ fn a_map_folded_into_the_part_behind_it_is_the_map_before_it() {
             }
             x.flatten_all().unwrap().to_vec1().unwrap()
         };
-        assert_rows_agree(&folder.display().to_string(), &last(&[]), &last(&norms), d);
+        // Products in another order, through norms that blow small states up.
+        assert_rows_agree(&folder.display().to_string(), &last(&[]), &last(&norms), d, 1e-4);
     }
 }
 
