@@ -2,8 +2,7 @@
 //! Agrees with `transformers/models/gpt2/modeling_gpt2.py`, except that `h_L` is taken before `ln_f`.
 
 use super::{
-    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, PartAfter, PartKind, Spec, note_unused,
-    unembedding,
+    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, PartAfter, Spec, after, note_unused, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -193,14 +192,7 @@ impl Backbone for Gpt2 {
 
     fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
         let block = &self.h[layer];
-        Ok(match self.spec.parts[part].kind {
-            PartKind::Attention => Some(PartAfter::Attention(Box::new(block.attn.after(map)?))),
-            PartKind::FeedForward => {
-                let mlp = block.mlp.after(map)?;
-                Some(PartAfter::RowWise(Box::new(move |x| Ok(mlp.forward(x)?))))
-            }
-            PartKind::Norm | PartKind::Add => None,
-        })
+        after(self.spec.parts[part].kind, &block.attn, &block.mlp, map)
     }
 
     fn head(&self) -> Option<&dyn Head> {

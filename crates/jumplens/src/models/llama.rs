@@ -4,7 +4,7 @@
 
 use super::rotary::RopeParameters;
 use super::{
-    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec,
+    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec, after,
     note_unused, unembedding,
 };
 use crate::batch::PackedBatch;
@@ -294,14 +294,7 @@ impl Backbone for Llama {
 
     fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
         let layer = &self.layers[layer];
-        Ok(match self.spec.parts[part].kind {
-            PartKind::Attention => Some(PartAfter::Attention(Box::new(layer.self_attn.after(map)?))),
-            PartKind::FeedForward => {
-                let mlp = layer.mlp.after(map)?;
-                Some(PartAfter::RowWise(Box::new(move |x| Ok(mlp.forward(x)?))))
-            }
-            PartKind::Norm | PartKind::Add => None,
-        })
+        after(self.spec.parts[part].kind, &layer.self_attn, &layer.mlp, map)
     }
 
     fn head(&self) -> Option<&dyn Head> {

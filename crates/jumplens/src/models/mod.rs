@@ -10,7 +10,7 @@ mod rotary;
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
-use crate::nn::{QueryRows, SelfAttention};
+use crate::nn::{QueryRows, RowPart, SelfAttention};
 use crate::weights::{Contents, Scope, Weights};
 use candle_core::Tensor;
 
@@ -234,6 +234,23 @@ pub fn load_with_contents(files: &ModelFiles) -> Result<(Loaded, Contents)> {
         None => Err(fail("no `model_type`".to_owned())),
     }?;
     Ok((loaded, weights.contents()))
+}
+
+/// A part of that kind with `map` folded into its first products: a block's attention or feed-forward part.
+fn after(
+    kind: PartKind,
+    attention: &SelfAttention,
+    feed_forward: &impl RowPart,
+    map: &Tensor,
+) -> Result<Option<PartAfter>> {
+    Ok(match kind {
+        PartKind::Attention => Some(PartAfter::Attention(Box::new(attention.after(map)?))),
+        PartKind::FeedForward => {
+            let feed_forward = feed_forward.after(map)?;
+            Some(PartAfter::RowWise(Box::new(move |x| Ok(feed_forward.forward(x)?))))
+        }
+        PartKind::Norm | PartKind::Add => None,
+    })
 }
 
 /// What a checkpoint holds and nothing has asked for, less the tensors that `is_known`, as a note.

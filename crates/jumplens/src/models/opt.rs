@@ -3,7 +3,7 @@
 //! with `transformers/models/opt/modeling_opt.py`, except that `h_L` is taken before the decoder's final norm.
 
 use super::{
-    Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, PRE_NORM_PARTS, PartAfter, PartKind, Spec,
+    Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, PRE_NORM_PARTS, PartAfter, Spec, after,
     note_unused, unembedding,
 };
 use crate::batch::PackedBatch;
@@ -200,14 +200,7 @@ impl Backbone for Opt {
 
     fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
         let layer = &self.layers[layer];
-        Ok(match self.spec.parts[part].kind {
-            PartKind::Attention => Some(PartAfter::Attention(Box::new(layer.self_attn.after(map)?))),
-            PartKind::FeedForward => {
-                let feed_forward = layer.feed_forward.after(map)?;
-                Some(PartAfter::RowWise(Box::new(move |x| Ok(feed_forward.forward(x)?))))
-            }
-            PartKind::Norm | PartKind::Add => None,
-        })
+        after(self.spec.parts[part].kind, &layer.self_attn, &layer.feed_forward, map)
     }
 
     fn head(&self) -> Option<&dyn Head> {

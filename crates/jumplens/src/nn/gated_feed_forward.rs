@@ -1,7 +1,7 @@
 //! The feed-forward part with a gate (Shazeer, arXiv 2002.05202).
 
 use super::matmul::{Matrix, Write};
-use super::{Activation, Linear, is_fusable, simd, values, with_values};
+use super::{Activation, Linear, RowPart, is_fusable, simd, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -23,11 +23,6 @@ pub struct GatedFeedForward {
 }
 
 impl GatedFeedForward {
-    /// This part on `map·x` in the place of x: `map` `[d, d]`, rows are outputs.
-    pub fn after(&self, map: &Tensor) -> Result<Self> {
-        Ok(Self { gate: self.gate.after(map)?, up: self.up.after(map)?, ..self.clone() })
-    }
-
     /// `[n, d]` → `[n, d]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if is_fusable(x) { x.apply_op1_no_bwd(self) } else { self.forward_plain(x) }
@@ -37,6 +32,16 @@ impl GatedFeedForward {
     pub fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
         let gate = self.activation.forward_plain(&self.gate.forward_plain(x)?)?;
         self.down.forward_plain(&(gate * self.up.forward_plain(x)?)?)
+    }
+}
+
+impl RowPart for GatedFeedForward {
+    fn after(&self, map: &Tensor) -> Result<Self> {
+        Ok(Self { gate: self.gate.after(map)?, up: self.up.after(map)?, ..self.clone() })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward(x)
     }
 }
 

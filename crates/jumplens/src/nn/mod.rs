@@ -49,6 +49,15 @@ pub(crate) fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> candle_
     }
 }
 
+/// A part of a block that works on each row by itself and begins with products.
+pub trait RowPart: Sized + Send + Sync + 'static {
+    /// This part on `map·x` in the place of x: `map` `[d, d]`, rows are outputs.
+    fn after(&self, map: &Tensor) -> candle_core::Result<Self>;
+
+    /// `[n, d]` → `[n, d]`.
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor>;
+}
+
 /// The rows `index` of `table` `[n, d]`: `[index, d]`.
 pub fn look_up(table: &Tensor, index: &[u32]) -> candle_core::Result<Tensor> {
     table.index_select(&Tensor::new(index, table.device())?, 0)
