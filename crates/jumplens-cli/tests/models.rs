@@ -146,3 +146,13 @@ fn a_run_of_a_model_from_the_hub_goes_on_without_it() {
     );
     succeed(at.path(), &["states", "--out", "jumplens-runs/gpt2"]);
 }
+
+#[test]
+fn info_lists_a_gguf_file_once() {
+    let at = tempfile::tempdir().unwrap();
+    let file =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../jumplens/tests/fixtures/gguf/llama.gguf");
+    let said = succeed(at.path(), &["info", file.to_str().unwrap()]);
+    let listed = said.lines().filter(|line| line.starts_with("llama.gguf ")).count();
+    assert!(listed == 1 && said.contains("llama"), "{said}");
+}

@@ -63,7 +63,7 @@ pub enum Error {
     },
     /// Neither a bundled model nor a folder, nor a name that the Hub could have.
     #[error(
-        "no model `{name}`: it is neither a bundled model ({bundled}) nor a folder, and not looked for on the Hub"
+        "no model `{name}`: it is neither a bundled model ({bundled}) nor a folder nor a `.gguf` file, and not looked for on the Hub"
     )]
     UnknownModel {
         /// The name that was given.

@@ -213,11 +213,14 @@ impl ModelFiles {
         }
     }
 
-    /// All of them: the configuration, the weights, then the tokenizer's.
+    /// All of them, each once (a GGUF file is all in one): the configuration, the weights, then the tokenizer's.
     pub fn all(&self) -> Vec<&SourceFile> {
         let index = self.index.as_ref().map(|index| &index.file);
         let tokenizer = self.tokenizer.iter().flat_map(TokenizerFiles::files);
-        [&self.config].into_iter().chain(index).chain(&self.weights).chain(tokenizer).collect()
+        let mut files: Vec<&SourceFile> =
+            [&self.config].into_iter().chain(index).chain(&self.weights).chain(tokenizer).collect();
+        files.dedup_by_key(|file| &file.path);
+        files
     }
 
     /// Finds `name`: a bundled model, a `.gguf` file, a folder in Hugging Face layout (`config.json`, the weights, and
