@@ -10,7 +10,7 @@ use crate::runner::value_of;
 use crate::shortcut::LeastSquares;
 use crate::states::run_samples;
 use crate::tokenize::{Sample, Tokenizer};
-use candle_core::{D, Tensor, Var};
+use candle_core::{D, Device, Tensor, Var};
 
 /// Tokens that are run for what is said about states.
 const TOKENS: usize = 1024;
@@ -85,8 +85,11 @@ pub fn examine<'a>(
     let few = PackedBatch::pack(&samples, model.spec().kind, PLAIN_TOKENS).remove(0);
     let plain = every_state(model, &few, true)?;
     check(observer)?;
-    findings.push(kernels(model, &samples[few.samples.clone()], &few, &plain)?);
-    findings.push(head(model, &samples[few.samples.clone()], &few, &plain)?);
+    let plain =
+        plain.iter().map(|state| Ok(crate::nn::look_up(state, &few.chosen)?)).collect::<Result<Vec<_>>>()?;
+    let kept = kept_states(model, &samples[few.samples.clone()])?;
+    findings.push(kernels(&kept, &plain)?);
+    findings.push(head(model, &kept, &plain)?);
     check(observer)?;
 
     let batches = PackedBatch::pack(&samples, model.spec().kind, TOKENS);
@@ -173,23 +176,18 @@ fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(relative.fold(0.0, |worst: f64, next| if next.is_nan() { f64::INFINITY } else { worst.max(next) }))
 }
 
-fn chosen(x: &Tensor, batch: &PackedBatch) -> Result<Tensor> {
-    Ok(crate::nn::look_up(x, &batch.chosen)?)
+/// The states of every layer at the chosen positions, as a run keeps them: `[samples, d]` each.
+fn kept_states(model: &dyn Backbone, samples: &[Sample]) -> Result<Vec<Tensor>> {
+    let shape = (samples.len(), model.spec().d_model);
+    let layers = run_samples(model, samples, false, |_| Ok(()))?.layers.into_iter();
+    layers.map(|layer| Ok(Tensor::from_vec(layer, shape, &Device::Cpu)?)).collect()
 }
 
 /// The states that a run keeps against those of the plain operations.
-fn kernels(
-    model: &dyn Backbone,
-    samples: &[Sample],
-    batch: &PackedBatch,
-    plain: &[Tensor],
-) -> Result<Finding> {
-    let d = model.spec().d_model;
-    let kept = run_samples(model, samples, false, |_| Ok(()))?;
+fn kernels(kept: &[Tensor], plain: &[Tensor]) -> Result<Finding> {
     let mut worst = (0.0, 0);
-    for (layer, (kept, plain)) in kept.layers.into_iter().zip(plain).enumerate() {
-        let kept = Tensor::from_vec(kept, (samples.len(), d), plain.device())?;
-        let distance = distance(&kept, &chosen(plain, batch)?)?;
+    for (layer, (kept, plain)) in kept.iter().zip(plain).enumerate() {
+        let distance = distance(kept, plain)?;
         if distance > worst.0 {
             worst = (distance, layer);
         }
@@ -200,32 +198,22 @@ fn kernels(
         distance <= TOLERANCE,
         format!(
             "fast and plain operations differ by {distance:.1e} of a state at most (layer {layer}, {} sentences)",
-            samples.len()
+            plain[0].dim(0)?
         ),
     ))
 }
 
 /// The last state that a run keeps, through the head, against the logits of the plain operations.
-fn head(model: &dyn Backbone, samples: &[Sample], batch: &PackedBatch, plain: &[Tensor]) -> Result<Finding> {
+fn head(model: &dyn Backbone, kept: &[Tensor], plain: &[Tensor]) -> Result<Finding> {
     let Some(head) = model.head() else {
         let detail = "there is none: the model gives states, maps and r², and no predictions";
         return Ok(finding("head", Outcome::Note, detail));
     };
-    let logits = |h: &Tensor| -> Result<Tensor> {
-        let mut logits = head.prepare(h)?.matmul(&head.unembedding().t()?)?;
-        if let Some(bias) = head.bias() {
-            logits = logits.broadcast_add(bias)?;
-        }
-        Ok(match head.soft_cap().map(f64::from) {
-            Some(cap) => ((logits / cap)?.tanh()? * cap)?,
-            None => logits,
-        })
+    let (Some(kept), Some(plain)) = (kept.last(), plain.last()) else {
+        return Err(Error::Internal("a model without states".into()));
     };
-    let last = plain.last().ok_or_else(|| Error::Internal("a model without states".into()))?;
-    let plain = logits(Var::from_tensor(&chosen(last, batch)?)?.as_tensor())?.detach();
-    let kept = run_samples(model, samples, false, |_| Ok(()))?.layers.pop().unwrap_or_default();
-    let kept = Tensor::from_vec(kept, (samples.len(), model.spec().d_model), plain.device())?;
-    let distance = distance(&logits(&kept)?, &plain)?;
+    let plain = head.logits(Var::from_tensor(plain)?.as_tensor())?.detach();
+    let distance = distance(&head.logits(kept)?, &plain)?;
     Ok(verdict(
         "head",
         distance <= TOLERANCE,

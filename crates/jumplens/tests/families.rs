@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use jumplens::Error;
 use jumplens::batch::PackedBatch;
 use jumplens::hub::{ModelFiles, Sources};
-use jumplens::models::{Backbone, Head, Loaded, load};
+use jumplens::models::{Backbone, Loaded, load};
 use jumplens::progress::Silent;
 use jumplens::runner::{Context, Plan, Rows, run_block};
 use jumplens::shortcut::LinearMap;
@@ -71,17 +71,6 @@ fn assert_rows_agree(what: &str, got: &[f32], want: &[f32], width: usize, tolera
     }
 }
 
-fn logits(head: &dyn Head, h: &Tensor) -> Tensor {
-    let mut logits = head.prepare(h).unwrap().matmul(&head.unembedding().t().unwrap()).unwrap();
-    if let Some(bias) = head.bias() {
-        logits = logits.broadcast_add(bias).unwrap();
-    }
-    match head.soft_cap().map(f64::from) {
-        Some(cap) => ((logits / cap).unwrap().tanh().unwrap() * cap).unwrap(),
-        None => logits,
-    }
-}
-
 #[test]
 fn states_and_logits_agree_with_transformers_at_every_layer() {
     for folder in fixtures() {
@@ -98,7 +87,8 @@ fn states_and_logits_agree_with_transformers_at_every_layer() {
         }
         let last = states.layers[spec.n_layers].clone();
         let last = Tensor::from_vec(last, (samples.len(), spec.d_model), &Device::Cpu).unwrap();
-        let got = logits(model.head().unwrap(), &last).flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let got =
+            model.head().unwrap().logits(&last).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_rows_agree(
             &format!("{name}, logits"),
             &got,

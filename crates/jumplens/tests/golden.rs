@@ -241,10 +241,6 @@ fn assert_states_agree(golden: &Golden) {
     let last =
         candle_core::Tensor::from_slice(&states.layers[golden.n_layers], (16, d), &candle_core::Device::Cpu)
             .unwrap();
-    let mut logits = head.prepare(&last).unwrap().matmul(&head.unembedding().t().unwrap()).unwrap();
-    if let Some(bias) = head.bias() {
-        logits = logits.broadcast_add(bias).unwrap();
-    }
-    let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let logits = head.logits(&last).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     compare("logits", &logits, &values("logits"), model.spec().vocab_size);
 }

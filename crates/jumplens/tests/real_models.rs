@@ -108,12 +108,7 @@ fn assert_states_agree(
         let Some(head) = model.head() else { continue };
         let last = &states.layers[spec.n_layers][number * d..][..d];
         let last = Tensor::from_slice(last, (1, d), &Device::Cpu).unwrap();
-        let logits = head.prepare(&last).unwrap().matmul(&head.unembedding().t().unwrap()).unwrap();
-        let mut logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        if let Some(bias) = head.bias() {
-            let bias = bias.to_vec1::<f32>().unwrap();
-            logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
-        }
+        let logits = head.logits(&last).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
         assert_eq!(sequence.top.len(), 10);

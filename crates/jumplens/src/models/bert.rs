@@ -1,10 +1,13 @@
 //! BERT (Devlin et al., arXiv 1810.04805): post-norm blocks, learnt positions, `torch.nn.Linear` weights, an MLM head
 //! with a transform of its own. Agrees with `transformers/models/bert/modeling_bert.py`; every token is of type 0.
 
-use super::{Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, Spec, note_unused, unembedding};
+use super::{
+    Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, Spec, linear, note_unused, sizes_fit,
+    unembedding,
+};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention, WeightLayout};
+use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -90,13 +93,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     let fail = |message: String| Error::Config { path: path.to_owned(), message };
     let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
     let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
-    if d == 0 || num_hidden_layers == 0 || num_attention_heads == 0 || !d.is_multiple_of(num_attention_heads)
-    {
-        return Err(fail(format!(
-            "`num_hidden_layers` {num_hidden_layers}, `num_attention_heads` {num_attention_heads} and `hidden_size` {d} \
-             do not fit together"
-        )));
-    }
+    sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
     if config.is_decoder || config.add_cross_attention {
         return Err(fail("`is_decoder` and `add_cross_attention` are not supported".to_owned()));
     }
@@ -152,11 +149,6 @@ fn layer_norm(config: &Config, at: &Scope) -> Result<LayerNorm> {
     Ok(LayerNorm::new(at.tensor(weight, &shape)?, at.tensor(bias, &shape)?, config.layer_norm_eps))
 }
 
-fn linear(at: &Scope, n_in: usize, n_out: usize) -> Result<Linear> {
-    let weight = at.tensor("weight", &[n_out, n_in])?;
-    Ok(Linear::new(weight, Some(at.tensor("bias", &[n_out])?), WeightLayout::OutIn))
-}
-
 impl Embeddings {
     fn load(config: &Config, at: &Scope) -> Result<Self> {
         let d = config.hidden_size;
@@ -178,16 +170,16 @@ impl Layer {
         Ok(Self {
             attention: SelfAttention::new(
                 config.num_attention_heads,
-                linear(&attention.pp("query"), d, d)?,
-                linear(&attention.pp("key"), d, d)?,
-                linear(&attention.pp("value"), d, d)?,
-                linear(&at.pp("attention.output.dense"), d, d)?,
+                linear(&attention.pp("query"), d, d, true)?,
+                linear(&attention.pp("key"), d, d, true)?,
+                linear(&attention.pp("value"), d, d, true)?,
+                linear(&at.pp("attention.output.dense"), d, d, true)?,
             ),
             attention_norm: layer_norm(config, &at.pp("attention.output.LayerNorm"))?,
             feed_forward: FeedForward {
-                fc: linear(&at.pp("intermediate.dense"), d, config.intermediate_size)?,
+                fc: linear(&at.pp("intermediate.dense"), d, config.intermediate_size, true)?,
                 activation,
-                proj: linear(&at.pp("output.dense"), config.intermediate_size, d)?,
+                proj: linear(&at.pp("output.dense"), config.intermediate_size, d, true)?,
             },
             output_norm: layer_norm(config, &at.pp("output.LayerNorm"))?,
         })
@@ -205,7 +197,7 @@ impl LmPredictionHead {
         let (d, vocab) = (config.hidden_size, config.vocab_size);
         let transform = at.pp("transform");
         Ok(Self {
-            dense: linear(&transform.pp("dense"), d, d)?,
+            dense: linear(&transform.pp("dense"), d, d, true)?,
             activation,
             layer_norm: layer_norm(config, &transform.pp("LayerNorm"))?,
             decoder: unembedding(config.tie_word_embeddings, word_embeddings, at, "decoder.weight", notes)?,

@@ -5,7 +5,7 @@
 use super::rotary::RopeParameters;
 use super::{
     Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec, after,
-    note_unused, unembedding,
+    linear, note_unused, sizes_fit, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -83,13 +83,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     let fail = |message: String| Error::Config { path: path.to_owned(), message };
     let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
     let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
-    if d == 0 || num_hidden_layers == 0 || num_attention_heads == 0 || !d.is_multiple_of(num_attention_heads)
-    {
-        return Err(fail(format!(
-            "`num_hidden_layers` {num_hidden_layers}, `num_attention_heads` {num_attention_heads} and `hidden_size` {d} \
-             do not fit together"
-        )));
-    }
+    sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
     let activation = Activation::from_config(&config.hidden_act)
         .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.hidden_act)))?;
     let parameters = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
@@ -136,11 +130,6 @@ fn layer_norm(config: &Config, at: &Scope) -> Result<LayerNorm> {
     Ok(LayerNorm::new(at.tensor("weight", &shape)?, at.tensor("bias", &shape)?, config.layer_norm_eps))
 }
 
-fn linear(at: &Scope, n_in: usize, n_out: usize) -> Result<Linear> {
-    let weight = at.tensor("weight", &[n_out, n_in])?;
-    Ok(Linear::new(weight, Some(at.tensor("bias", &[n_out])?), WeightLayout::OutIn))
-}
-
 impl Layer {
     fn load(config: &Config, activation: Activation, rope: &Rope, at: &Scope) -> Result<Self> {
         let (d, d_inner) = (config.hidden_size, config.intermediate_size);
@@ -149,9 +138,9 @@ impl Layer {
             attention: self_attention(config, rope, &at.pp("attention"))?,
             post_attention_layernorm: layer_norm(config, &at.pp("post_attention_layernorm"))?,
             mlp: FeedForward {
-                fc: linear(&at.pp("mlp.dense_h_to_4h"), d, d_inner)?,
+                fc: linear(&at.pp("mlp.dense_h_to_4h"), d, d_inner, true)?,
                 activation,
-                proj: linear(&at.pp("mlp.dense_4h_to_h"), d_inner, d)?,
+                proj: linear(&at.pp("mlp.dense_4h_to_h"), d_inner, d, true)?,
             },
         })
     }
@@ -170,9 +159,7 @@ fn self_attention(config: &Config, rope: &Rope, at: &Scope) -> Result<SelfAttent
         let bias = bias.as_ref().map(|bias| bias.narrow(1, i, 1)?.contiguous()?.reshape(d)).transpose()?;
         Ok(Linear::new(weight, bias, WeightLayout::OutIn))
     };
-    let dense = at.pp("dense");
-    let output_bias = config.attention_bias.then(|| dense.tensor("bias", &[d])).transpose()?;
-    let output = Linear::new(dense.tensor("weight", &[d, d])?, output_bias, WeightLayout::OutIn);
+    let output = linear(&at.pp("dense"), d, d, config.attention_bias)?;
     let attention = SelfAttention::new(n_heads, third(0)?, third(1)?, third(2)?, output);
     Ok(SelfAttention { rope: Some(rope.clone()), ..attention })
 }

@@ -5,11 +5,11 @@
 use super::rotary::RopeParameters;
 use super::{
     Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec, after,
-    note_unused, unembedding,
+    linear, note_unused, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::nn::{self, Activation, GatedFeedForward, Linear, RmsNorm, Rope, SelfAttention, WeightLayout};
+use crate::nn::{self, Activation, GatedFeedForward, RmsNorm, Rope, SelfAttention};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -201,11 +201,6 @@ fn rms_norm(config: &Config, d: usize, at: &Scope) -> Result<RmsNorm> {
     // Gemma keeps the weight's distance from 1.
     let weight = if config.is_gemma() { (weight + 1.0)? } else { weight };
     Ok(RmsNorm::new(weight, config.rms_norm_eps))
-}
-
-fn linear(at: &Scope, n_in: usize, n_out: usize, has_bias: bool) -> Result<Linear> {
-    let bias = has_bias.then(|| at.tensor("bias", &[n_out])).transpose()?;
-    Ok(Linear::new(at.tensor("weight", &[n_out, n_in])?, bias, WeightLayout::OutIn))
 }
 
 impl Layer {

@@ -10,7 +10,7 @@ mod rotary;
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
-use crate::nn::{QueryRows, RowPart, SelfAttention};
+use crate::nn::{Linear, QueryRows, RowPart, SelfAttention, WeightLayout};
 use crate::weights::{Contents, Scope, Weights};
 use candle_core::Tensor;
 
@@ -198,6 +198,18 @@ pub trait Head: Send + Sync {
     fn soft_cap(&self) -> Option<f32> {
         None
     }
+
+    /// The logits `[n, vocab]` of `h_L` `[n, d]`, all at once and in plain operations: for a few rows.
+    fn logits(&self, h: &Tensor) -> Result<Tensor> {
+        let mut logits = self.prepare(h)?.matmul(&self.unembedding().t()?)?;
+        if let Some(bias) = self.bias() {
+            logits = logits.broadcast_add(bias)?;
+        }
+        Ok(match self.soft_cap().map(f64::from) {
+            Some(cap) => ((logits / cap)?.tanh()? * cap)?,
+            None => logits,
+        })
+    }
 }
 
 /// A loaded model, with what its user should know about the checkpoint.
@@ -251,6 +263,22 @@ fn after(
         }
         PartKind::Norm | PartKind::Add => None,
     })
+}
+
+/// What is wrong with a width that heads do not divide, or a size of nothing, under the names most configurations use.
+fn sizes_fit(n_layers: usize, n_heads: usize, d: usize) -> Result<(), String> {
+    if n_layers > 0 && n_heads > 0 && d > 0 && d.is_multiple_of(n_heads) {
+        return Ok(());
+    }
+    Err(format!(
+        "`num_hidden_layers` {n_layers}, `num_attention_heads` {n_heads} and `hidden_size` {d} do not fit together"
+    ))
+}
+
+/// A `torch.nn.Linear`: `weight` `[n_out, n_in]` and, where it has one, `bias` `[n_out]`.
+fn linear(at: &Scope, n_in: usize, n_out: usize, has_bias: bool) -> Result<Linear> {
+    let bias = has_bias.then(|| at.tensor("bias", &[n_out])).transpose()?;
+    Ok(Linear::new(at.tensor("weight", &[n_out, n_in])?, bias, WeightLayout::OutIn))
 }
 
 /// What a checkpoint holds and nothing has asked for, less the tensors that `is_known`, as a note.

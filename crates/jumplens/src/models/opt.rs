@@ -3,8 +3,8 @@
 //! with `transformers/models/opt/modeling_opt.py`, except that `h_L` is taken before the decoder's final norm.
 
 use super::{
-    Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, PRE_NORM_PARTS, PartAfter, Spec, after,
-    note_unused, unembedding,
+    Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, PRE_NORM_PARTS, PartAfter, Spec, after, linear,
+    note_unused, sizes_fit, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -77,13 +77,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     let fail = |message: String| Error::Config { path: path.to_owned(), message };
     let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
     let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
-    if d == 0 || num_hidden_layers == 0 || num_attention_heads == 0 || !d.is_multiple_of(num_attention_heads)
-    {
-        return Err(fail(format!(
-            "`num_hidden_layers` {num_hidden_layers}, `num_attention_heads` {num_attention_heads} and `hidden_size` {d} \
-             do not fit together"
-        )));
-    }
+    sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
     if !config.enable_bias || !config.layer_norm_elementwise_affine {
         return Err(fail("`enable_bias` and `layer_norm_elementwise_affine` have to be true".to_owned()));
     }
@@ -140,15 +134,10 @@ fn layer_norm(config: &Config, at: &Scope) -> Result<LayerNorm> {
     Ok(LayerNorm::new(at.tensor("weight", &shape)?, at.tensor("bias", &shape)?, LAYER_NORM_EPS))
 }
 
-fn linear(at: &Scope, n_in: usize, n_out: usize) -> Result<Linear> {
-    let weight = at.tensor("weight", &[n_out, n_in])?;
-    Ok(Linear::new(weight, Some(at.tensor("bias", &[n_out])?), WeightLayout::OutIn))
-}
-
 impl Layer {
     fn load(config: &Config, activation: Activation, at: &Scope) -> Result<Self> {
         let d = config.hidden_size;
-        let project = |name: &str| linear(&at.pp("self_attn").pp(name), d, d);
+        let project = |name: &str| linear(&at.pp("self_attn").pp(name), d, d, true);
         Ok(Self {
             self_attn: SelfAttention::new(
                 config.num_attention_heads,
@@ -159,9 +148,9 @@ impl Layer {
             ),
             self_attn_layer_norm: layer_norm(config, &at.pp("self_attn_layer_norm"))?,
             feed_forward: FeedForward {
-                fc: linear(&at.pp("fc1"), d, config.ffn_dim)?,
+                fc: linear(&at.pp("fc1"), d, config.ffn_dim, true)?,
                 activation,
-                proj: linear(&at.pp("fc2"), config.ffn_dim, d)?,
+                proj: linear(&at.pp("fc2"), config.ffn_dim, d, true)?,
             },
             final_layer_norm: layer_norm(config, &at.pp("final_layer_norm"))?,
         })

@@ -25,7 +25,7 @@ pub struct Checkpoint {
     /// `config.json`.
     pub config: serde_json::Value,
     /// Shapes and values by name, in the spelling without prefix.
-    pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    pub tensors: Tensors,
 }
 
 pub const LAYERS: usize = 3;
@@ -34,17 +34,24 @@ pub const VOCAB: usize = 60;
 pub const POSITIONS: usize = 24;
 pub const HIDDEN: usize = 2 * WIDTH;
 
+/// Shapes and values by name.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Adds tensors of random values: name, shape, centre and spread.
+fn filler(seed: u64, tensors: &mut Tensors) -> impl FnMut(String, &[usize], f32, f32) {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    move |name, shape, centre, spread| {
+        let n = shape.iter().product::<usize>();
+        let values = (0..n).map(|_| centre + rng.random_range(-spread..spread)).collect();
+        tensors.insert(name, (shape.to_vec(), values));
+    }
+}
+
 impl Checkpoint {
     /// Three layers of width 16 with random weights, `relu` and a hidden layer of 32.
     pub fn random(seed: u64) -> Self {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        let mut tensors = BTreeMap::new();
-        let mut add = |name: String, shape: &[usize], centre: f32, spread: f32| {
-            let values = (0..shape.iter().product::<usize>())
-                .map(|_| centre + rng.random_range(-spread..spread))
-                .collect();
-            tensors.insert(name, (shape.to_vec(), values));
-        };
+        let mut tensors = Tensors::new();
+        let mut add = filler(seed, &mut tensors);
         let d = WIDTH;
         add("wte.weight".into(), &[VOCAB, d], 0.0, 0.5);
         add("wpe.weight".into(), &[POSITIONS, d], 0.0, 0.2);
@@ -69,19 +76,14 @@ impl Checkpoint {
             "model_type": "gpt2", "vocab_size": VOCAB, "n_positions": POSITIONS, "n_embd": d, "n_layer": LAYERS,
             "n_head": 2, "n_inner": HIDDEN, "activation_function": "relu", "layer_norm_epsilon": 1e-5,
         });
+        drop(add);
         Self { config, tensors }
     }
 
     /// A masked model of the same sizes: `BertForMaskedLM` with random weights and `relu`.
     pub fn random_bert(seed: u64) -> Self {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        let mut tensors = BTreeMap::new();
-        let mut add = |name: String, shape: &[usize], centre: f32, spread: f32| {
-            let values = (0..shape.iter().product::<usize>())
-                .map(|_| centre + rng.random_range(-spread..spread))
-                .collect();
-            tensors.insert(name, (shape.to_vec(), values));
-        };
+        let mut tensors = Tensors::new();
+        let mut add = filler(seed, &mut tensors);
         let d = WIDTH;
         add("bert.embeddings.word_embeddings.weight".into(), &[VOCAB, d], 0.0, 0.5);
         add("bert.embeddings.position_embeddings.weight".into(), &[POSITIONS, d], 0.0, 0.5);
@@ -111,6 +113,7 @@ impl Checkpoint {
             "num_hidden_layers": LAYERS, "num_attention_heads": 2, "intermediate_size": HIDDEN, "hidden_act": "relu",
             "max_position_embeddings": POSITIONS, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
         });
+        drop(add);
         Self { config, tensors }
     }
 
