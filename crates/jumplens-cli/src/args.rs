@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use jumplens::nn::Precision;
 use jumplens::run::{Existing, SampleSource, Settings};
 use jumplens::shortcut;
 use std::path::PathBuf;
@@ -81,6 +82,24 @@ impl From<Pairs> for shortcut::Pairs {
     }
 }
 
+/// What products are done in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// Single precision
+    F32,
+    /// Factors rounded to bfloat16: on CPUs with AVX512-BF16 about twice as fast, and less exact
+    Bf16,
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 /// What begins a run.
 #[derive(Debug, ClapArgs)]
 pub struct BeginArgs {
@@ -118,6 +137,9 @@ pub struct InputArgs {
     /// Which pairs of layers to fit
     #[arg(long, value_enum, default_value_t = Pairs::All)]
     pub pairs: Pairs,
+    /// What the model's products are done in; sums, states and maps are f32 either way
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    pub dtype: Dtype,
     /// Samples to fit on instead of a corpus: lines `{"ids": [...], "position": p}`
     #[arg(long, value_name = "FILE.jsonl", requires = "val_samples", conflicts_with_all = ["corpus", "train", "val"])]
     pub train_samples: Option<PathBuf>,
@@ -159,7 +181,13 @@ impl InputArgs {
                 mask: !self.no_mask,
             },
         };
-        Settings { model: self.model.clone(), samples, seed: self.seed, pairs: self.pairs.into() }
+        Settings {
+            model: self.model.clone(),
+            samples,
+            seed: self.seed,
+            pairs: self.pairs.into(),
+            dtype: self.dtype.into(),
+        }
     }
 }
 
@@ -195,6 +223,9 @@ pub struct StatesArgs {
     /// Model of the run to begin [default: tiny-gpt2]
     #[arg(long, requires = "train_samples")]
     pub model: Option<String>,
+    /// What the products of the run to begin are done in
+    #[arg(long, value_enum, requires = "train_samples")]
+    pub dtype: Option<Dtype>,
     /// Replace the run in the folder by the one to begin
     #[arg(long, requires = "train_samples")]
     pub overwrite: bool,
@@ -206,7 +237,8 @@ impl StatesArgs {
         let (train, val) = (self.train_samples.clone()?, self.val_samples.clone()?);
         let model = self.model.clone().unwrap_or_else(|| DEFAULT_MODEL.to_owned());
         let samples = SampleSource::Files { train, val };
-        Some(Settings { model, samples, seed: 0, pairs: shortcut::Pairs::All })
+        let dtype = self.dtype.map_or(Precision::F32, Into::into);
+        Some(Settings { model, samples, seed: 0, pairs: shortcut::Pairs::All, dtype })
     }
 }
 

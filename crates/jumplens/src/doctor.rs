@@ -4,10 +4,10 @@ use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::models::{Backbone, Kind, Loaded, PartKind, load};
-use crate::nn::with_values;
+use crate::nn::{Precision, with_values};
 use crate::progress::{Observer, check};
 use crate::runner::value_of;
-use crate::shortcut::LeastSquares;
+use crate::shortcut::{Factoring, Solving};
 use crate::states::run_samples;
 use crate::tokenize::{Sample, Tokenizer};
 use candle_core::{D, Device, Tensor, Var};
@@ -59,7 +59,7 @@ pub fn examine<'a>(
     sentences: impl Iterator<Item = &'a str>,
     observer: &dyn Observer,
 ) -> Result<Vec<Finding>> {
-    let Loaded { model, notes } = load(files)?;
+    let Loaded { model, notes } = load(files, Precision::F32)?;
     let model = &*model;
     let mut findings = vec![match &notes[..] {
         [] => finding(
@@ -239,10 +239,13 @@ fn identity(states: &[Tensor]) -> Result<Finding> {
     let last = &states[states.len() - 1];
     let d = last.dim(1)?;
     let (map, rank) = with_values(last, |x| -> Result<_> {
-        let solver = LeastSquares::factor(x, d)?;
-        Ok((solver.solve(x, d)?, solver.rank()))
+        let whitening = Factoring::of(x, d)?;
+        let mut solving = Solving::new(&whitening, 1, d);
+        solving.add(x, [x]);
+        let map = solving.finish()?.pop().ok_or_else(|| Error::Internal("no map was fitted".into()))?;
+        Ok((map, whitening.rank()))
     })??;
-    let distance = distance(&map.layer().forward(last)?, last)?;
+    let distance = distance(&map.layer()?.forward(last)?, last)?;
     Ok(verdict(
         "identity",
         distance <= 1e-3,

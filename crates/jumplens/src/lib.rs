@@ -14,7 +14,7 @@
 //! typed [`Error`].
 //!
 //! ```
-//! use jumplens::{hub, progress::Silent, run, shortcut::Pairs};
+//! use jumplens::{hub, nn::Precision, progress::Silent, run, shortcut::Pairs};
 //! # fn main() -> jumplens::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let out = folder.path().join("run");
@@ -42,6 +42,7 @@
 //!     },
 //!     seed: 0,
 //!     pairs: Pairs::ToFinal,
+//!     dtype: Precision::F32,
 //! };
 //! let mut run = run::Run::begin(&out, &settings, run::Existing::Refuse, &sources, &Silent)?;
 //! run.states(&Silent)?;

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::hub::HubName;
+use crate::nn::Precision;
 use crate::shortcut::Pairs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -130,8 +131,8 @@ pub struct Manifest {
     pub val: usize,
     /// Which pairs of layers are fitted.
     pub pairs: Pairs,
-    /// Number format of states and products.
-    pub dtype: String,
+    /// What products are done in; states, sums and all else are f32.
+    pub dtype: Precision,
     /// Where they are computed.
     pub device: String,
     /// Threads of the last command.
@@ -150,6 +151,7 @@ impl Manifest {
         train: usize,
         val: usize,
         pairs: Pairs,
+        dtype: Precision,
     ) -> Self {
         Self {
             format: FORMAT,
@@ -161,7 +163,7 @@ impl Manifest {
             train,
             val,
             pairs,
-            dtype: "f32".to_owned(),
+            dtype,
             device: "cpu".to_owned(),
             threads: rayon::current_num_threads(),
             stages: BTreeMap::new(),
@@ -217,7 +219,7 @@ impl Manifest {
             (self.seed != other.seed, format!("the seed {}", self.seed)),
             (self.mask != other.mask, "the choice of `--no-mask`".to_owned()),
             (self.pairs != other.pairs, "the choice of `--pairs`".to_owned()),
-            (self.dtype != other.dtype, format!("the number format {}", self.dtype)),
+            (self.dtype != other.dtype, "the choice of `--dtype`".to_owned()),
         ]
         .into_iter()
         .find_map(|(differs, what)| differs.then_some(what))

@@ -9,6 +9,7 @@ use crate::files::{create_folder, sha256, write_atomically};
 use crate::hub::{Bundled, ModelFiles, Sources};
 use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord, StageRecord};
 use crate::models::{Backbone, Kind, Spec, load};
+use crate::nn::Precision;
 use crate::progress::Observer;
 use crate::shortcut::{Pairs, Shortcuts, fit_pairs, fit_parts};
 use crate::states::StateFiles;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub seed: u64,
     /// Which pairs of layers are fitted.
     pub pairs: Pairs,
+    /// What products are done in.
+    pub dtype: Precision,
 }
 
 /// What to do with an output folder that holds a run.
@@ -95,7 +98,7 @@ impl Run {
             _ => settings.model.clone(),
         };
         let files = ModelFiles::find(&name, sources, observer)?;
-        let model = load_model(&files, observer)?;
+        let model = load_model(&files, settings.dtype, observer)?;
         let started = Instant::now();
         let (train, val, source) = draw_samples(settings, &files, model.spec(), &sources.bundled, observer)?;
         let model_record = record_model(&files);
@@ -104,8 +107,16 @@ impl Run {
             _ => None,
         };
         let (n_train, n_val) = (train.len(), val.len());
-        let mut manifest =
-            Manifest::new(model_record, source, settings.seed, mask, n_train, n_val, settings.pairs);
+        let mut manifest = Manifest::new(
+            model_record,
+            source,
+            settings.seed,
+            mask,
+            n_train,
+            n_val,
+            settings.pairs,
+            settings.dtype,
+        );
         if let Some(mut earlier) = earlier.filter(|m| existing == Existing::Resume && m.is_done("samples")) {
             if let Some(what) = manifest.difference(&earlier) {
                 return Err(Error::Changed { path: folder.to_owned(), what });
@@ -146,7 +157,8 @@ impl Run {
             return Err(Error::Changed { path: folder.to_owned(), what });
         }
         manifest.threads = rayon::current_num_threads();
-        Ok(Self { folder: folder.to_owned(), model: load_model(&files, observer)?, manifest })
+        let model = load_model(&files, manifest.dtype, observer)?;
+        Ok(Self { folder: folder.to_owned(), model, manifest })
     }
 
     /// The run's folder.
@@ -278,8 +290,15 @@ impl Run {
         observer.begin("evaluate", tokens as u64, "tokens");
         let started = Instant::now();
         let states = StateFiles::new(&self.folder, "val");
-        let evaluation =
-            evaluate(&*self.model, head, &samples, &states, &self.shortcuts(shortcuts), observer)?;
+        let evaluation = evaluate(
+            &*self.model,
+            head,
+            self.manifest.dtype,
+            &samples,
+            &states,
+            &self.shortcuts(shortcuts),
+            observer,
+        )?;
         let rule = ExitRule::new(&samples, spec.kind);
         let exits: Vec<ExitRow> = ["id", "mat"]
             .into_iter()
@@ -404,8 +423,17 @@ fn is_empty(folder: &Path) -> Result<bool> {
     }
 }
 
-fn load_model(files: &ModelFiles, observer: &dyn Observer) -> Result<Box<dyn Backbone>> {
-    let loaded = load(files)?;
+fn load_model(
+    files: &ModelFiles,
+    precision: Precision,
+    observer: &dyn Observer,
+) -> Result<Box<dyn Backbone>> {
+    if !precision.is_native() {
+        observer.note(
+            "this CPU has no instructions for bf16 products: `--dtype f32` would be faster, and more exact",
+        );
+    }
+    let loaded = load(files, precision)?;
     loaded.notes.iter().for_each(|note| observer.note(&format!("`{}`: {note}", files.id)));
     Ok(loaded.model)
 }

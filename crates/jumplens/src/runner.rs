@@ -109,11 +109,11 @@ impl BlockPlan {
             let mut mixes = part.kind == PartKind::Attention;
             if let Some(map) = &maps[index] {
                 if rows == Rows::Chosen || model.spec().kind == Kind::Causal {
-                    steps[index] = Step::Map(map.layer());
+                    steps[index] = Step::Map(map.layer()?);
                     reads[index] = vec![part.map_input()];
                     mixes = false;
                 } else {
-                    steps[index] = Step::MapAtChosen(map.layer());
+                    steps[index] = Step::MapAtChosen(map.layer()?);
                 }
             }
             let rows = if mixes { Rows::Every } else { rows };

@@ -6,6 +6,7 @@ use common::{Checkpoint, LAYERS, VOCAB, WIDTH};
 use jumplens::Error;
 use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, Loaded, load};
+use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::states::run_samples;
 use jumplens::tokenize::Sample;
@@ -13,7 +14,7 @@ use jumplens::tokenize::Sample;
 fn open(checkpoint: &Checkpoint) -> jumplens::Result<Loaded> {
     let folder = tempfile::tempdir().unwrap();
     checkpoint.write(folder.path());
-    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)?)
+    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)?, Precision::F32)
 }
 
 /// The states of every layer at three positions of a sequence.

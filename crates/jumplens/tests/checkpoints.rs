@@ -6,6 +6,7 @@ use common::{Checkpoint, LAYERS, VOCAB, WIDTH};
 use jumplens::Error;
 use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Loaded, load};
+use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::states::{StateChunk, run_samples};
 use jumplens::tokenize::{Sample, read_samples};
@@ -13,7 +14,7 @@ use jumplens::tokenize::{Sample, read_samples};
 fn open(checkpoint: &Checkpoint) -> jumplens::Result<Loaded> {
     let folder = tempfile::tempdir().unwrap();
     checkpoint.write(folder.path());
-    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)?)
+    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)?, Precision::F32)
 }
 
 fn states(loaded: &Loaded) -> StateChunk {

@@ -6,6 +6,7 @@ use jumplens::Error;
 use jumplens::batch::PackedBatch;
 use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, Loaded, load};
+use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::runner::{Context, Plan, Rows, run_block};
 use jumplens::shortcut::LinearMap;
@@ -24,8 +25,11 @@ fn fixtures() -> Vec<PathBuf> {
 }
 
 fn open(folder: &Path) -> Box<dyn Backbone> {
-    let loaded =
-        load(&ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).unwrap()).unwrap();
+    let loaded = load(
+        &ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).unwrap(),
+        Precision::F32,
+    )
+    .unwrap();
     assert!(loaded.notes.is_empty(), "{}: {:?}", folder.display(), loaded.notes);
     loaded.model
 }
@@ -139,7 +143,7 @@ fn with(name: &str, field: &str, value: serde_json::Value) -> jumplens::Result<L
     let mut config: serde_json::Value = serde_json::from_slice(&text).unwrap();
     config[field] = value;
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)?)
+    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)?, Precision::F32)
 }
 
 #[test]

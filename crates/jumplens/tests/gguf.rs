@@ -4,6 +4,7 @@
 
 use jumplens::hub::{ModelFiles, SourceFile, Sources, TokenizerFiles};
 use jumplens::models::{Kind, Loaded, Spec, load};
+use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::states::{StateChunk, run_samples};
 use jumplens::tokenize::{Sample, Tokenizer};
@@ -159,8 +160,8 @@ fn states(loaded: &Loaded) -> StateChunk {
 
 #[test]
 fn a_model_gives_the_same_states_from_both_formats() {
-    let gguf = load(&find("gpt2.gguf")).unwrap();
-    let folder = load(&find("gpt2")).unwrap();
+    let gguf = load(&find("gpt2.gguf"), Precision::F32).unwrap();
+    let folder = load(&find("gpt2"), Precision::F32).unwrap();
     assert_eq!(states(&gguf), states(&folder));
     assert_eq!(gguf.notes, folder.notes);
 }

@@ -5,6 +5,7 @@ mod common;
 use jumplens::eval::tables::{ExitRow, LayerRow, R2Row, read_csv};
 use jumplens::hub::ModelFiles;
 use jumplens::models::load;
+use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::Pairs;
@@ -117,7 +118,8 @@ fn assert_run_agrees(golden: &Golden) {
         train: golden.path("train_samples.jsonl"),
         val: golden.path("val_samples.jsonl"),
     };
-    let settings = Settings { model: golden.model.into(), samples, seed: 0, pairs: Pairs::All };
+    let settings =
+        Settings { model: golden.model.into(), samples, seed: 0, pairs: Pairs::All, dtype: Precision::F32 };
     let mut run = Run::begin(&out, &settings, Existing::Refuse, &common::sources(), &Silent).unwrap();
     run.all(&Silent).unwrap();
     let results = out.join("results");
@@ -211,7 +213,7 @@ fn states_and_logits_of_bert_agree_with_transformers_at_every_layer() {
 
 fn assert_states_agree(golden: &Golden) {
     let files = ModelFiles::find(golden.model, &common::sources(), &Silent).unwrap();
-    let model = load(&files).unwrap().model;
+    let model = load(&files, Precision::F32).unwrap().model;
     let d = model.spec().d_model;
     let samples = read_samples(&golden.path("val_samples.jsonl"), model.spec()).unwrap();
     let states = run_samples(&*model, &samples[..16], false, |_| Ok(())).unwrap();

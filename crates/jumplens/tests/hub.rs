@@ -9,6 +9,7 @@ use hub_server::{Model, Server, etag};
 use jumplens::Error;
 use jumplens::hub::{Hub, HubName, ModelFiles, Sources};
 use jumplens::models::{load, load_with_contents};
+use jumplens::nn::Precision;
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::Pairs;
@@ -263,6 +264,7 @@ fn a_run_stays_with_its_commit() {
         samples: SampleSource::Corpus { name: WIKIPEDIA_SAMPLE.name.into(), train: 5, val: 5, mask: true },
         seed: 0,
         pairs: Pairs::All,
+        dtype: Precision::F32,
     };
     Run::begin(&out, &settings("org/tiny"), Existing::Refuse, &sources, &Silent).unwrap();
     // The branch moves on to another model.
@@ -304,7 +306,7 @@ fn shards_make_the_same_model() {
     write_shards(&checkpoint, shards.path());
     let open = |folder: &Path| {
         ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).map(|files| {
-            let (loaded, contents) = load_with_contents(&files).unwrap();
+            let (loaded, contents) = load_with_contents(&files, Precision::F32).unwrap();
             let embedding = loaded.model.head().unwrap().unembedding().flatten_all().unwrap();
             (contents, embedding.to_vec1::<f32>().unwrap())
         })
@@ -319,7 +321,7 @@ fn shards_make_the_same_model() {
     let hub = hub(&server, cache.path());
     let files = find("org/shards", &hub).unwrap();
     assert_eq!(files.weights.len(), 2);
-    assert_eq!(load_with_contents(&files).unwrap().1, expected.0);
+    assert_eq!(load_with_contents(&files, Precision::F32).unwrap().1, expected.0);
     let link = files.weights[0].path.clone();
     drop(files);
     fs::remove_file(&link).unwrap();
@@ -350,7 +352,7 @@ fn indexes_that_do_not_fit_their_shards_are_refused() {
     for (tensor, shard) in [("wte.weight", "blocks.safetensors"), ("no.such", "rest.safetensors")] {
         with(tensor, shard);
         let Err(Error::ShardLacks { tensor: named, shard: in_shard, .. }) =
-            load(&find().unwrap()).map(|_| ())
+            load(&find().unwrap(), Precision::F32).map(|_| ())
         else {
             panic!("no error")
         };
@@ -372,14 +374,14 @@ fn with_byte_pairs(folder: &Path, config: Option<&str>) -> Tokenizer {
         fs::write(folder.join("tokenizer_config.json"), config).unwrap();
     }
     let files = ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).unwrap();
-    let model = load(&files).unwrap().model;
+    let model = load(&files, Precision::F32).unwrap().model;
     Tokenizer::open(files.tokenizer.as_ref().unwrap(), model.spec(), true).unwrap()
 }
 
 #[test]
 fn vocab_json_and_merges_txt_give_the_ids_of_tokenizer_json() {
     let bundled = ModelFiles::find("tiny-gpt2", &common::sources(), &Silent).unwrap();
-    let spec = load(&bundled).unwrap().model.spec().clone();
+    let spec = load(&bundled, Precision::F32).unwrap().model.spec().clone();
     let expected = Tokenizer::open(bundled.tokenizer.as_ref().unwrap(), &spec, true).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = with_byte_pairs(folder.path(), None);

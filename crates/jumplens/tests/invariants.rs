@@ -9,6 +9,7 @@ use jumplens::batch::PackedBatch;
 use jumplens::eval::tables::{LayerRow, read_csv};
 use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, PartKind, Slot, load};
+use jumplens::nn::Precision;
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::runner::{Context, Plan, Rows, run_block};
@@ -22,7 +23,7 @@ use std::path::{Path, PathBuf};
 fn begin(folder: &Path, out: &str, existing: Existing) -> jumplens::Result<Run> {
     let samples = SampleSource::Files { train: folder.join("train.jsonl"), val: folder.join("val.jsonl") };
     let model = folder.join("model").to_str().unwrap().to_owned();
-    let settings = Settings { model, samples, seed: 3, pairs: Pairs::All };
+    let settings = Settings { model, samples, seed: 3, pairs: Pairs::All, dtype: Precision::F32 };
     Run::begin(&folder.join(out), &settings, existing, &Sources::default(), &Silent)
 }
 
@@ -37,7 +38,7 @@ fn open(checkpoint: &Checkpoint, folder: &Path) -> Box<dyn Backbone> {
     checkpoint.write(&folder.join("model"));
     let files =
         ModelFiles::find(folder.join("model").to_str().unwrap(), &Sources::default(), &Silent).unwrap();
-    load(&files).unwrap().model
+    load(&files, Precision::F32).unwrap().model
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn in_masked_models_a_map_takes_a_parts_place_at_the_chosen_position_alone() {
                 };
                 let mut rows = output.to_vec2::<f32>().unwrap();
                 if is_replaced(index) {
-                    let map = some_map(layer, index).layer();
+                    let map = some_map(layer, index).layer().unwrap();
                     let mapped = map.forward(&value(part.map_input())).unwrap().to_vec2::<f32>().unwrap();
                     batch.chosen.iter().for_each(|row| rows[*row as usize] = mapped[*row as usize].clone());
                 }

@@ -6,6 +6,7 @@ use common::sources;
 use jumplens::Error;
 use jumplens::hub::{ModelFiles, Sources, TokenizerFiles};
 use jumplens::models::{Kind, Spec, load};
+use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::tokenize::{Sample, Tokenizer};
 use jumplens_assets::{TINY_BERT, WIKIPEDIA_SAMPLE};
@@ -26,7 +27,7 @@ fn samples(tokenizer: &Tokenizer, n: usize) -> Vec<Sample> {
 
 fn tiny_bert() -> (TokenizerFiles, Spec) {
     let files = ModelFiles::find("tiny-bert", &sources(), &Silent).unwrap();
-    let spec = load(&files).unwrap().model.spec().clone();
+    let spec = load(&files, Precision::F32).unwrap().model.spec().clone();
     (files.tokenizer.unwrap(), spec)
 }
 

@@ -3,6 +3,7 @@
 
 use jumplens::hub::{ModelFiles, SourceFile, Sources};
 use jumplens::models::{Loaded, load};
+use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::states::{StateChunk, run_samples};
 use jumplens::tokenize::Sample;
@@ -108,11 +109,11 @@ fn a_model_gives_the_same_states_from_both_formats() {
     assert_eq!(named, folder.path().display().to_string());
 
     copy("pytorch_model.bin");
-    let pytorch = load(&find().unwrap()).unwrap();
+    let pytorch = load(&find().unwrap(), Precision::F32).unwrap();
     copy("model.safetensors");
     let files = find().unwrap();
     assert!(files.weights[0].path.ends_with("model.safetensors"), "the safer of the two is not taken");
-    let safetensors = load(&files).unwrap();
+    let safetensors = load(&files, Precision::F32).unwrap();
     assert_eq!(states(&pytorch), states(&safetensors));
     assert_eq!((pytorch.notes, safetensors.notes), (vec![], vec![]));
 }

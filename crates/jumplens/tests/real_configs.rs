@@ -3,6 +3,7 @@
 
 use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::load;
+use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::states::run_samples;
 use jumplens::tokenize::Sample;
@@ -142,7 +143,7 @@ fn check(
     let tensors: Tensors = outside.into_iter().chain((0..DEPTH).flat_map(block)).collect();
     write(folder.path(), &config, &tensors);
     let files = ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent).unwrap();
-    let loaded = load(&files).unwrap();
+    let loaded = load(&files, Precision::F32).unwrap();
     assert!(loaded.notes.is_empty(), "{:?}", loaded.notes);
     let spec = loaded.model.spec();
     assert_eq!((spec.d_model, spec.n_heads, spec.vocab_size), (d_model, n_heads, vocab_size));

@@ -4,6 +4,7 @@
 use candle_core::{Device, Tensor};
 use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, load};
+use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::states::run_samples;
 use jumplens::tokenize::{Sample, Tokenizer};
@@ -63,7 +64,7 @@ fn agrees_with_transformers(model_name: &str, has_head: bool) {
     let reference = std::fs::read(root.join(format!("tests/golden/real/{model_name}.json"))).unwrap();
     let reference: Reference = serde_json::from_slice(&reference).unwrap();
     let files = ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).unwrap();
-    let model = load(&files).unwrap().model;
+    let model = load(&files, Precision::F32).unwrap().model;
     let spec = model.spec();
     let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), spec, true).unwrap();
     assert_eq!(model.head().is_some(), has_head);
@@ -162,7 +163,7 @@ fn smollm2_is_read_from_gguf_as_transformers_reads_it() {
         assert_eq!(&config[field], value, "{field}");
     }
 
-    let model = load(&files).unwrap().model;
+    let model = load(&files, Precision::F32).unwrap().model;
     let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), model.spec(), false).unwrap();
     for Text { text, ids } in &reference.texts {
         assert_eq!(&tokenizer.encode(text).unwrap(), ids, "{text:?}");

@@ -7,6 +7,7 @@ use crate::progress::Progress;
 use crate::sources::sources;
 use jumplens::hub::{ModelFiles, SourceFile};
 use jumplens::models::{Kind, Spec, load_with_contents};
+use jumplens::nn::Precision;
 use jumplens::shortcut::{self, Pairs};
 use jumplens::states;
 use jumplens::weights::Contents;
@@ -15,7 +16,7 @@ use std::fmt::Write;
 
 pub fn info(args: &InfoArgs, printer: &Printer) -> Result<(), Failure> {
     let files = ModelFiles::find(&args.model, &sources(), &Progress::new(printer))?;
-    let (loaded, contents) = load_with_contents(&files)?;
+    let (loaded, contents) = load_with_contents(&files, Precision::F32)?;
     loaded.notes.iter().for_each(|note| printer.note(&format!("`{}`: {note}", files.id)));
     let (spec, has_head) = (loaded.model.spec(), loaded.model.head().is_some());
     let text = match args.format {

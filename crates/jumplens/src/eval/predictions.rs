@@ -6,7 +6,7 @@ use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::files::write_with;
 use crate::models::{Backbone, Head};
-use crate::nn::{Linear, with_values};
+use crate::nn::{Linear, Precision, with_values};
 use crate::parallel;
 use crate::progress::{Observer, check};
 use crate::shortcut::Shortcuts;
@@ -78,8 +78,7 @@ impl Evaluation {
 struct Evaluator<'a> {
     model: &'a dyn Backbone,
     head: &'a dyn Head,
-    unembedding: Vec<f32>,
-    bias: Option<Vec<f32>>,
+    unembedding: Unembedding<'a>,
     samples: &'a [Sample],
     /// States of the layers 0…L.
     states: Vec<StateFile>,
@@ -92,7 +91,8 @@ impl Evaluator<'_> {
     /// The predictions for the batch's samples: the model's own, then each cast's from each layer 0…L−1.
     fn predictions(&self, batch: &PackedBatch) -> Result<Vec<Vec<Prediction>>> {
         let n = batch.samples.len();
-        let d = self.head.unembedding().dim(1)?;
+        let unembedding = &self.unembedding;
+        let d = unembedding.d();
         let states =
             self.states.iter().map(|file| file.rows(batch.samples.clone())).collect::<Result<Vec<_>>>()?;
         let (last, earlier) =
@@ -107,12 +107,6 @@ impl Evaluator<'_> {
         let targets: Vec<Option<u32>> =
             self.samples[batch.samples.clone()].iter().map(|sample| sample.target).collect();
         Ok(with_values(&prepared, |rows| {
-            let unembedding = Unembedding {
-                weight: &self.unembedding,
-                bias: self.bias.as_deref(),
-                soft_cap: self.head.soft_cap(),
-                d,
-            };
             let scans = scan(rows, unembedding, TOP_K, &targets);
             let variants = scans.chunks(n).map(|variant| {
                 let numbered = variant.iter().enumerate();
@@ -126,7 +120,7 @@ impl Evaluator<'_> {
 }
 
 /// `own` is what the model's own row gave, `state` that row `[d]`.
-fn prediction(unembedding: Unembedding, scan: &RowScan, own: &RowScan, state: &[f32]) -> Prediction {
+fn prediction(unembedding: &Unembedding, scan: &RowScan, own: &RowScan, state: &[f32]) -> Prediction {
     let mut top = [0; TOP_K];
     top.iter_mut().zip(&scan.top).for_each(|(kept, (_, token))| *kept = *token);
     Prediction {
@@ -139,11 +133,12 @@ fn prediction(unembedding: Unembedding, scan: &RowScan, own: &RowScan, state: &[
     }
 }
 
-/// Evaluates every cast from every layer on the validation samples, whose states are in `states`. Advances by the
-/// tokens run. [`Error::Option`] where the vocabulary is too small.
+/// Evaluates every cast from every layer on the validation samples, whose states are in `states`. The
+/// unembedding's products are done in `precision`. Advances by the tokens run. [`Error::Option`] where the vocabulary is too small.
 pub fn evaluate(
     model: &dyn Backbone,
     head: &dyn Head,
+    precision: Precision,
     samples: &[Sample],
     states: &StateFiles,
     shortcuts: &Shortcuts,
@@ -156,43 +151,48 @@ pub fn evaluate(
             format!("the vocabulary has {} tokens, fewer than the {TOP_K} that are kept", spec.vocab_size);
         return Err(Error::Option(message));
     }
+    let bias = head.bias().map(|bias| with_values(bias, <[f32]>::to_vec)).transpose()?;
+    let d = head.unembedding().dim(1)?;
     let to_last = (0..last)
         .map(|from| {
             let map = shortcuts.load_pairs(from, &[last], spec.d_model)?.remove(&last);
-            map.map(|map| map.layer()).ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))
+            map.ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))?.layer()
         })
         .collect::<Result<Vec<_>>>()?;
-    let evaluator = Evaluator {
-        model,
-        head,
-        unembedding: with_values(head.unembedding(), <[f32]>::to_vec)?,
-        bias: head.bias().map(|bias| with_values(bias, <[f32]>::to_vec)).transpose()?,
-        samples,
-        states: (0..=last).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?,
-        to_last,
-        block_casts: BlockCasts::load(model, shortcuts)?,
-    };
+    let block_casts = BlockCasts::load(model, shortcuts)?;
+    let states = (0..=last).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?;
     let names = ["id", "mat"].into_iter().chain(BLOCK_CASTS.iter().map(|cast| cast.name));
     let mut casts: Vec<CastPredictions> =
         names.map(|mapping| CastPredictions { mapping, layers: vec![Vec::new(); last + 1] }).collect();
     let batches = PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET);
-    parallel::for_each(
-        &batches,
-        usize::MAX,
-        |batch| evaluator.predictions(batch),
-        |index, predictions| {
-            let mut predictions = predictions.into_iter();
-            let own = predictions.next().unwrap_or_default();
-            for cast in &mut casts {
-                for (kept, predictions) in cast.layers.iter_mut().zip(predictions.by_ref().take(last)) {
-                    kept.extend(predictions);
+    with_values(head.unembedding(), |weight| {
+        let evaluator = Evaluator {
+            model,
+            head,
+            unembedding: Unembedding::new(weight, d, bias, head.soft_cap(), precision),
+            samples,
+            states,
+            to_last,
+            block_casts,
+        };
+        parallel::for_each(
+            &batches,
+            usize::MAX,
+            |batch| evaluator.predictions(batch),
+            |index, predictions| {
+                let mut predictions = predictions.into_iter();
+                let own = predictions.next().unwrap_or_default();
+                for cast in &mut casts {
+                    for (kept, predictions) in cast.layers.iter_mut().zip(predictions.by_ref().take(last)) {
+                        kept.extend(predictions);
+                    }
+                    cast.layers[last].extend_from_slice(&own);
                 }
-                cast.layers[last].extend_from_slice(&own);
-            }
-            observer.advance(batches[index].tokens() as u64);
-            check(observer)
-        },
-    )?;
+                observer.advance(batches[index].tokens() as u64);
+                check(observer)
+            },
+        )
+    })??;
     Ok(Evaluation { casts })
 }
 

@@ -4,7 +4,8 @@
 use super::tables::R2Row;
 use crate::error::Result;
 use crate::models::Spec;
-use crate::nn::matmul::{Matrix, Write, matmul};
+use crate::nn::Precision;
+use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product_into};
 use crate::nn::with_values;
 use crate::parallel::column_sums;
 use crate::progress::{Observer, check};
@@ -89,14 +90,11 @@ impl<'a> Target<'a> {
         let mut residual = vec![0f64; d];
         let mut predicted = vec![0f32; ROWS.min(source.len() / d) * d];
         with_values(map.weight(), |weight| {
+            let weight: PackedWeights = Packed::pack(Matrix::new(weight, d, d), Precision::F32);
             for (x, y) in source.chunks(ROWS * d).zip(self.values.chunks(ROWS * d)) {
                 let predicted = &mut predicted[..x.len()];
-                matmul(
-                    predicted,
-                    Write::Replace,
-                    Matrix::new(x, x.len() / d, d),
-                    Matrix::new(weight, d, d).t(),
-                );
+                let x: PackedRows = Packed::pack(Matrix::new(x, x.len() / d, d), Precision::F32);
+                product_into(predicted, Write::Replace, &x, &weight, 0..d);
                 let sums = squared_errors(y, predicted, d);
                 residual.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
             }

@@ -1,7 +1,8 @@
 //! From prepared states to figures about their logits, one tile of the vocabulary at a time: the logits of all rows
 //! over the whole vocabulary are never held.
 
-use crate::nn::matmul::{Matrix, Write, matmul};
+use crate::nn::Precision;
+use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product_into};
 use crate::nn::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -45,19 +46,36 @@ struct Running {
 }
 
 /// What turns prepared states into logits: `rows·weightᵀ`, plus the bias, within the soft cap.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Unembedding<'a> {
     /// W, row-major `[vocab, d]`.
-    pub weight: &'a [f32],
-    /// `[vocab]`.
-    pub bias: Option<&'a [f32]>,
-    /// Where given, a logit z becomes cap·tanh(z / cap).
-    pub soft_cap: Option<f32>,
-    /// Width of a row.
-    pub d: usize,
+    weight: &'a [f32],
+    /// The same, as products read it.
+    packed: PackedWeights,
+    bias: Option<Vec<f32>>,
+    soft_cap: Option<f32>,
+    d: usize,
 }
 
-impl Unembedding<'_> {
+impl<'a> Unembedding<'a> {
+    /// `weight` W, row-major `[vocab, d]`, multiplied in `precision`, and `bias` `[vocab]`; with a soft cap, a logit z becomes
+    /// cap·tanh(z / cap).
+    pub fn new(
+        weight: &'a [f32],
+        d: usize,
+        bias: Option<Vec<f32>>,
+        soft_cap: Option<f32>,
+        precision: Precision,
+    ) -> Self {
+        let packed = Packed::pack(Matrix::new(weight, weight.len() / d, d), precision);
+        Self { weight, packed, bias, soft_cap, d }
+    }
+
+    /// Width of a prepared state.
+    pub fn d(&self) -> usize {
+        self.d
+    }
+
     /// Tokens in the vocabulary.
     pub fn vocab(&self) -> usize {
         self.weight.len() / self.d
@@ -67,18 +85,17 @@ impl Unembedding<'_> {
     pub fn logit(&self, token: u32, state: &[f32]) -> f64 {
         let weight = &self.weight[token as usize * self.d..][..self.d];
         let product: f64 = weight.iter().zip(state).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum();
-        let logit = product + self.bias.map_or(0.0, |bias| f64::from(bias[token as usize]));
+        let logit = product + self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[token as usize]));
         self.soft_cap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh())
     }
 
-    /// The logits of `rows` `[n, d]` for a run of tokens: `out` `[n, tokens]`.
-    fn tile(&self, rows: Matrix, tokens: std::ops::Range<usize>, out: &mut [f32]) {
-        let tile =
-            Matrix::new(&self.weight[tokens.start * self.d..tokens.end * self.d], tokens.len(), self.d);
-        if let Some(bias) = self.bias {
+    /// The logits of some rows for a run of tokens: `out` `[n, tokens]`.
+    fn tile(&self, rows: &PackedRows, tokens: std::ops::Range<usize>, out: &mut [f32]) {
+        if let Some(bias) = &self.bias {
             out.chunks_exact_mut(tokens.len()).for_each(|row| row.copy_from_slice(&bias[tokens.clone()]));
         }
-        matmul(out, if self.bias.is_some() { Write::Add } else { Write::Replace }, rows, tile.t());
+        let write = if self.bias.is_some() { Write::Add } else { Write::Replace };
+        product_into(out, write, rows, &self.packed, tokens);
         if let Some(cap) = self.soft_cap {
             out.par_chunks_mut(TILE * 8).for_each(|logits| simd::dispatch(SoftCap { cap, logits }));
         }
@@ -104,10 +121,11 @@ impl WithSimd for SoftCap<'_> {
 /// Scans the logits of `rows`, keeping the `k` largest. `rows` is
 /// `[variants · samples, d]`: one prepared state of every sample, then another one of every sample, and so on; the first
 /// are those that the others' distributions are compared with. `targets` has a token a sample, or none.
-pub fn scan(rows: &[f32], unembedding: Unembedding, k: usize, targets: &[Option<u32>]) -> Vec<RowScan> {
+pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option<u32>]) -> Vec<RowScan> {
     let n = rows.len() / unembedding.d;
     let samples = targets.len();
     let vocab = unembedding.vocab();
+    let packed = Packed::pack(Matrix::new(rows, n, unembedding.d), unembedding.packed.precision);
     let start = Running {
         top: Vec::with_capacity(k + 1),
         largest: f32::NEG_INFINITY,
@@ -123,7 +141,7 @@ pub fn scan(rows: &[f32], unembedding: Unembedding, k: usize, targets: &[Option<
     for first in (0..vocab).step_by(TILE) {
         let width = TILE.min(vocab - first);
         let logits = &mut logits[..n * width];
-        unembedding.tile(Matrix::new(rows, n, unembedding.d), first..first + width, logits);
+        unembedding.tile(&packed, first..first + width, logits);
         let row_of = |row: usize| &logits[row * width..][..width];
         let weights = &mut weights[..samples * width];
         let own = running[..samples].par_iter().zip(weights.par_chunks_mut(width)).zip(&mut rescale);
@@ -263,8 +281,8 @@ mod tests {
         let targets: Vec<Option<u32>> = (0..n).map(|i| (i % 3 != 0).then_some((i * 130) as u32)).collect();
         let bias = take(&[vocab], 4);
         for soft_cap in [None, Some(30.0)] {
-            let head = Unembedding { weight: &unembedding, bias: Some(&bias), soft_cap, d };
-            let both = scan(&[model.clone(), rows.clone()].concat(), head, k, &targets);
+            let head = Unembedding::new(&unembedding, d, Some(bias.clone()), soft_cap, Precision::F32);
+            let both = scan(&[model.clone(), rows.clone()].concat(), &head, k, &targets);
             assert!(both[..n].iter().all(|own| own.kl < 1e-6));
             let scans = &both[n..];
             let cap = |z: f64| soft_cap.map_or(z, |cap| f64::from(cap) * (z / f64::from(cap)).tanh());
@@ -304,8 +322,8 @@ mod tests {
 
     #[test]
     fn equal_logits_go_to_the_lower_id() {
-        let unembedding = Unembedding { weight: &[1.0; 40], bias: None, soft_cap: None, d: 2 };
-        let scans = scan(&[0.5, 0.25], unembedding, 3, &[None]);
+        let unembedding = Unembedding::new(&[1.0; 40], 2, None, None, Precision::F32);
+        let scans = scan(&[0.5, 0.25], &unembedding, 3, &[None]);
         assert_eq!(scans[0].top.iter().map(|(_, token)| *token).collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

@@ -126,7 +126,8 @@ fn layer_norm(config: &Config, at: &Scope) -> Result<LayerNorm> {
 
 fn conv1d(at: &Scope, n_in: usize, n_out: usize) -> Result<Linear> {
     let weight = at.tensor("weight", &[n_in, n_out])?;
-    Ok(Linear::new(weight, Some(at.tensor("bias", &[n_out])?), WeightLayout::InOut))
+    let bias = at.tensor("bias", &[n_out])?;
+    Ok(Linear::new(&weight, Some(&bias), WeightLayout::InOut, at.precision())?)
 }
 
 impl Block {
@@ -153,7 +154,8 @@ fn self_attention(config: &Config, layer: usize, at: &Scope) -> Result<SelfAtten
     let bias = at.pp("c_attn").tensor("bias", &[3 * d])?;
     let third = |i: usize| -> Result<Linear> {
         let weight = weight.narrow(1, i * d, d)?.contiguous()?;
-        Ok(Linear::new(weight, Some(bias.narrow(0, i * d, d)?.contiguous()?), WeightLayout::InOut))
+        let bias = bias.narrow(0, i * d, d)?.contiguous()?;
+        Ok(Linear::new(&weight, Some(&bias), WeightLayout::InOut, at.precision())?)
     };
     let output = conv1d(&at.pp("c_proj"), d, d)?;
     let mut attention = SelfAttention::new(config.n_head, third(0)?, third(1)?, third(2)?, output);

@@ -157,7 +157,7 @@ fn self_attention(config: &Config, rope: &Rope, at: &Scope) -> Result<SelfAttent
     let third = |i: usize| -> Result<Linear> {
         let weight = weight.narrow(1, i, 1)?.contiguous()?.reshape((d, d))?;
         let bias = bias.as_ref().map(|bias| bias.narrow(1, i, 1)?.contiguous()?.reshape(d)).transpose()?;
-        Ok(Linear::new(weight, bias, WeightLayout::OutIn))
+        Ok(Linear::new(&weight, bias.as_ref(), WeightLayout::OutIn, at.precision())?)
     };
     let output = linear(&at.pp("dense"), d, d, config.attention_bias)?;
     let attention = SelfAttention::new(n_heads, third(0)?, third(1)?, third(2)?, output);

@@ -220,12 +220,12 @@ impl Layer {
             input_layernorm: norm("input_layernorm")?,
             self_attn: self_attention(config, rope, layer, &at.pp("self_attn"))?,
             feedforward_layernorm,
-            mlp: GatedFeedForward {
-                gate: linear(&mlp.pp("gate_proj"), d, d_inner, config.mlp_bias)?,
-                up: linear(&mlp.pp("up_proj"), d, d_inner, config.mlp_bias)?,
+            mlp: GatedFeedForward::new(
+                &linear(&mlp.pp("gate_proj"), d, d_inner, config.mlp_bias)?,
+                &linear(&mlp.pp("up_proj"), d, d_inner, config.mlp_bias)?,
                 activation,
-                down: linear(&mlp.pp("down_proj"), d_inner, d, config.mlp_bias)?,
-            },
+                linear(&mlp.pp("down_proj"), d_inner, d, config.mlp_bias)?,
+            )?,
             post_layernorms,
         })
     }

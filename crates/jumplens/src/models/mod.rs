@@ -10,7 +10,7 @@ mod rotary;
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
-use crate::nn::{Linear, QueryRows, RowPart, SelfAttention, WeightLayout};
+use crate::nn::{Linear, Precision, QueryRows, RowPart, SelfAttention, WeightLayout};
 use crate::weights::{Contents, Scope, Weights};
 use candle_core::Tensor;
 
@@ -220,16 +220,16 @@ pub struct Loaded {
     pub notes: Vec<String>,
 }
 
-/// Loads a model of whichever family its configuration names.
-pub fn load(files: &ModelFiles) -> Result<Loaded> {
-    Ok(load_with_contents(files)?.0)
+/// Loads a model of whichever family its configuration names, to do its products in `precision`.
+pub fn load(files: &ModelFiles, precision: Precision) -> Result<Loaded> {
+    Ok(load_with_contents(files, precision)?.0)
 }
 
 /// Loads a model, and says what it takes from its checkpoint.
-pub fn load_with_contents(files: &ModelFiles) -> Result<(Loaded, Contents)> {
+pub fn load_with_contents(files: &ModelFiles, precision: Precision) -> Result<(Loaded, Contents)> {
     let path = &files.config.path;
     let config = files.config_json()?;
-    let weights = Weights::open(&files.weights)?;
+    let weights = Weights::open(&files.weights)?.for_products_in(precision);
     files.index.as_ref().map_or(Ok(()), |index| weights.check(index))?;
     let fail = |message: String| Error::Config { path: path.clone(), message };
     let loaded = match config["model_type"].as_str() {
@@ -278,7 +278,8 @@ fn sizes_fit(n_layers: usize, n_heads: usize, d: usize) -> Result<(), String> {
 /// A `torch.nn.Linear`: `weight` `[n_out, n_in]` and, where it has one, `bias` `[n_out]`.
 fn linear(at: &Scope, n_in: usize, n_out: usize, has_bias: bool) -> Result<Linear> {
     let bias = has_bias.then(|| at.tensor("bias", &[n_out])).transpose()?;
-    Ok(Linear::new(at.tensor("weight", &[n_out, n_in])?, bias, WeightLayout::OutIn))
+    let weight = at.tensor("weight", &[n_out, n_in])?;
+    Ok(Linear::new(&weight, bias.as_ref(), WeightLayout::OutIn, at.precision())?)
 }
 
 /// What a checkpoint holds and nothing has asked for, less the tensors that `is_known`, as a note.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention, WeightLayout};
+use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -91,8 +91,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     let d_embed = config.word_embed_proj_dim.unwrap_or(d);
     let embed_tokens = root.tensor("embed_tokens.weight", &[config.vocab_size, d_embed])?;
     let project = |name: &str, n_in, n_out| -> Result<Option<Linear>> {
-        let weight = || root.pp(name).tensor("weight", &[n_out, n_in]);
-        Ok((d_embed != d).then(weight).transpose()?.map(|w| Linear::new(w, None, WeightLayout::OutIn)))
+        (d_embed != d).then(|| linear(&root.pp(name), n_in, n_out, false)).transpose()
     };
     let positions = config.max_position_embeddings + POSITION_OFFSET as usize;
     let layers = (0..num_hidden_layers)

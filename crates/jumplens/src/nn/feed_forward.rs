@@ -1,13 +1,9 @@
 //! The two-layer feed-forward part of a block.
 
 use super::activation::AddBiasAndApply;
-use super::matmul::{Matrix, Write};
-use super::{Activation, Linear, RowPart, is_fusable, simd, values, with_values};
+use super::matmul::{Matrix, Packed, PackedRows, TILE_COLS, product};
+use super::{Activation, Linear, RowPart, hidden, is_fusable, simd, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
-
-/// Rows whose hidden activations exist at one time: enough for the product to be fast, few enough to stay in cache.
-const ROWS: usize = 256;
 
 /// `proj(activation(fc(x)))`.
 #[derive(Debug, Clone)]
@@ -30,6 +26,23 @@ impl FeedForward {
     pub fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
         self.proj.forward_plain(&self.activation.forward_plain(&self.fc.forward_plain(x)?)?)
     }
+
+    /// The hidden units of some rows, packed for the contracting layer.
+    fn hidden(&self, x: Matrix) -> PackedRows {
+        let (x, weight) = (self.fc.pack(x), self.fc.weight());
+        let mut packed: PackedRows = Packed::zeros(x.lanes, weight.lanes, self.proj.precision());
+        let cells = packed.cells();
+        let (activation, precision) = (self.activation, packed.precision);
+        product(&x, weight, 0..weight.lanes, packed.cells_mut(), cells, |out, place, tile| {
+            let mut bias = [0f32; TILE_COLS];
+            if let Some(own) = self.fc.bias() {
+                bias[..place.cols].copy_from_slice(&own[place.col..][..place.cols]);
+            }
+            simd::dispatch(AddBiasAndApply { activation, bias: &bias, x: tile.values_mut(place.rows) });
+            hidden::put(out, cells, place, place.col, place.cols, tile, precision);
+        });
+        packed
+    }
 }
 
 impl RowPart for FeedForward {
@@ -49,41 +62,32 @@ impl CustomOp1 for FeedForward {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, width) = layout.shape().dims2()?;
-        let x = values(x, layout)?;
-        let (d_hidden, d_out) = (self.fc.out_features(), self.proj.out_features());
-        let bias = match self.fc.bias() {
-            Some(bias) => with_values(bias, <[f32]>::to_vec)?,
-            None => vec![0.0; d_hidden],
-        };
-        let mut out = Vec::with_capacity(n * d_out);
-        let mut hidden = vec![0f32; ROWS.min(n) * d_hidden];
-        for x in x.chunks(ROWS * width) {
-            let rows = x.len() / width;
-            let hidden = &mut hidden[..rows * d_hidden];
-            self.fc.product(Matrix::new(x, rows, width), hidden, Write::Replace)?;
-            hidden.par_chunks_mut(d_hidden * 16).for_each(|block| {
-                simd::dispatch(AddBiasAndApply { activation: self.activation, bias: &bias, x: block });
-            });
-            self.proj.append(Matrix::new(hidden, rows, d_hidden), &mut out)?;
-        }
-        Ok((CpuStorage::F32(out), (n, d_out).into()))
+        let out = hidden::by_blocks(values(x, layout)?, width, &self.proj, |x| self.hidden(x));
+        Ok((CpuStorage::F32(out), (n, self.proj.out_features()).into()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::WeightLayout;
     use super::super::testing::{assert_close, random};
+    use super::super::{Precision, WeightLayout};
     use super::*;
 
     #[test]
     fn fused_equals_plain_over_several_row_blocks() {
-        let layer = FeedForward {
-            fc: Linear::new(random(&[24, 96], 1), Some(random(&[96], 2)), WeightLayout::InOut),
-            activation: Activation::GeluNew,
-            proj: Linear::new(random(&[24, 96], 3), Some(random(&[24], 4)), WeightLayout::OutIn),
-        };
-        let x = random(&[2 * ROWS + 13, 24], 5);
-        assert_close(&layer.forward(&x).unwrap(), &layer.forward_plain(&x).unwrap(), 1e-6);
+        for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 8e-3)] {
+            for d_hidden in [96, 51] {
+                let linear = |weight: &Tensor, bias: usize, layout| {
+                    Linear::new(weight, Some(&random(&[bias], 2)), layout, precision).unwrap()
+                };
+                let layer = FeedForward {
+                    fc: linear(&random(&[24, d_hidden], 1), d_hidden, WeightLayout::InOut),
+                    activation: Activation::GeluNew,
+                    proj: linear(&random(&[24, d_hidden], 3), 24, WeightLayout::OutIn),
+                };
+                let x = random(&[2 * hidden::ROWS + 13, 24], 5);
+                assert_close(&layer.forward(&x).unwrap(), &layer.forward_plain(&x).unwrap(), tolerance);
+            }
+        }
     }
 }

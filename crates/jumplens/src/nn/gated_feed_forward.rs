@@ -1,28 +1,31 @@
 //! The feed-forward part with a gate (Shazeer, arXiv 2002.05202).
 
-use super::matmul::{Matrix, Write};
-use super::{Activation, Linear, RowPart, is_fusable, simd, values, with_values};
+use super::matmul::{Matrix, Packed, PackedRows, TILE_COLS, product};
+use super::{Activation, Linear, RowPart, hidden, is_fusable, simd, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-/// Rows whose hidden activations exist at one time.
-const ROWS: usize = 256;
+/// Gates, and as many of what they are multiplied with, in a tile of the first product.
+const HALF: usize = TILE_COLS / 2;
 
 /// `down(activation(gate(x)) · up(x))`.
 #[derive(Debug, Clone)]
 pub struct GatedFeedForward {
-    /// `[n, d]` → `[n, d_hidden]`, through the activation.
-    pub gate: Linear,
-    /// `[n, d]` → `[n, d_hidden]`, what the gate is multiplied with.
-    pub up: Linear,
-    /// Applied to each hidden unit of the gate.
-    pub activation: Activation,
-    /// The contracting layer, `[n, d_hidden]` → `[n, d]`.
-    pub down: Linear,
+    /// The layers `gate` and `up`, [`HALF`] outputs of each in turn.
+    gate_up: Linear,
+    activation: Activation,
+    down: Linear,
 }
 
 impl GatedFeedForward {
+    /// `gate` and `up` `[n, d]` → `[n, d_hidden]`, `down` `[n, d_hidden]` → `[n, d]`.
+    pub fn new(gate: &Linear, up: &Linear, activation: Activation, down: Linear) -> Result<Self> {
+        if gate.out_features() != down.in_features() {
+            candle_core::bail!("gate of {} before {} inputs", gate.out_features(), down.in_features());
+        }
+        Ok(Self { gate_up: Linear::interleave(&[gate, up], HALF)?, activation, down })
+    }
+
     /// `[n, d]` → `[n, d]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if is_fusable(x) { x.apply_op1_no_bwd(self) } else { self.forward_plain(x) }
@@ -30,14 +33,37 @@ impl GatedFeedForward {
 
     /// The plain twin of [`GatedFeedForward::forward`].
     pub fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = self.activation.forward_plain(&self.gate.forward_plain(x)?)?;
-        self.down.forward_plain(&(gate * self.up.forward_plain(x)?)?)
+        let both = self.gate_up.forward_plain(x)?.reshape((x.dim(0)?, (), 2, HALF))?;
+        let half = |i: usize| -> Result<Tensor> {
+            let units = both.narrow(2, i, 1)?.contiguous()?.reshape((x.dim(0)?, ()))?;
+            units.narrow(1, 0, self.down.in_features())?.contiguous()
+        };
+        self.down.forward_plain(&(self.activation.forward_plain(&half(0)?)? * half(1)?)?)
+    }
+
+    /// The hidden units of some rows, packed for the contracting layer.
+    fn hidden(&self, x: Matrix) -> PackedRows {
+        let (x, weight) = (self.gate_up.pack(x), self.gate_up.weight());
+        let d_hidden = self.down.in_features();
+        let mut packed: PackedRows = Packed::zeros(x.lanes, d_hidden, self.down.precision());
+        let cells = packed.cells();
+        let (activation, precision) = (self.activation, packed.precision);
+        product(&x, weight, 0..weight.lanes, packed.cells_mut(), cells, |out, place, tile| {
+            let mut bias = [0f32; TILE_COLS];
+            if let Some(own) = self.gate_up.bias() {
+                bias.copy_from_slice(&own[place.col..][..TILE_COLS]);
+            }
+            simd::dispatch(ApplyGate { activation, bias: &bias, x: tile.values_mut(place.rows) });
+            let col = place.col / 2;
+            hidden::put(out, cells, place, col, HALF.min(d_hidden - col), tile, precision);
+        });
+        packed
     }
 }
 
 impl RowPart for GatedFeedForward {
     fn after(&self, map: &Tensor) -> Result<Self> {
-        Ok(Self { gate: self.gate.after(map)?, up: self.up.after(map)?, ..self.clone() })
+        Ok(Self { gate_up: self.gate_up.after(map)?, ..self.clone() })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -52,39 +78,16 @@ impl CustomOp1 for GatedFeedForward {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, width) = layout.shape().dims2()?;
-        let x = values(x, layout)?;
-        let (d_hidden, d_out) = (self.gate.out_features(), self.down.out_features());
-        let bias = |layer: &Linear| match layer.bias() {
-            Some(bias) => with_values(bias, <[f32]>::to_vec),
-            None => Ok(vec![0.0; d_hidden]),
-        };
-        let (gate_bias, up_bias) = (bias(&self.gate)?, bias(&self.up)?);
-        let mut out = Vec::with_capacity(n * d_out);
-        let mut gate = vec![0f32; ROWS.min(n) * d_hidden];
-        let mut up = gate.clone();
-        for x in x.chunks(ROWS * width) {
-            let rows = x.len() / width;
-            let (gate, up) = (&mut gate[..rows * d_hidden], &mut up[..rows * d_hidden]);
-            self.gate.product(Matrix::new(x, rows, width), gate, Write::Replace)?;
-            self.up.product(Matrix::new(x, rows, width), up, Write::Replace)?;
-            let blocks = gate.par_chunks_mut(d_hidden * 16).zip(up.par_chunks(d_hidden * 16));
-            blocks.for_each(|(gate, up)| {
-                let (gate_bias, up_bias) = (&gate_bias, &up_bias);
-                simd::dispatch(ApplyGate { activation: self.activation, gate_bias, up_bias, gate, up });
-            });
-            self.down.append(Matrix::new(gate, rows, d_hidden), &mut out)?;
-        }
-        Ok((CpuStorage::F32(out), (n, d_out).into()))
+        let out = hidden::by_blocks(values(x, layout)?, width, &self.down, |x| self.hidden(x));
+        Ok((CpuStorage::F32(out), (n, self.down.out_features()).into()))
     }
 }
 
-/// `gate = activation(gate + gate_bias) · (up + up_bias)`, both `[n, d_hidden]`.
+/// `gate = activation(gate + bias) · (up + bias)` in rows of [`HALF`] gates and as many of `up`.
 struct ApplyGate<'a> {
     activation: Activation,
-    gate_bias: &'a [f32],
-    up_bias: &'a [f32],
-    gate: &'a mut [f32],
-    up: &'a [f32],
+    bias: &'a [f32; TILE_COLS],
+    x: &'a mut [f32],
 }
 
 impl WithSimd for ApplyGate<'_> {
@@ -92,11 +95,12 @@ impl WithSimd for ApplyGate<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let d = self.gate_bias.len();
-        for (gate, up) in self.gate.chunks_exact_mut(d).zip(self.up.chunks_exact(d)) {
-            self.activation.add_bias_and_apply(gate, self.gate_bias);
-            for ((gate, up), bias) in gate.iter_mut().zip(up).zip(self.up_bias) {
-                *gate *= up + bias;
+        let (gate_bias, up_bias) = self.bias.split_at(HALF);
+        for row in self.x.chunks_exact_mut(TILE_COLS) {
+            let (gate, up) = row.split_at_mut(HALF);
+            self.activation.add_bias_and_apply(gate, gate_bias);
+            for ((gate, up), bias) in gate.iter_mut().zip(up).zip(up_bias) {
+                *gate *= *up + bias;
             }
         }
     }
@@ -106,19 +110,27 @@ impl WithSimd for ApplyGate<'_> {
 mod tests {
     use super::super::WeightLayout::OutIn;
     use super::super::testing::{assert_close, random};
+    use super::super::{Linear, Precision};
     use super::*;
 
     #[test]
-    fn fused_equals_plain_over_several_row_blocks() {
-        for bias in [None, Some(random(&[96], 2))] {
-            let layer = GatedFeedForward {
-                gate: Linear::new(random(&[96, 24], 1), bias.clone(), OutIn),
-                up: Linear::new(random(&[96, 24], 3), bias, OutIn),
-                activation: Activation::Silu,
-                down: Linear::new(random(&[24, 96], 4), None, OutIn),
-            };
-            let x = random(&[2 * ROWS + 13, 24], 5);
-            assert_close(&layer.forward(&x).unwrap(), &layer.forward_plain(&x).unwrap(), 1e-6);
+    fn fused_equals_plain_equals_the_layers_apart() {
+        for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 1e-2)] {
+            for (d_hidden, has_bias) in [(96, false), (51, true)] {
+                let bias = has_bias.then(|| random(&[d_hidden], 2));
+                let linear = |seed| {
+                    Linear::new(&random(&[d_hidden, 24], seed), bias.as_ref(), OutIn, precision).unwrap()
+                };
+                let (gate, up) = (linear(1), linear(3));
+                let down = Linear::new(&random(&[24, d_hidden], 4), None, OutIn, precision).unwrap();
+                let layer = GatedFeedForward::new(&gate, &up, Activation::Silu, down.clone()).unwrap();
+                let x = random(&[2 * hidden::ROWS + 13, 24], 5);
+                let plain = layer.forward_plain(&x).unwrap();
+                assert_close(&layer.forward(&x).unwrap(), &plain, tolerance);
+                let gate = Activation::Silu.forward_plain(&gate.forward_plain(&x).unwrap()).unwrap();
+                let apart = down.forward_plain(&(gate * up.forward_plain(&x).unwrap()).unwrap()).unwrap();
+                assert_close(&plain, &apart, 1e-6);
+            }
         }
     }
 }

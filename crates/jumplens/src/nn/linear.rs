@@ -1,8 +1,9 @@
 //! y = x·W + b.
 
-use super::matmul::{Matrix, Write, matmul};
+use super::matmul::{Matrix, Packed, PackedRows, PackedWeights, Precision, product};
 use super::{is_fusable, values, with_values};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
+use std::sync::Arc;
 
 /// How a weight lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,37 +14,104 @@ pub enum WeightLayout {
     OutIn,
 }
 
-/// An affine map of rows, `[n, in]` → `[n, out]`.
+/// An affine map of rows, `[n, in]` → `[n, out]`. The weight is kept once, in the form that products read.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
-    layout: WeightLayout,
+    /// Its lanes are the outputs.
+    weight: Arc<PackedWeights>,
+    bias: Option<Arc<[f32]>>,
 }
 
 impl Linear {
-    /// `weight` as `layout` says, `bias` `[out]`; both f32 and contiguous for the fused kernel to apply.
-    pub fn new(weight: Tensor, bias: Option<Tensor>, layout: WeightLayout) -> Self {
-        Self { weight, bias, layout }
+    /// `weight` as `layout` says, `bias` `[out]`; both f32 and contiguous, on the CPU. Products are done in `precision`.
+    pub fn new(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        layout: WeightLayout,
+        precision: Precision,
+    ) -> Result<Self> {
+        let (rows, cols) = weight.dims2()?;
+        let weight = with_values(weight, |values| {
+            let weight = Matrix::new(values, rows, cols);
+            Packed::pack(if layout == WeightLayout::InOut { weight.t() } else { weight }, precision)
+        })?;
+        let bias: Option<Arc<[f32]>> =
+            bias.map(|bias| with_values(bias, |bias| Arc::from(bias))).transpose()?;
+        if let Some(bias) = &bias
+            && bias.len() != weight.lanes
+        {
+            candle_core::bail!("linear: a bias of {} for {} outputs", bias.len(), weight.lanes);
+        }
+        Ok(Self { weight: Arc::new(weight), bias })
     }
 
     /// This layer on `map·x` in the place of x, as one layer: `map` `[in, in]`, rows are outputs.
     pub fn after(&self, map: &Tensor) -> Result<Self> {
-        let weight = match self.layout {
-            WeightLayout::InOut => map.t()?.contiguous()?.matmul(&self.weight)?,
-            WeightLayout::OutIn => self.weight.matmul(map)?,
-        };
-        Ok(Self { weight, bias: self.bias.clone(), layout: self.layout })
+        let (d_out, d_in) = map.dims2()?;
+        if d_out != self.in_features() {
+            candle_core::bail!("linear: a map to {d_out} before a layer of {} inputs", self.in_features());
+        }
+        let mut weight = vec![0f32; self.out_features() * d_in];
+        with_values(map, |map| {
+            let own = self.weight.unpack();
+            let own = Matrix::new(&own, self.out_features(), d_out);
+            super::matmul::matmul(
+                &mut weight,
+                super::matmul::Write::Replace,
+                own,
+                Matrix::new(map, d_out, d_in),
+            );
+        })?;
+        let weight = Packed::pack(Matrix::new(&weight, self.out_features(), d_in), self.precision());
+        Ok(Self { weight: Arc::new(weight), bias: self.bias.clone() })
+    }
+
+    /// The columns of several layers of the same input, dealt out `group` at a time: the first `group` outputs of each, then
+    /// the next. Where the last group is not full, outputs of nothing fill it up.
+    pub(super) fn interleave(layers: &[&Linear], group: usize) -> Result<Self> {
+        let (width, depth) = (layers[0].out_features(), layers[0].in_features());
+        if layers.iter().any(|layer| (layer.out_features(), layer.in_features()) != (width, depth)) {
+            candle_core::bail!("linear: layers of different widths side by side");
+        }
+        let weights: Vec<Vec<f32>> = layers.iter().map(|layer| layer.weight.unpack()).collect();
+        let lanes = width.next_multiple_of(group) * layers.len();
+        let (mut weight, mut bias) = (vec![0f32; lanes * depth], vec![0f32; lanes]);
+        for (out, (row, bias)) in weight.chunks_exact_mut(depth).zip(&mut bias).enumerate() {
+            let (round, layer) = (out / (group * layers.len()), out / group % layers.len());
+            let lane = round * group + out % group;
+            if lane < width {
+                row.copy_from_slice(&weights[layer][lane * depth..][..depth]);
+                *bias = layers[layer].bias().map_or(0.0, |bias| bias[lane]);
+            }
+        }
+        let weight = Packed::pack(Matrix::new(&weight, lanes, depth), layers[0].precision());
+        let bias = layers.iter().any(|layer| layer.bias.is_some()).then(|| bias.into());
+        Ok(Self { weight: Arc::new(weight), bias })
+    }
+
+    /// The width of the input rows.
+    pub fn in_features(&self) -> usize {
+        self.weight.depth
     }
 
     /// The width of the output rows.
     pub fn out_features(&self) -> usize {
-        self.weight.dims()[usize::from(self.layout == WeightLayout::InOut)]
+        self.weight.lanes
+    }
+
+    /// What products are done in.
+    pub fn precision(&self) -> Precision {
+        self.weight.precision
     }
 
     /// The bias `[out]`.
-    pub(super) fn bias(&self) -> Option<&Tensor> {
-        self.bias.as_ref()
+    pub(super) fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    /// The weight as products read it.
+    pub(super) fn weight(&self) -> &PackedWeights {
+        &self.weight
     }
 
     /// `[n, in]` → `[n, out]`.
@@ -51,35 +119,39 @@ impl Linear {
         if is_fusable(x) { x.apply_op1_no_bwd(self) } else { self.forward_plain(x) }
     }
 
-    /// The plain twin of [`Linear::forward`].
+    /// The plain twin of [`Linear::forward`], in the dtype of `x` but with the weight as `precision` has it.
     pub fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
-        let y = match self.layout {
-            WeightLayout::InOut => x.matmul(&self.weight)?,
-            WeightLayout::OutIn => x.matmul(&self.weight.t()?)?,
-        };
+        let shape = (self.out_features(), self.in_features());
+        let weight = Tensor::from_vec(self.weight.unpack(), shape, &Device::Cpu)?;
+        let y = x.matmul(&weight.to_device(x.device())?.to_dtype(x.dtype())?.t()?)?;
         match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
+            Some(bias) => y.broadcast_add(&Tensor::new(&**bias, x.device())?.to_dtype(x.dtype())?),
             None => Ok(y),
         }
     }
 
-    /// `out (+)= x·W` on slices, without the bias; `x` `[n, in]`, `out` `[n, out]`.
-    pub(super) fn product(&self, x: Matrix, out: &mut [f32], write: Write) -> Result<()> {
-        let (rows, cols) = self.weight.dims2()?;
-        with_values(&self.weight, |weight| {
-            let weight = Matrix::new(weight, rows, cols);
-            matmul(out, write, x, if self.layout == WeightLayout::InOut { weight } else { weight.t() });
-        })
+    /// Rows packed for this layer.
+    pub(super) fn pack(&self, rows: Matrix) -> PackedRows {
+        Packed::pack(rows, self.precision())
     }
 
-    /// `x·W + b` on slices, appended to `out`.
-    pub(super) fn append(&self, x: Matrix, out: &mut Vec<f32>) -> Result<()> {
-        let (start, rows) = (out.len(), x.rows);
-        match &self.bias {
-            Some(bias) => with_values(bias, |bias| (0..rows).for_each(|_| out.extend_from_slice(bias)))?,
-            None => out.resize(start + rows * self.out_features(), 0.0),
-        }
-        self.product(x, &mut out[start..], if self.bias.is_some() { Write::Add } else { Write::Replace })
+    /// `out = x·W + b` on slices; `out` row-major `[rows, out]`.
+    pub(super) fn write(&self, x: &PackedRows, out: &mut [f32]) {
+        let width = self.out_features();
+        product(x, &self.weight, 0..width, out, width, |out, place, tile| {
+            let cols = place.col..place.col + place.cols;
+            for (out, tile) in out.chunks_exact_mut(width).skip(place.row).zip(tile.rows(place.rows)) {
+                let out = &mut out[cols.clone()];
+                match self.bias() {
+                    Some(bias) => {
+                        for ((out, sum), bias) in out.iter_mut().zip(tile).zip(&bias[cols.clone()]) {
+                            *out = sum + bias;
+                        }
+                    }
+                    None => out.copy_from_slice(&tile[..place.cols]),
+                }
+            }
+        });
     }
 }
 
@@ -90,8 +162,11 @@ impl CustomOp1 for Linear {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, width) = layout.shape().dims2()?;
-        let mut out = Vec::with_capacity(n * self.out_features());
-        self.append(Matrix::new(values(x, layout)?, n, width), &mut out)?;
+        if width != self.in_features() {
+            candle_core::bail!("linear: rows of {width} for {} inputs", self.in_features());
+        }
+        let mut out = vec![0f32; n * self.out_features()];
+        self.write(&self.pack(Matrix::new(values(x, layout)?, n, width)), &mut out);
         Ok((CpuStorage::F32(out), (n, self.out_features()).into()))
     }
 }
@@ -108,11 +183,24 @@ mod tests {
         for (weight, layout) in
             [(random(&[24, 40], 3), WeightLayout::InOut), (random(&[40, 24], 4), WeightLayout::OutIn)]
         {
-            for bias in [None, Some(bias.clone())] {
-                let linear = Linear::new(weight.clone(), bias, layout);
-                assert_eq!(linear.out_features(), 40);
-                assert_close(&linear.forward(&x).unwrap(), &linear.forward_plain(&x).unwrap(), 1e-6);
+            for bias in [None, Some(&bias)] {
+                // The plain twin does not round its rows.
+                for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 8e-3)] {
+                    let linear = Linear::new(&weight, bias, layout, precision).unwrap();
+                    assert_eq!((linear.in_features(), linear.out_features()), (24, 40));
+                    assert_close(&linear.forward(&x).unwrap(), &linear.forward_plain(&x).unwrap(), tolerance);
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_map_folded_in_equals_the_map_before() {
+        let (x, map) = (random(&[9, 24], 1), random(&[24, 24], 2));
+        let linear =
+            Linear::new(&random(&[40, 24], 3), Some(&random(&[40], 4)), WeightLayout::OutIn, Precision::F32)
+                .unwrap();
+        let apart = linear.forward(&x.matmul(&map.t().unwrap()).unwrap()).unwrap();
+        assert_close(&linear.after(&map).unwrap().forward(&x).unwrap(), &apart, 1e-6);
     }
 }

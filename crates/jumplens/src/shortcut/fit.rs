@@ -1,6 +1,7 @@
 //! The stage `fit`: states to shortcuts.
 
-use super::{LeastSquares, LinearMap, Shortcuts};
+use super::least_squares::{BLOCK, Factoring, Outcome, Solving, Whitening};
+use super::{LinearMap, Shortcuts};
 use crate::error::Result;
 use crate::models::{Backbone, Spec};
 use crate::nn::with_values;
@@ -36,10 +37,11 @@ impl Pairs {
     }
 }
 
-/// Source layers that are factored at one time, where there are threads for them: each holds its states in f64 twice.
+/// Source layers that are worked on at one time, where there are threads for them.
 const LANES: usize = 8;
 
-/// Fits `A_{from→to}` for all `pairs` on the train states, and writes them. Advances by one a map.
+/// Fits `A_{from→to}` for all `pairs` on the train states, and writes them. Advances by one a map. Goes through the state
+/// files block by block, so that memory does not grow with their length.
 pub fn fit_pairs(
     spec: &Spec,
     states: &StateFiles,
@@ -48,12 +50,18 @@ pub fn fit_pairs(
     observer: &dyn Observer,
 ) -> Result<()> {
     let layers: Vec<usize> = (0..spec.n_layers).collect();
+    let d = spec.d_model;
     let fit = |&from: &usize| {
         let source = states.layer(from)?;
-        let solver = LeastSquares::factor(source.values(), spec.d_model)?;
-        let solve = |to| Ok((to, solver.solve(states.layer(to)?.values(), spec.d_model)?));
-        let maps =
-            pairs.targets(from, spec.n_layers).into_iter().map(solve).collect::<Result<BTreeMap<_, _>>>()?;
+        let to = pairs.targets(from, spec.n_layers);
+        let targets = to.iter().map(|to| states.layer(*to)).collect::<Result<Vec<_>>>()?;
+        let whitening = Factoring::of(source.values(), d)?;
+        let mut solving = Solving::new(&whitening, targets.len(), d);
+        for (index, x) in source.values().chunks(BLOCK * d).enumerate() {
+            let rows = index * BLOCK * d..index * BLOCK * d + x.len();
+            solving.add(x, targets.iter().map(|target| &target.values()[rows.clone()]));
+        }
+        let maps = to.into_iter().zip(solving.finish()?).collect::<BTreeMap<_, _>>();
         shortcuts.save_pairs(from, &maps)?;
         Ok(maps.len())
     };
@@ -64,7 +72,8 @@ pub fn fit_pairs(
 }
 
 /// Fits the linear map of every part of every block on the train states, each from the part's own (last) input to its
-/// output, and writes them. Advances by one a map.
+/// output, and writes them. Advances by one a map. What the parts put out is computed again in every pass over the rows,
+/// block by block.
 pub fn fit_parts(
     model: &dyn Backbone,
     states: &StateFiles,
@@ -74,14 +83,41 @@ pub fn fit_parts(
     let spec = model.spec();
     let layers: Vec<usize> = (0..spec.n_layers).collect();
     let fit = |&layer: &usize| {
-        let (input, attention) = (states.layer(layer)?, states.attention(layer)?);
-        let (input, attention) = (input.rows(0..input.n)?, attention.rows(0..attention.n)?);
-        let outputs = recompute_parts(model, layer, &input, &attention)?;
+        let files = (states.layer(layer)?, states.attention(layer)?);
+        let pass = |mut visit: Box<dyn FnMut(usize, &[f32], &[f32]) -> Result<()> + '_>| -> Result<()> {
+            for first in (0..files.0.n).step_by(BLOCK) {
+                let rows = first..(first + BLOCK).min(files.0.n);
+                let (input, attention) = (files.0.rows(rows.clone())?, files.1.rows(rows)?);
+                let outputs = recompute_parts(model, layer, &input, &attention)?;
+                for (index, (part, output)) in spec.parts.iter().zip(&outputs).enumerate() {
+                    let source = value_of(part.map_input(), &input, &outputs);
+                    with_values(source, |x| with_values(output, |y| visit(index, x, y)))???;
+                }
+            }
+            Ok(())
+        };
+        let mut factorings: Vec<Option<Factoring>> =
+            spec.parts.iter().map(|_| Some(Factoring::new(spec.d_model))).collect();
+        let mut whitenings: Vec<Option<Whitening>> = vec![None; spec.parts.len()];
+        while factorings.iter().any(Option::is_some) {
+            pass(Box::new(|part, x, _| factorings[part].as_mut().map_or(Ok(()), |f| f.add(x))))?;
+            for (slot, whitening) in factorings.iter_mut().zip(&mut whitenings) {
+                match slot.take().map(Factoring::finish_pass).transpose()? {
+                    Some(Outcome::AnotherPass(factoring)) => *slot = Some(factoring),
+                    Some(Outcome::Whitening(done)) => *whitening = Some(done),
+                    None => {}
+                }
+            }
+        }
+        let mut solvings: Vec<Solving> =
+            whitenings.iter().flatten().map(|whitening| Solving::new(whitening, 1, spec.d_model)).collect();
+        pass(Box::new(|part, x, y| {
+            solvings[part].add(x, [y]);
+            Ok(())
+        }))?;
         let mut maps: BTreeMap<&str, LinearMap> = BTreeMap::new();
-        for (part, output) in spec.parts.iter().zip(&outputs) {
-            let source = value_of(part.map_input(), &input, &outputs);
-            let solver = with_values(source, |x| LeastSquares::factor(x, spec.d_model))??;
-            maps.insert(part.name, with_values(output, |y| solver.solve(y, spec.d_model))??);
+        for (part, solving) in spec.parts.iter().zip(solvings) {
+            maps.extend(solving.finish()?.pop().map(|map| (part.name, map)));
         }
         shortcuts.save_parts(layer, &maps)?;
         Ok(maps.len())

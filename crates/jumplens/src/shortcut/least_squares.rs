@@ -1,145 +1,258 @@
-//! Linear least squares without intercept: one factorisation of the source states, any number of targets.
+//! Linear least squares without intercept, in passes over blocks of rows: one factorisation of the source states, any
+//! number of targets, and memory that does not grow with the number of rows.
 //!
 //! The solution is the one of a singular value decomposition of the source in f64 with singular values at or below
-//! 10⁻⁶·σ₁ taken as zero, and of minimum norm. Where the source has full rank by a clear margin it is found faster,
-//! by Cholesky-QR: `XᵀX = RᵀR` of the column-scaled source in f64, `Q = X·R⁻¹`, and then for every target
-//! `Aᵀ = R⁻¹·(QᵀY)`, whose one large product is done in f32, which `Q`'s orthonormal columns allow.
+//! 10⁻⁶·σ₁ taken as zero, and of minimum norm. Either route to it ends in a whitening `T` such that the columns of `X·T` are
+//! orthonormal and span those of `X` that count; then `Aᵀ = T·((X·T)ᵀ·Y)` for every target, whose one large product is done
+//! in f32, which orthonormal columns allow. Where the source has full rank by a clear margin, `T = D⁻¹·R⁻¹` by Cholesky-QR
+//! of the column-scaled source (`D⁻¹XᵀXD⁻¹ = RᵀR` in f64); elsewhere `T = V·Σ⁻¹`, from the decomposition of the triangular
+//! factor of `X`.
 
 use super::LinearMap;
 use crate::error::{Error, Result};
-use crate::nn::matmul::{Matrix, Write, matmul};
-use crate::parallel::column_sums;
+use crate::nn::Precision;
+use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product_into};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
+
+/// Rows in a block: enough for the sums over one to be worth adding up in f64.
+pub const BLOCK: usize = 4096;
 
 /// Singular values at or below this share of the largest count as zero.
 const CUTOFF: f64 = 1e-6;
 /// The Cholesky route is taken where σ_min / σ_max is above this: clear of [`CUTOFF`], whatever the estimate's error.
 const CLEAR_OF_CUTOFF: f64 = 4.0 * CUTOFF;
-/// Above this condition of the scaled source, `Q` is orthonormalised a second time.
+/// Above this condition of the scaled source, `X·T` is orthonormalised a second time.
 const WELL_CONDITIONED: f64 = 1e3;
 
-/// A factored source: `X ≈ basis · …`, ready to be solved for any target.
+/// A factorisation in the making: it takes one to three passes over the source.
 #[derive(Debug)]
-pub struct LeastSquares {
-    /// Orthonormal columns spanning the source's, row-major `[n, rank]`.
-    basis: Vec<f32>,
-    /// `Aᵀ = left · (basisᵀ·Y)`, `[d, rank]`.
-    left: Mat<f64>,
-    n: usize,
+pub struct Factoring {
+    d: usize,
+    pass: Pass,
 }
 
-impl LeastSquares {
-    /// Factors the source states `x`, row-major `[n, d]`, all finite.
-    pub fn factor(x: &[f32], d: usize) -> Result<Self> {
-        match cholesky_qr(x, d) {
-            Some(factored) => Ok(factored),
-            None => Self::factor_by_svd(x, d),
+/// What a pass adds up, in f64.
+#[derive(Debug)]
+enum Pass {
+    /// The lower triangle of `XᵀX`.
+    Gram(Mat<f64>),
+    /// The lower triangle of `(X·T)ᵀ(X·T)`, for a `T` that rounding has kept from whitening well enough.
+    Again(Whitening, Mat<f64>),
+    /// The triangular factor of `X`.
+    Triangle(Mat<f64>),
+}
+
+/// What a pass leads to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The source has to be gone through again.
+    AnotherPass(Factoring),
+    /// That was the last pass.
+    Whitening(Whitening),
+}
+
+impl Factoring {
+    /// Of sources of `d` columns.
+    pub fn new(d: usize) -> Self {
+        Self { d, pass: Pass::Gram(Mat::zeros(d, d)) }
+    }
+
+    /// Factors a source that is in memory, row-major `[n, d]`, all finite.
+    pub fn of(x: &[f32], d: usize) -> Result<Whitening> {
+        let mut factoring = Self::new(d);
+        loop {
+            x.chunks(BLOCK * d).try_for_each(|block| factoring.add(block))?;
+            factoring = match factoring.finish_pass()? {
+                Outcome::AnotherPass(factoring) => factoring,
+                Outcome::Whitening(whitening) => return Ok(whitening),
+            }
         }
     }
 
-    /// Factors by singular value decomposition in f64, whatever the rank.
-    pub fn factor_by_svd(x: &[f32], d: usize) -> Result<Self> {
-        let n = x.len() / d;
-        let x = Mat::from_fn(n, d, |i, j| f64::from(x[i * d + j]));
-        let failed = |error| Error::Internal(format!("singular value decomposition: {error:?}"));
-        // With more rows than columns the decomposition of R is that of X, and much smaller.
-        let (q, svd) = if n > d {
-            let qr = x.qr();
-            (Some(qr.compute_thin_Q()), qr.thin_R().thin_svd().map_err(failed)?)
-        } else {
-            (None, x.thin_svd().map_err(failed)?)
-        };
-        let sigma: Vec<f64> = svd.S().column_vector().iter().copied().collect();
-        let largest = sigma.first().copied().unwrap_or(0.0);
-        let rank = sigma.iter().take_while(|s| **s > CUTOFF * largest).count();
-        let u = svd.U().subcols(0, rank);
-        let basis = match &q {
-            Some(q) => q * u,
-            None => u.to_owned(),
-        };
-        let left = Mat::from_fn(d, rank, |i, j| svd.V()[(i, j)] / sigma[j]);
-        Ok(Self { basis: to_rows(basis.as_ref()), left, n })
+    /// Takes a block of rows into the pass, row-major `[n, d]`, all finite.
+    pub fn add(&mut self, x: &[f32]) -> Result<()> {
+        let d = self.d;
+        match &mut self.pass {
+            Pass::Gram(gram) => add_gram(gram, &widened(x)),
+            Pass::Again(whitening, gram) => add_gram(gram, &whitening.apply(x)),
+            Pass::Triangle(r) => {
+                let above = r.nrows();
+                let stacked = Mat::from_fn(above + x.len() / d, d, |i, j| {
+                    if i < above { r[(i, j)] } else { f64::from(x[(i - above) * d + j]) }
+                });
+                *r = stacked.qr().thin_R().to_owned();
+            }
+        }
+        Ok(())
     }
 
+    /// Ends the pass: every block has been added once.
+    pub fn finish_pass(self) -> Result<Outcome> {
+        let d = self.d;
+        let pass = match self.pass {
+            Pass::Gram(gram) => match by_cholesky(&gram) {
+                Some((whitening, true)) => return Ok(Outcome::Whitening(whitening)),
+                Some((whitening, false)) => Pass::Again(whitening, Mat::zeros(d, d)),
+                None => Pass::Triangle(Mat::zeros(0, d)),
+            },
+            Pass::Again(whitening, gram) => match inverse_factor(&gram) {
+                Some(again) => {
+                    let t = times(whitening.t.as_ref(), &again);
+                    return Ok(Outcome::Whitening(Whitening { t, is_triangular: true }));
+                }
+                None => Pass::Triangle(Mat::zeros(0, d)),
+            },
+            Pass::Triangle(r) => return Ok(Outcome::Whitening(by_decomposition(&r)?)),
+        };
+        Ok(Outcome::AnotherPass(Self { d, pass }))
+    }
+}
+
+/// `T` `[d, rank]`: the columns of `X·T` are orthonormal and span those of the source `X` that count.
+#[derive(Debug, Clone)]
+pub struct Whitening {
+    t: Mat<f64>,
+    /// True where the entries below the diagonal are zero.
+    is_triangular: bool,
+}
+
+impl Whitening {
     /// How many singular values of the source count.
     pub fn rank(&self) -> usize {
-        self.left.ncols()
+        self.t.ncols()
     }
 
-    /// The map `A` `[d_out, d]` that minimises `‖X·Aᵀ − Y‖` for the target states `y`, row-major `[n, d_out]`.
-    pub fn solve(&self, y: &[f32], d_out: usize) -> Result<LinearMap> {
-        let (d, rank) = (self.left.nrows(), self.rank());
-        let mut coordinates = vec![0f32; rank * d_out];
-        matmul(
-            &mut coordinates,
-            Write::Replace,
-            Matrix::new(&self.basis, self.n, rank).t(),
-            Matrix::new(y, self.n, d_out),
-        );
-        let coordinates = Mat::from_fn(rank, d_out, |i, j| f64::from(coordinates[i * d_out + j]));
-        let mut map = Mat::zeros(d_out, d);
-        faer::linalg::matmul::matmul(
-            map.as_mut(),
+    /// `x·T` for rows of the source, row-major.
+    fn apply(&self, x: &[f32]) -> Vec<f64> {
+        let (d, rank) = (self.t.nrows(), self.rank());
+        let n = x.len() / d;
+        let x = widened(x);
+        let mut out = vec![0.0; n * rank];
+        let structure = match self.is_triangular {
+            true => BlockStructure::TriangularUpper,
+            false => BlockStructure::Rectangular,
+        };
+        triangular::matmul(
+            MatMut::from_row_major_slice_mut(&mut out, n, rank),
+            BlockStructure::Rectangular,
             Accum::Replace,
-            coordinates.transpose(),
-            self.left.transpose(),
+            MatRef::from_row_major_slice(&x, n, d),
+            BlockStructure::Rectangular,
+            self.t.as_ref(),
+            structure,
             1.0,
             Par::rayon(0),
         );
-        LinearMap::from_rows(to_rows(map.as_ref()), d_out, d)
+        out
     }
 }
 
-/// The fast route; `None` where the rank is not full by a clear margin.
-fn cholesky_qr(x: &[f32], d: usize) -> Option<LeastSquares> {
-    let n = x.len() / d;
-    if n < d {
-        return None;
+/// Maps in the making, from one source to several targets: one more pass.
+#[derive(Debug)]
+pub struct Solving<'a> {
+    whitening: &'a Whitening,
+    /// `(X·T)ᵀ·Y` of each target, row-major `[rank, d_out]`.
+    coordinates: Vec<Vec<f64>>,
+    d_out: usize,
+    /// The same over one block, for one target.
+    block: Vec<f32>,
+}
+
+impl<'a> Solving<'a> {
+    /// For so many targets of width `d_out`.
+    pub fn new(whitening: &'a Whitening, targets: usize, d_out: usize) -> Self {
+        let size = whitening.rank() * d_out;
+        Self { whitening, coordinates: vec![vec![0.0; size]; targets], d_out, block: vec![0.0; size] }
     }
-    let squares = column_sums(x, d, |_, row, sums| {
-        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x).powi(2));
-    });
-    let norms: Vec<f64> = squares.into_iter().map(f64::sqrt).collect();
+
+    /// Takes a block of rows: the source's `x` `[n, d]`, and every target's `[n, d_out]`, all row-major.
+    pub fn add<'y>(&mut self, x: &[f32], targets: impl IntoIterator<Item = &'y [f32]>) {
+        let (n, rank) = (x.len() / self.whitening.t.nrows(), self.whitening.rank());
+        let basis: Vec<f32> = self.whitening.apply(x).into_par_iter().map(|value| value as f32).collect();
+        let basis: PackedRows = Packed::pack(Matrix::new(&basis, n, rank).t(), Precision::F32);
+        for (coordinates, y) in self.coordinates.iter_mut().zip(targets) {
+            let y: PackedWeights = Packed::pack(Matrix::new(y, n, self.d_out).t(), Precision::F32);
+            product_into(&mut self.block, Write::Replace, &basis, &y, 0..self.d_out);
+            coordinates.par_iter_mut().zip(&self.block).with_min_len(1 << 12).for_each(|(sum, value)| {
+                *sum += f64::from(*value);
+            });
+        }
+    }
+
+    /// The maps `A` `[d_out, d]` that minimise `‖X·Aᵀ − Y‖`, target by target.
+    pub fn finish(self) -> Result<Vec<LinearMap>> {
+        let (d, rank, d_out) = (self.whitening.t.nrows(), self.whitening.rank(), self.d_out);
+        let map = |coordinates: Vec<f64>| {
+            let mut map = vec![0.0; d_out * d];
+            faer::linalg::matmul::matmul(
+                MatMut::from_row_major_slice_mut(&mut map, d_out, d),
+                Accum::Replace,
+                MatRef::from_row_major_slice(&coordinates, rank, d_out).transpose(),
+                self.whitening.t.transpose(),
+                1.0,
+                Par::rayon(0),
+            );
+            LinearMap::from_rows(map.into_iter().map(|value| value as f32).collect(), d_out, d)
+        };
+        self.coordinates.into_iter().map(map).collect()
+    }
+}
+
+/// The fast route, and whether it needs no second pass; `None` where the rank is not full by a clear margin.
+fn by_cholesky(gram: &Mat<f64>) -> Option<(Whitening, bool)> {
+    let d = gram.nrows();
+    let norms: Vec<f64> = (0..d).map(|i| gram[(i, i)].sqrt()).collect();
     if norms.contains(&0.0) {
         return None;
     }
-    let mut q: Vec<f64> = vec![0.0; x.len()];
-    q.par_chunks_mut(d).zip(x.par_chunks(d)).for_each(|(q, x)| {
-        q.iter_mut().zip(x).zip(&norms).for_each(|((q, x), norm)| *q = f64::from(*x) / norm);
-    });
-    let gram = gram(MatRef::from_row_major_slice(&q, n, d));
-    let mut inverse = inverse_factor(&gram)?;
+    let scaled = Mat::from_fn(d, d, |i, j| if i < j { 0.0 } else { gram[(i, j)] / (norms[i] * norms[j]) });
+    let inverse = inverse_factor(&scaled)?;
+    let t = Mat::from_fn(d, d, |i, j| inverse[(i, j)] / norms[i]);
 
-    // X = Q·R·D, so the singular values of X are those of R·D, and R⁻¹ scaled by D⁻¹ has their reciprocals.
-    let unscaled = Mat::from_fn(d, d, |i, j| inverse[(i, j)] / norms[i]);
-    let sigma_min = 1.0 / spectral_norm(unscaled.as_ref());
-    let weighted = Mat::from_fn(d, d, |i, j| gram[(i.max(j), i.min(j))] * norms[i] * norms[j]);
-    let sigma_max = spectral_norm(weighted.as_ref()).sqrt();
-    // Written so that NaN takes the slow route too.
-    let clear = sigma_min > CLEAR_OF_CUTOFF * sigma_max;
-    if !clear {
-        return None;
+    // X = (X·T)·T⁻¹, so the singular values of X are those of T⁻¹. Frobenius norms bound both ends from the safe side, and
+    // often suffice.
+    let total = norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt();
+    if 1.0 / t.norm_l2() <= CLEAR_OF_CUTOFF * total {
+        let sigma_min = 1.0 / spectral_norm(t.as_ref());
+        let whole = Mat::from_fn(d, d, |i, j| gram[(i.max(j), i.min(j))]);
+        let sigma_max = spectral_norm(whole.as_ref()).sqrt();
+        // Written so that NaN takes the slow route too.
+        let clear = sigma_min > CLEAR_OF_CUTOFF * sigma_max;
+        if !clear {
+            return None;
+        }
     }
-    let scaled_condition = spectral_norm(inverse.as_ref()) * (d as f64).sqrt();
-    q = times(&q, &inverse);
-    if scaled_condition > WELL_CONDITIONED {
-        let second = inverse_factor(&self::gram(MatRef::from_row_major_slice(&q, n, d)))?;
-        q = times(&q, &second);
-        inverse = &inverse * &second;
-    }
-    let left = Mat::from_fn(d, d, |i, j| inverse[(i, j)] / norms[i]);
-    Some(LeastSquares { basis: q.par_iter().map(|value| *value as f32).collect(), left, n })
+    let root = (d as f64).sqrt();
+    let is_well_conditioned = inverse.norm_l2() * root <= WELL_CONDITIONED
+        || spectral_norm(inverse.as_ref()) * root <= WELL_CONDITIONED;
+    Some((Whitening { t, is_triangular: true }, is_well_conditioned))
 }
 
-/// The lower triangle of `XᵀX`.
-fn gram(x: MatRef<f64>) -> Mat<f64> {
-    let mut gram = Mat::zeros(x.ncols(), x.ncols());
+/// The route that any rank can take, from the triangular factor of the source.
+fn by_decomposition(r: &Mat<f64>) -> Result<Whitening> {
+    let failed = |error| Error::Internal(format!("singular value decomposition: {error:?}"));
+    let svd = r.thin_svd().map_err(failed)?;
+    let sigma: Vec<f64> = svd.S().column_vector().iter().copied().collect();
+    let largest = sigma.first().copied().unwrap_or(0.0);
+    let rank = sigma.iter().take_while(|s| **s > CUTOFF * largest).count();
+    let t = Mat::from_fn(r.ncols(), rank, |i, j| svd.V()[(i, j)] / sigma[j]);
+    Ok(Whitening { t, is_triangular: false })
+}
+
+fn widened(x: &[f32]) -> Vec<f64> {
+    x.par_iter().with_min_len(1 << 12).map(|value| f64::from(*value)).collect()
+}
+
+/// Adds the lower triangle of `xᵀx`, for row-major `x`.
+fn add_gram(gram: &mut Mat<f64>, x: &[f64]) {
+    let d = gram.ncols();
+    let x = MatRef::from_row_major_slice(x, x.len() / d, d);
     triangular::matmul(
         gram.as_mut(),
         BlockStructure::TriangularLower,
-        Accum::Replace,
+        Accum::Add,
         x.transpose(),
         BlockStructure::Rectangular,
         x,
@@ -147,10 +260,9 @@ fn gram(x: MatRef<f64>) -> Mat<f64> {
         1.0,
         Par::rayon(0),
     );
-    gram
 }
 
-/// `R⁻¹`, upper triangular, for `gram = RᵀR`; `None` where it is not positive definite.
+/// `R⁻¹`, upper triangular, for `gram = RᵀR` given by its lower triangle; `None` where it is not positive definite.
 fn inverse_factor(gram: &Mat<f64>) -> Option<Mat<f64>> {
     let d = gram.nrows();
     let factor = gram.llt(Side::Lower).ok()?;
@@ -159,18 +271,16 @@ fn inverse_factor(gram: &Mat<f64>) -> Option<Mat<f64>> {
     Some(inverse)
 }
 
-/// `q·r` for row-major `q` `[n, d]`.
-fn times(q: &[f64], r: &Mat<f64>) -> Vec<f64> {
-    let d = r.nrows();
-    let n = q.len() / d;
-    let mut out = vec![0.0; q.len()];
+/// The product of two upper triangles.
+fn times(a: MatRef<f64>, b: &Mat<f64>) -> Mat<f64> {
+    let mut out = Mat::zeros(a.nrows(), b.ncols());
     triangular::matmul(
-        MatMut::from_row_major_slice_mut(&mut out, n, d),
-        BlockStructure::Rectangular,
+        out.as_mut(),
+        BlockStructure::TriangularUpper,
         Accum::Replace,
-        MatRef::from_row_major_slice(q, n, d),
-        BlockStructure::Rectangular,
-        r.as_ref(),
+        a,
+        BlockStructure::TriangularUpper,
+        b.as_ref(),
         BlockStructure::TriangularUpper,
         1.0,
         Par::rayon(0),
@@ -196,10 +306,6 @@ fn spectral_norm(m: MatRef<f64>) -> f64 {
     norm
 }
 
-fn to_rows(m: MatRef<f64>) -> Vec<f32> {
-    (0..m.nrows()).flat_map(|i| (0..m.ncols()).map(move |j| m[(i, j)] as f32)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +316,25 @@ mod tests {
     fn random(n: usize, d: usize, seed: u64) -> Vec<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         (0..n * d).map(|_| rng.random_range(-1.0f32..1.0)).collect()
+    }
+
+    fn solve(whitening: &Whitening, x: &[f32], y: &[f32], d_out: usize) -> LinearMap {
+        let d = x.len() / (y.len() / d_out);
+        let mut solving = Solving::new(whitening, 1, d_out);
+        for (x, y) in x.chunks(BLOCK * d).zip(y.chunks(BLOCK * d_out)) {
+            solving.add(x, [y]);
+        }
+        solving.finish().unwrap().remove(0)
+    }
+
+    /// By decomposition, whatever the rank.
+    fn factor_slowly(x: &[f32], d: usize) -> Whitening {
+        let mut factoring = Factoring { d, pass: Pass::Triangle(Mat::zeros(0, d)) };
+        x.chunks(29 * d).for_each(|block| factoring.add(block).unwrap());
+        match factoring.finish_pass().unwrap() {
+            Outcome::Whitening(whitening) => whitening,
+            Outcome::AnotherPass(_) => panic!("a decomposition takes one pass"),
+        }
     }
 
     fn weights(map: &LinearMap) -> Vec<f32> {
@@ -235,10 +360,15 @@ mod tests {
         let x = random(n, d, 1);
         let truth = random(d_out, d, 2);
         let mut y = vec![0f32; n * d_out];
-        matmul(&mut y, Write::Replace, Matrix::new(&x, n, d), Matrix::new(&truth, d_out, d).t());
-        let solver = LeastSquares::factor(&x, d).unwrap();
+        crate::nn::matmul::matmul(
+            &mut y,
+            Write::Replace,
+            Matrix::new(&x, n, d),
+            Matrix::new(&truth, d_out, d).t(),
+        );
+        let solver = Factoring::of(&x, d).unwrap();
         assert_eq!(solver.rank(), d);
-        for (got, want) in weights(&solver.solve(&y, d_out).unwrap()).iter().zip(&truth) {
+        for (got, want) in weights(&solve(&solver, &x, &y, d_out)).iter().zip(&truth) {
             assert!((got - want).abs() < 2e-6, "{got} against {want}");
         }
     }
@@ -250,9 +380,9 @@ mod tests {
         let base = random(n, 2, 3);
         let x: Vec<f32> = base.chunks(2).flat_map(|row| [row[0], row[0], row[1]]).collect();
         let y: Vec<f32> = base.chunks(2).map(|row| 4.0 * row[0] - row[1]).collect();
-        let solver = LeastSquares::factor(&x, d).unwrap();
+        let solver = Factoring::of(&x, d).unwrap();
         assert_eq!(solver.rank(), 2);
-        for (got, want) in weights(&solver.solve(&y, 1).unwrap()).iter().zip([2.0, 2.0, -1.0]) {
+        for (got, want) in weights(&solve(&solver, &x, &y, 1)).iter().zip([2.0, 2.0, -1.0]) {
             assert!((got - want).abs() < 1e-5, "{got} against {want}");
         }
     }
@@ -261,16 +391,16 @@ mod tests {
     fn fewer_samples_than_coordinates_interpolates() {
         let (n, d) = (7, 20);
         let (x, y) = (random(n, d, 4), random(n, 2, 5));
-        let solver = LeastSquares::factor(&x, d).unwrap();
+        let solver = Factoring::of(&x, d).unwrap();
         assert_eq!(solver.rank(), n);
-        assert!(residual(&x, &y, d, &weights(&solver.solve(&y, 2).unwrap()), 2) < 1e-9);
+        assert!(residual(&x, &y, d, &weights(&solve(&solver, &x, &y, 2)), 2) < 1e-9);
     }
 
     #[test]
     fn zero_source_gives_the_zero_map() {
-        let solver = LeastSquares::factor(&[0.0; 40], 4).unwrap();
+        let solver = Factoring::of(&[0.0; 40], 4).unwrap();
         assert_eq!(solver.rank(), 0);
-        assert!(weights(&solver.solve(&random(10, 2, 6), 2).unwrap()).iter().all(|w| *w == 0.0));
+        assert!(weights(&solve(&solver, &[0.0; 40], &random(10, 2, 6), 2)).iter().all(|w| *w == 0.0));
     }
 
     #[test]
@@ -285,7 +415,7 @@ mod tests {
                     })
                 })
                 .collect();
-            assert_eq!(LeastSquares::factor(&x, 6).unwrap().rank(), rank, "smallest {smallest}");
+            assert_eq!(Factoring::of(&x, 6).unwrap().rank(), rank, "smallest {smallest}");
         }
     }
 
@@ -308,10 +438,10 @@ mod tests {
             }
             let y = random(n, 3, seed + 1);
             let total: f64 = y.iter().map(|y| f64::from(*y).powi(2)).sum();
-            let fast = LeastSquares::factor(&x, d).unwrap();
-            let slow = LeastSquares::factor_by_svd(&x, d).unwrap();
+            let fast = Factoring::of(&x, d).unwrap();
+            let slow = factor_slowly(&x, d);
             prop_assert_eq!(fast.rank(), slow.rank());
-            let fit = |solver: &LeastSquares| residual(&x, &y, d, &weights(&solver.solve(&y, 3).unwrap()), 3);
+            let fit = |solver: &Whitening| residual(&x, &y, d, &weights(&solve(solver, &x, &y, 3)), 3);
             prop_assert!((fit(&fast) - fit(&slow)).abs() <= 1e-6 * total, "{} against {}", fit(&fast), fit(&slow));
         }
     }

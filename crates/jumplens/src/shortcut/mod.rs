@@ -6,11 +6,11 @@ mod least_squares;
 
 pub use files::{Shortcuts, pair_name};
 pub use fit::{Pairs, fit_pairs, fit_parts};
-pub use least_squares::LeastSquares;
+pub use least_squares::{BLOCK, Factoring, Outcome, Solving, Whitening};
 
 use crate::error::Result;
 use crate::models::Spec;
-use crate::nn::{Linear, WeightLayout};
+use crate::nn::{Linear, Precision, WeightLayout};
 use candle_core::{Device, Tensor};
 
 /// Bytes that the maps of a run take on disk, but for the files' headers: those of `pairs`, and of every part of every
@@ -37,8 +37,9 @@ impl LinearMap {
         &self.weight
     }
 
-    /// The layer that applies it to rows: `[n, d_in]` → `[n, d_out]`.
-    pub fn layer(&self) -> Linear {
-        Linear::new(self.weight.clone(), None, WeightLayout::OutIn)
+    /// The layer that applies it to rows, `[n, d_in]` → `[n, d_out]`, in f32 whatever the model's products are done in: the
+    /// least squares of nearly dependent coordinates give maps whose large entries cancel, which rounding would undo.
+    pub fn layer(&self) -> Result<Linear> {
+        Ok(Linear::new(&self.weight, None, WeightLayout::OutIn, Precision::F32)?)
     }
 }

@@ -9,6 +9,7 @@ mod safetensors;
 use crate::error::{Error, Result};
 use crate::gguf::{Quant, is_gguf};
 use crate::hub::{ShardIndex, SourceFile};
+use crate::nn::Precision;
 use candle_core::{Device, Tensor};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +81,8 @@ impl fmt::Display for Dtype {
 #[derive(Debug)]
 pub struct Weights<'a> {
     files: &'a [SourceFile],
+    /// What the layers made of the tensors do their products in.
+    precision: Precision,
     /// By name, with the file that each is in.
     entries: BTreeMap<String, (&'a SourceFile, Entry)>,
     used: RefCell<BTreeSet<String>>,
@@ -118,7 +121,13 @@ impl<'a> Weights<'a> {
                 entries.insert(name, (file, entry));
             }
         }
-        Ok(Self { files, entries, used: RefCell::default(), repeated: RefCell::default() })
+        let (used, repeated) = (RefCell::default(), RefCell::default());
+        Ok(Self { files, precision: Precision::F32, entries, used, repeated })
+    }
+
+    /// The same checkpoint, for layers that do their products in `precision` (f32 where this is not said).
+    pub fn for_products_in(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Holds the shards against the index that promises what is in them: [`Error::ShardLacks`].
@@ -224,6 +233,11 @@ impl Scope<'_> {
     /// The place `path` below this one.
     pub fn pp(&self, path: impl std::fmt::Display) -> Self {
         Self { weights: self.weights, prefix: format!("{}{path}.", self.prefix) }
+    }
+
+    /// What the layers made of the tensors do their products in.
+    pub fn precision(&self) -> Precision {
+        self.weights.precision
     }
 
     /// True where the checkpoint has a tensor `name` here.

@@ -1,0 +1,244 @@
+//! The one place where matrices are multiplied in single precision or less.
+//!
+//! A product `rows · weights` is made of tiles of [`TILE_ROWS`] × [`TILE_COLS`] sums, each kept in registers over the
+//! whole inner dimension (Goto and van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, 2008). For that
+//! both factors are [`Packed`]: weights once, when a layer is made; rows when they are multiplied. What becomes of a
+//! finished tile is up to the caller, so that biases, activations and the packing for the next product cost no pass over
+//! memory of their own.
+
+mod kernel;
+mod packed;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use kernel::{TILE_COLS, TILE_ROWS, Tile};
+pub(crate) use packed::{Packed, PackedRows, PackedWeights, pack_lanes};
+
+use kernel::Kernel;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// What the factors of a product are rounded to. Sums, and all that is not a product, are f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Not at all.
+    #[default]
+    F32,
+    /// To bfloat16, 8 significant bits.
+    Bf16,
+}
+
+impl Precision {
+    /// True where this CPU has instructions for products in it; where it has none, they are made up of f32 ones, as right
+    /// but slower.
+    pub fn is_native(self) -> bool {
+        match self {
+            Self::F32 => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16 => x86::has_bf16(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Bf16 => false,
+        }
+    }
+}
+
+/// A matrix seen in a slice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    values: &'a [f32],
+    pub rows: usize,
+    pub cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// `values` as a row-major `[rows, cols]` matrix.
+    pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(values.len(), rows * cols);
+        Self { values, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The transpose, without moving anything.
+    pub fn t(self) -> Self {
+        Self {
+            values: self.values,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+}
+
+/// What becomes of the values that are in the output already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// They are overwritten.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
+/// `out = a·b` or `out += a·b`, `out` row-major `[a.rows, b.cols]`, for factors that are multiplied only once.
+pub(crate) fn matmul(out: &mut [f32], write: Write, a: Matrix, b: Matrix) {
+    let (a, b) = (Packed::pack(a, Precision::F32), Packed::pack(b.t(), Precision::F32));
+    product_into(out, write, &a, &b, 0..b.lanes);
+}
+
+/// `out = rows·weights[.., cols]` or `out += …`, `out` row-major `[rows, cols]`. `cols` starts at a multiple of
+/// [`TILE_COLS`].
+pub(crate) fn product_into(
+    out: &mut [f32],
+    write: Write,
+    rows: &PackedRows,
+    weights: &PackedWeights,
+    cols: Range<usize>,
+) {
+    let width = cols.len();
+    product(rows, weights, cols, out, width, |out, place, tile| {
+        for (out, tile) in out.chunks_exact_mut(width).skip(place.row).zip(tile.rows(place.rows)) {
+            let out = &mut out[place.col..place.col + place.cols];
+            match write {
+                Write::Replace => out.copy_from_slice(&tile[..place.cols]),
+                Write::Add => out.iter_mut().zip(tile).for_each(|(out, sum)| *out += sum),
+            }
+        }
+    });
+}
+
+/// Rows that are taken through all of the weights together: few enough to stay in a core's cache beside a panel of them.
+const BLOCK_ROWS: usize = 96;
+/// Cells of the inner dimension that are worked on at one time, for the same reason.
+const BLOCK_CELLS: usize = 2048;
+
+/// Where a finished tile belongs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Its first row, counted from the first one of the piece of `out` that comes with it.
+    pub row: usize,
+    /// Its rows that are really there.
+    pub rows: usize,
+    /// Its first column, counted from the first one that was asked for.
+    pub col: usize,
+    /// Its columns that are really there.
+    pub cols: usize,
+}
+
+/// Multiplies `rows` with the columns `cols` of `weights`, from a multiple of [`TILE_COLS`] on. `out` holds `per_row` items
+/// for each row, and is cut into pieces of whole rows (a multiple of [`TILE_ROWS`], but for the last); `finish` gets a
+/// piece with each tile that belongs there. On all threads of the current pool.
+pub(crate) fn product<T: Send>(
+    rows: &PackedRows,
+    weights: &PackedWeights,
+    cols: Range<usize>,
+    out: &mut [T],
+    per_row: usize,
+    finish: impl Fn(&mut [T], Place, &mut Tile) + Sync,
+) {
+    assert_eq!((rows.depth, rows.precision), (weights.depth, weights.precision));
+    assert!(out.len() >= rows.lanes * per_row, "a product's output is too small");
+    assert!(cols.start.is_multiple_of(TILE_COLS) && cols.end <= weights.lanes);
+    if rows.lanes == 0 || cols.is_empty() || per_row == 0 {
+        return;
+    }
+    let kernel = Kernel::fastest(rows.precision);
+    let share = rows.lanes.div_ceil(rayon::current_num_threads()).next_multiple_of(TILE_ROWS);
+    let block = share.min(BLOCK_ROWS);
+    out.par_chunks_mut(block * per_row).enumerate().for_each_init(Vec::new, |tiles, (index, out)| {
+        let panels = index * block / TILE_ROWS..((index + 1) * block).min(rows.lanes).div_ceil(TILE_ROWS);
+        tiles.resize(panels.len(), Tile::ZERO);
+        for (number, weight_panel) in (cols.start / TILE_COLS..cols.end.div_ceil(TILE_COLS)).enumerate() {
+            let weight_panel = weights.panel(weight_panel);
+            for first in (0..rows.cells()).step_by(BLOCK_CELLS) {
+                let cells = first..(first + BLOCK_CELLS).min(rows.cells());
+                let weight_cells = &weight_panel[cells.start * TILE_COLS..cells.end * TILE_COLS];
+                for (tile, panel) in tiles.iter_mut().zip(panels.clone()) {
+                    let there = (rows.lanes - panel * TILE_ROWS).min(TILE_ROWS);
+                    let row_cells = &rows.panel(panel)[cells.start * TILE_ROWS..cells.end * TILE_ROWS];
+                    kernel.run(row_cells, weight_cells, tile, there, first > 0);
+                }
+            }
+            let col = number * TILE_COLS;
+            for ((number, tile), panel) in tiles.iter_mut().enumerate().zip(panels.clone()) {
+                let place = Place {
+                    row: number * TILE_ROWS,
+                    rows: (rows.lanes - panel * TILE_ROWS).min(TILE_ROWS),
+                    col,
+                    cols: (cols.len() - col).min(TILE_COLS),
+                };
+                finish(out, place, tile);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_and_transposes_agree_with_sums() {
+        // Sizes around those of tiles and blocks, and an inner dimension of more than one block.
+        for (m, k, n) in [(5, 7, 3), (8, 32, 32), (203, 33, 70), (1, BLOCK_CELLS + 5, 33), (97, 1, 1)] {
+            let a: Vec<f32> = (0..m * k).map(|i| (i as f32).sin()).collect();
+            let b: Vec<f32> = (0..k * n).map(|i| (i as f32).cos()).collect();
+            let transposed = |x: &[f32], rows: usize, cols: usize| -> Vec<f32> {
+                (0..rows * cols).map(|i| x[(i % rows) * cols + i / rows]).collect()
+            };
+            let (a_t, b_t) = (transposed(&a, m, k), transposed(&b, k, n));
+            for (left, right, base) in [
+                (Matrix::new(&a, m, k), Matrix::new(&b, k, n), 0.0),
+                (Matrix::new(&a_t, k, m).t(), Matrix::new(&b_t, n, k).t(), 2.0),
+            ] {
+                let mut out = vec![base; m * n];
+                matmul(&mut out, if base == 0.0 { Write::Replace } else { Write::Add }, left, right);
+                for i in 0..m {
+                    for j in 0..n {
+                        let terms = (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[l * n + j]));
+                        let want = f64::from(base) + terms.sum::<f64>();
+                        let got = f64::from(out[i * n + j]);
+                        assert!(
+                            (got - want).abs() < 1e-6 * (k as f64),
+                            "{m}·{k}·{n} at {i}, {j}: {got} {want}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn some_columns_are_those_of_the_whole() {
+        let (m, k, n) = (19, 40, 100);
+        let a: Vec<f32> = (0..m * k).map(|i| (i as f32).sin()).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| (i as f32).cos()).collect();
+        let (a, b) = (
+            Packed::pack(Matrix::new(&a, m, k), Precision::F32),
+            Packed::pack(Matrix::new(&b, k, n).t(), Precision::F32),
+        );
+        let (mut whole, mut some) = (vec![0f32; m * n], vec![0f32; m * 45]);
+        product_into(&mut whole, Write::Replace, &a, &b, 0..n);
+        product_into(&mut some, Write::Replace, &a, &b, 32..77);
+        for (whole, some) in whole.chunks(n).zip(some.chunks(45)) {
+            assert_eq!(whole[32..77], *some);
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let (m, k, n) = (333, 65, 77);
+        let a: Vec<f32> = (0..m * k).map(|i| (i as f32).sin()).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| (i as f32).cos()).collect();
+        let with = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut out = vec![0f32; m * n];
+            pool.install(|| matmul(&mut out, Write::Replace, Matrix::new(&a, m, k), Matrix::new(&b, k, n)));
+            out
+        };
+        assert_eq!(with(1), with(5));
+    }
+}
