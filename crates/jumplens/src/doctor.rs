@@ -179,7 +179,7 @@ fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
 /// The states of every layer at the chosen positions, as a run keeps them: `[samples, d]` each.
 fn kept_states(model: &dyn Backbone, samples: &[Sample]) -> Result<Vec<Tensor>> {
     let shape = (samples.len(), model.spec().d_model);
-    let layers = run_samples(model, samples, false, |_| Ok(()))?.layers.into_iter();
+    let layers = run_samples(model, samples, false)?.layers.into_iter();
     layers.map(|layer| Ok(Tensor::from_vec(layer, shape, &Device::Cpu)?)).collect()
 }
 

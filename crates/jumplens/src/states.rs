@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Samples that are run, and written, at one time: the state files grow by this many rows.
 pub const CHUNK: usize = 1024;
+/// Chunks whose batches are shared out among the threads at one time.
+const ROUND: usize = 16;
 /// Tokens in a packed batch.
 pub const TOKEN_BUDGET: usize = 1024;
 
@@ -38,36 +40,43 @@ pub struct StateChunk {
     pub tokens: usize,
 }
 
-/// Runs the model over `samples`, batches side by side, and keeps the states at the chosen positions. `batch_done` is
-/// told the number of tokens of each batch, and may fail to stop the run.
-pub fn run_samples(
-    model: &dyn Backbone,
-    samples: &[Sample],
-    keep_attention: bool,
-    mut batch_done: impl FnMut(usize) -> Result<()>,
-) -> Result<StateChunk> {
-    let spec = model.spec();
-    let kept: Vec<usize> = if keep_attention { vec![spec.attention_part()?] } else { vec![] };
-    let plan = Plan::new(model, &kept, |_, _| None)?;
-    let empty = |layers: usize| vec![Vec::with_capacity(samples.len() * spec.d_model); layers];
-    let mut chunk = StateChunk {
-        layers: empty(spec.n_layers + 1),
-        attention: empty(if keep_attention { spec.n_layers } else { 0 }),
-        tokens: 0,
-    };
-    let batches = PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET);
-    let run = |batch: &PackedBatch| run_batch(model, &plan, &kept, batch);
-    parallel::for_each(&batches, usize::MAX, run, |index, states| {
-        for (all, rows) in chunk.layers.iter_mut().zip(&states.layers) {
-            append(all, rows)?;
+impl StateChunk {
+    fn new(spec: &Spec, keep_attention: bool) -> Self {
+        Self {
+            layers: vec![Vec::new(); spec.n_layers + 1],
+            attention: vec![Vec::new(); if keep_attention { spec.n_layers } else { 0 }],
+            tokens: 0,
         }
-        for (all, rows) in chunk.attention.iter_mut().zip(&states.attention) {
-            append(all, rows)?;
+    }
+
+    fn append(&mut self, batch: &PackedBatch, states: &BatchStates) -> Result<()> {
+        let all = self.layers.iter_mut().chain(&mut self.attention);
+        for (all, rows) in all.zip(states.layers.iter().chain(&states.attention)) {
+            with_values(&rows.contiguous()?, |values| all.extend_from_slice(values))?;
         }
-        chunk.tokens += batches[index].tokens();
-        batch_done(batches[index].tokens())
-    })?;
+        self.tokens += batch.tokens();
+        Ok(())
+    }
+}
+
+/// Runs the model over `samples`, batches side by side, and keeps the states at the chosen positions.
+pub fn run_samples(model: &dyn Backbone, samples: &[Sample], keep_attention: bool) -> Result<StateChunk> {
+    let mut chunk = StateChunk::new(model.spec(), keep_attention);
+    let batches = PackedBatch::pack(samples, model.spec().kind, TOKEN_BUDGET);
+    run_batches(model, &batches, keep_attention, |index, states| chunk.append(&batches[index], &states))?;
     Ok(chunk)
+}
+
+/// Runs batches side by side. `take` gets the states of each with its number, in order, and may fail to stop the run.
+fn run_batches(
+    model: &dyn Backbone,
+    batches: &[PackedBatch],
+    keep_attention: bool,
+    take: impl FnMut(usize, BatchStates) -> Result<()>,
+) -> Result<()> {
+    let kept: Vec<usize> = if keep_attention { vec![model.spec().attention_part()?] } else { vec![] };
+    let plan = Plan::new(model, &kept, |_, _| None)?;
+    parallel::for_each(batches, usize::MAX, |batch| run_batch(model, &plan, &kept, batch), take)
 }
 
 /// The states of one batch at the chosen rows, `[sequences, d]` each.
@@ -92,10 +101,6 @@ fn run_batch(model: &dyn Backbone, plan: &Plan, kept: &[usize], batch: &PackedBa
     }
     states.layers.push(x);
     Ok(states)
-}
-
-fn append(rows: &mut Vec<f32>, x: &Tensor) -> Result<()> {
-    Ok(with_values(&x.contiguous()?, |values| rows.extend_from_slice(values))?)
 }
 
 /// One split's state files in a run folder: `NN.safetensors` for each layer, and `attn/NN.safetensors` for each block
@@ -154,19 +159,37 @@ impl StateFiles {
             paths.iter().map(|path| StateWriter::open(path, samples.len(), spec.d_model, first_chunk > 0));
         let mut writers = writers.collect::<Result<Vec<_>>>()?;
         let mut tokens = 0;
-        for (index, chunk) in samples.chunks(CHUNK).enumerate().skip(first_chunk) {
-            let states = run_samples(model, chunk, keep_attention, |batch_tokens| {
-                observer.advance(batch_tokens as u64);
-                check(observer)
+        let chunks: Vec<&[Sample]> = samples.chunks(CHUNK).collect();
+        let mut next = first_chunk.min(chunks.len());
+        for round in chunks[next..].chunks(ROUND) {
+            // No batch crosses a chunk, but threads go on to the next chunk while the last batches of one are run.
+            let packed: Vec<Vec<PackedBatch>> =
+                round.iter().map(|chunk| PackedBatch::pack(chunk, spec.kind, TOKEN_BUDGET)).collect();
+            let ends: Vec<usize> =
+                packed.iter().map(|batches| batches.last().map_or(0, |b| b.samples.end)).collect();
+            let batches: Vec<PackedBatch> = packed.into_iter().flatten().collect();
+            let mut chunk = StateChunk::new(spec, keep_attention);
+            let mut at = 0;
+            run_batches(model, &batches, keep_attention, |index, states| {
+                let batch = &batches[index];
+                chunk.append(batch, &states)?;
+                observer.advance(batch.tokens() as u64);
+                check(observer)?;
+                if batch.samples.end < ends[at] {
+                    return Ok(());
+                }
+                let whole = std::mem::replace(&mut chunk, StateChunk::new(spec, keep_attention));
+                let first = next * CHUNK;
+                for (layer, rows) in whole.layers.iter().enumerate() {
+                    self.check_finite(rows, layer, first, spec.d_model)?;
+                }
+                for (writer, rows) in writers.iter_mut().zip(whole.layers.iter().chain(&whole.attention)) {
+                    writer.write(first, rows)?;
+                }
+                tokens += whole.tokens;
+                (at, next) = (at + 1, next + 1);
+                chunk_done(next)
             })?;
-            for (layer, rows) in states.layers.iter().enumerate() {
-                self.check_finite(rows, layer, index * CHUNK, spec.d_model)?;
-            }
-            for (writer, rows) in writers.iter_mut().zip(states.layers.iter().chain(&states.attention)) {
-                writer.write(index * CHUNK, rows)?;
-            }
-            tokens += states.tokens;
-            chunk_done(index + 1)?;
         }
         writers.into_iter().try_for_each(StateWriter::finish)?;
         Ok(tokens)

@@ -21,7 +21,7 @@ fn open(checkpoint: &Checkpoint) -> jumplens::Result<Loaded> {
 fn states(model: &dyn Backbone) -> Vec<Vec<f32>> {
     let ids: Vec<u32> = (0..12).map(|i| i * 5 % VOCAB as u32).collect();
     let samples = [3, 7, 11].map(|position| Sample { ids: ids.clone(), position, target: None, text: None });
-    run_samples(model, &samples, false, |_| Ok(())).unwrap().layers
+    run_samples(model, &samples, false).unwrap().layers
 }
 
 /// What the head makes of the last states, with its unembedding and bias.

@@ -84,7 +84,7 @@ fn states_and_logits_agree_with_transformers_at_every_layer() {
         let model = open(&folder);
         let spec = model.spec();
         let samples = samples(&expected);
-        let states = run_samples(&*model, &samples, false, |_| Ok(())).unwrap();
+        let states = run_samples(&*model, &samples, false).unwrap();
         for (layer, got) in states.layers.iter().enumerate() {
             let want = rows(&expected, "states", Some(layer));
             assert_rows_agree(&format!("{name}, layer {layer}"), got, &want, spec.d_model, 1e-5);

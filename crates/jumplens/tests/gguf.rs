@@ -155,7 +155,7 @@ fn positions_are_scaled_as_the_metadata_says() {
 
 fn states(loaded: &Loaded) -> StateChunk {
     let sample = Sample { ids: vec![1, 9, 4, 4, 2, 7, 0], position: 6, target: None, text: None };
-    run_samples(&*loaded.model, &[sample], false, |_| Ok(())).unwrap()
+    run_samples(&*loaded.model, &[sample], false).unwrap()
 }
 
 #[test]

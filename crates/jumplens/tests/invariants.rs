@@ -48,9 +48,9 @@ fn packed_equals_single() {
         let model = open(&family(2), folder.path());
         write_samples(&folder.path().join("samples.jsonl"), 200, 5, false);
         let samples = read_samples(&folder.path().join("samples.jsonl"), model.spec()).unwrap();
-        let packed = run_samples(&*model, &samples, true, |_| Ok(())).unwrap();
+        let packed = run_samples(&*model, &samples, true).unwrap();
         for (i, sample) in samples.iter().enumerate() {
-            let single = run_samples(&*model, std::slice::from_ref(sample), true, |_| Ok(())).unwrap();
+            let single = run_samples(&*model, std::slice::from_ref(sample), true).unwrap();
             let layers = packed.layers.iter().zip(&single.layers);
             for (packed, single) in layers.chain(packed.attention.iter().zip(&single.attention)) {
                 for (a, b) in packed[i * WIDTH..][..WIDTH].iter().zip(single) {

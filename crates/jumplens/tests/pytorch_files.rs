@@ -94,7 +94,7 @@ fn files_without_tensors_at_their_top_level_say_what_they_hold() {
 
 fn states(loaded: &Loaded) -> StateChunk {
     let sample = Sample { ids: vec![1, 9, 4, 4, 2, 7, 0], position: 6, target: None, text: None };
-    run_samples(&*loaded.model, &[sample], false, |_| Ok(())).unwrap()
+    run_samples(&*loaded.model, &[sample], false).unwrap()
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn assert_states_agree(
         samples.push(Sample { ids, position: sequence.position, target: None, text: None });
     }
     let d = spec.d_model;
-    let states = run_samples(model, &samples, false, |_| Ok(())).unwrap();
+    let states = run_samples(model, &samples, false).unwrap();
     assert_eq!(states.layers.len(), spec.n_layers + 1);
     for (number, sequence) in sequences.iter().enumerate() {
         assert_eq!(sequence.layers.len(), spec.n_layers + 1);

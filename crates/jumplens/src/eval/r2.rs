@@ -5,7 +5,7 @@ use super::tables::R2Row;
 use crate::error::Result;
 use crate::models::Spec;
 use crate::nn::Precision;
-use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product_into};
+use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
 use crate::nn::with_values;
 use crate::parallel::column_sums;
 use crate::progress::{Observer, check};
@@ -94,7 +94,7 @@ impl<'a> Target<'a> {
             for (x, y) in source.chunks(ROWS * d).zip(self.values.chunks(ROWS * d)) {
                 let predicted = &mut predicted[..x.len()];
                 let x: PackedRows = Packed::pack(Matrix::new(x, x.len() / d, d), Precision::F32);
-                product_into(predicted, Write::Replace, &x, &weight, 0..d);
+                product(predicted, Write::Replace, &x, &weight, 0..d);
                 let sums = squared_errors(y, predicted, d);
                 residual.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
             }

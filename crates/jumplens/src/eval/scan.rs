@@ -2,7 +2,7 @@
 //! over the whole vocabulary are never held.
 
 use crate::nn::Precision;
-use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product_into};
+use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
 use crate::nn::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -95,7 +95,7 @@ impl<'a> Unembedding<'a> {
             out.chunks_exact_mut(tokens.len()).for_each(|row| row.copy_from_slice(&bias[tokens.clone()]));
         }
         let write = if self.bias.is_some() { Write::Add } else { Write::Replace };
-        product_into(out, write, rows, &self.packed, tokens);
+        product(out, write, rows, &self.packed, tokens);
         if let Some(cap) = self.soft_cap {
             out.par_chunks_mut(TILE * 8).for_each(|logits| simd::dispatch(SoftCap { cap, logits }));
         }

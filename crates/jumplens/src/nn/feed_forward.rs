@@ -1,8 +1,9 @@
 //! The two-layer feed-forward part of a block.
 
 use super::activation::AddBiasAndApply;
-use super::matmul::{Matrix, Packed, PackedRows, TILE_COLS, product};
-use super::{Activation, Linear, RowPart, hidden, is_fusable, simd, values};
+use super::hidden::feed_forward;
+use super::matmul::Matrix;
+use super::{Activation, Linear, RowPart, is_fusable, simd, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// `proj(activation(fc(x)))`.
@@ -26,23 +27,6 @@ impl FeedForward {
     pub fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
         self.proj.forward_plain(&self.activation.forward_plain(&self.fc.forward_plain(x)?)?)
     }
-
-    /// The hidden units of some rows, packed for the contracting layer.
-    fn hidden(&self, x: Matrix) -> PackedRows {
-        let (x, weight) = (self.fc.pack(x), self.fc.weight());
-        let mut packed: PackedRows = Packed::zeros(x.lanes, weight.lanes, self.proj.precision());
-        let cells = packed.cells();
-        let (activation, precision) = (self.activation, packed.precision);
-        product(&x, weight, 0..weight.lanes, packed.cells_mut(), cells, |out, place, tile| {
-            let mut bias = [0f32; TILE_COLS];
-            if let Some(own) = self.fc.bias() {
-                bias[..place.cols].copy_from_slice(&own[place.col..][..place.cols]);
-            }
-            simd::dispatch(AddBiasAndApply { activation, bias: &bias, x: tile.values_mut(place.rows) });
-            hidden::put(out, cells, place, place.col, place.cols, tile, precision);
-        });
-        packed
-    }
 }
 
 impl RowPart for FeedForward {
@@ -62,7 +46,11 @@ impl CustomOp1 for FeedForward {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, width) = layout.shape().dims2()?;
-        let out = hidden::by_blocks(values(x, layout)?, width, &self.proj, |x| self.hidden(x));
+        let x = Matrix::new(values(x, layout)?, n, width);
+        let activation = self.activation;
+        let out = feed_forward::<1>(x, &self.fc, &self.proj, |bias, x| {
+            simd::dispatch(AddBiasAndApply { activation, bias, x });
+        });
         Ok((CpuStorage::F32(out), (n, self.proj.out_features()).into()))
     }
 }
@@ -85,7 +73,7 @@ mod tests {
                     activation: Activation::GeluNew,
                     proj: linear(&random(&[24, d_hidden], 3), 24, WeightLayout::OutIn),
                 };
-                let x = random(&[2 * hidden::ROWS + 13, 24], 5);
+                let x = random(&[205, 24], 5);
                 assert_close(&layer.forward(&x).unwrap(), &layer.forward_plain(&x).unwrap(), tolerance);
             }
         }

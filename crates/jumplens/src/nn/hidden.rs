@@ -1,43 +1,44 @@
-//! Hidden units between the two products of a feed-forward part: they exist for some rows at one time, and only in the
-//! form that the second product reads.
+//! Hidden units between the two products of a feed-forward part: they exist for a block of rows at one time, and only in
+//! the form that the second product reads.
 
 use super::Linear;
-use super::matmul::{Matrix, PackedRows, Place, Precision, TILE_ROWS, Tile, pack_lanes};
+use super::matmul::{Matrix, PackedRows, Place, TILE_COLS, TILE_ROWS, Tile, by_blocks, pack_lanes, tiles};
 
-/// Rows whose hidden units exist at one time on each thread: enough for the products to be fast, few enough to stay in
-/// cache.
-pub(super) const ROWS: usize = 192;
-
-/// `layer(hidden(x))` for the rows `x` `[n, width]`, some at a time: row-major `[n, layer's outputs]`.
-pub(super) fn by_blocks(
-    x: &[f32],
-    width: usize,
-    layer: &Linear,
-    hidden: impl Fn(Matrix) -> PackedRows,
+/// `second(activate(first(x)))` for the rows `x`: row-major `[rows, second's outputs]`. `activate(bias, values)` works on rows
+/// of [`TILE_COLS`] outputs of `first`, to which the bias has yet to be added, and leaves a hidden unit in the first of every
+/// `OUTPUTS_A_UNIT` values it finds there: of `TILE_COLS` outputs, `TILE_COLS / OUTPUTS_A_UNIT` units, side by side.
+pub(super) fn feed_forward<const OUTPUTS_A_UNIT: usize>(
+    x: Matrix,
+    first: &Linear,
+    second: &Linear,
+    activate: impl Fn(&[f32; TILE_COLS], &mut [f32]) + Sync,
 ) -> Vec<f32> {
-    let (n, d_out) = (x.len() / width, layer.out_features());
-    let rows = ROWS * rayon::current_num_threads();
+    let (n, d_out) = (x.n_rows(), second.out_features());
+    let (d_hidden, weight) = (second.in_features(), first.weight());
     let mut out = vec![0f32; n * d_out];
-    for (x, out) in x.chunks(rows * width).zip(out.chunks_mut(rows * d_out)) {
-        layer.write(&hidden(Matrix::new(x, x.len() / width, width)), out);
-    }
+    by_blocks(&mut out, d_out, n, |block, out, scratch| {
+        scratch.rows.repack(x.rows(block.clone()), first.precision());
+        scratch.next.reshape(block.len(), d_hidden, second.precision());
+        let next = &mut scratch.next;
+        tiles(&scratch.rows, 0..block.len(), weight, 0..weight.lanes, &mut scratch.tiles, |place, tile| {
+            let mut bias = [0f32; TILE_COLS];
+            if let Some(own) = first.bias() {
+                bias[..place.cols].copy_from_slice(&own[place.col..][..place.cols]);
+            }
+            activate(&bias, tile.values_mut(place.rows));
+            put(next, place, OUTPUTS_A_UNIT, tile);
+        });
+        second.write(&scratch.next, 0..block.len(), out, &mut scratch.tiles);
+    });
     out
 }
 
-/// Puts the first `cols` columns of a tile into packed rows of `cells` cells each, as their columns from `col` on.
-pub(super) fn put(
-    out: &mut [u32],
-    cells: usize,
-    place: Place,
-    col: usize,
-    cols: usize,
-    tile: &Tile,
-    precision: Precision,
-) {
+/// Puts a tile's hidden units into packed rows.
+fn put(rows: &mut PackedRows, place: Place, outputs_a_unit: usize, tile: &Tile) {
+    let col = place.col / outputs_a_unit;
+    let cols = (TILE_COLS / outputs_a_unit).min(rows.depth - col);
     let lanes: [&[f32]; TILE_ROWS] = std::array::from_fn(|i| &tile.row(i)[..cols]);
-    let first = match precision {
-        Precision::F32 => col,
-        Precision::Bf16 => col / 2,
-    };
-    pack_lanes(lanes, &mut out[place.row * cells + first * TILE_ROWS..], TILE_ROWS, precision);
+    let first = rows.precision.cells(col);
+    let precision = rows.precision;
+    pack_lanes(lanes, &mut rows.panel_mut(place.row / TILE_ROWS)[first * TILE_ROWS..], TILE_ROWS, precision);
 }

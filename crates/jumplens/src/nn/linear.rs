@@ -1,8 +1,11 @@
 //! y = x·W + b.
 
-use super::matmul::{Matrix, Packed, PackedRows, PackedWeights, Precision, product};
+use super::matmul::{
+    Matrix, Packed, PackedRows, PackedWeights, Precision, Tile, Write, by_blocks, matmul, tiles,
+};
 use super::{is_fusable, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How a weight lies in memory.
@@ -55,12 +58,7 @@ impl Linear {
         with_values(map, |map| {
             let own = self.weight.unpack();
             let own = Matrix::new(&own, self.out_features(), d_out);
-            super::matmul::matmul(
-                &mut weight,
-                super::matmul::Write::Replace,
-                own,
-                Matrix::new(map, d_out, d_in),
-            );
+            matmul(&mut weight, Write::Replace, own, Matrix::new(map, d_out, d_in));
         })?;
         let weight = Packed::pack(Matrix::new(&weight, self.out_features(), d_in), self.precision());
         Ok(Self { weight: Arc::new(weight), bias: self.bias.clone() })
@@ -130,15 +128,16 @@ impl Linear {
         }
     }
 
-    /// Rows packed for this layer.
-    pub(super) fn pack(&self, rows: Matrix) -> PackedRows {
-        Packed::pack(rows, self.precision())
-    }
-
-    /// `out = x·W + b` on slices; `out` row-major `[rows, out]`.
-    pub(super) fn write(&self, x: &PackedRows, out: &mut [f32]) {
+    /// `out = x·W + b` on slices, for some of the rows of `x`: `out` row-major `[block, out]`.
+    pub(super) fn write(
+        &self,
+        x: &PackedRows,
+        block: Range<usize>,
+        out: &mut [f32],
+        scratch: &mut Vec<Tile>,
+    ) {
         let width = self.out_features();
-        product(x, &self.weight, 0..width, out, width, |out, place, tile| {
+        tiles(x, block, &self.weight, 0..width, scratch, |place, tile| {
             let cols = place.col..place.col + place.cols;
             for (out, tile) in out.chunks_exact_mut(width).skip(place.row).zip(tile.rows(place.rows)) {
                 let out = &mut out[cols.clone()];
@@ -166,7 +165,11 @@ impl CustomOp1 for Linear {
             candle_core::bail!("linear: rows of {width} for {} inputs", self.in_features());
         }
         let mut out = vec![0f32; n * self.out_features()];
-        self.write(&self.pack(Matrix::new(values(x, layout)?, n, width)), &mut out);
+        let x = Matrix::new(values(x, layout)?, n, width);
+        by_blocks(&mut out, self.out_features(), n, |block, out, scratch| {
+            scratch.rows.repack(x.rows(block.clone()), self.precision());
+            self.write(&scratch.rows, 0..block.len(), out, &mut scratch.tiles);
+        });
         Ok((CpuStorage::F32(out), (n, self.out_features()).into()))
     }
 }

@@ -11,7 +11,7 @@
 use super::LinearMap;
 use crate::error::{Error, Result};
 use crate::nn::Precision;
-use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product_into};
+use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
@@ -174,7 +174,7 @@ impl<'a> Solving<'a> {
         let basis: PackedRows = Packed::pack(Matrix::new(&basis, n, rank).t(), Precision::F32);
         for (coordinates, y) in self.coordinates.iter_mut().zip(targets) {
             let y: PackedWeights = Packed::pack(Matrix::new(y, n, self.d_out).t(), Precision::F32);
-            product_into(&mut self.block, Write::Replace, &basis, &y, 0..self.d_out);
+            product(&mut self.block, Write::Replace, &basis, &y, 0..self.d_out);
             coordinates.par_iter_mut().zip(&self.block).with_min_len(1 << 12).for_each(|(sum, value)| {
                 *sum += f64::from(*value);
             });

@@ -18,6 +18,7 @@ pub(crate) use packed::{Packed, PackedRows, PackedWeights, pack_lanes};
 use kernel::Kernel;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// What the factors of a product are rounded to. Sums, and all that is not a product, are f32.
@@ -32,6 +33,14 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Cells that `values` values along the inner dimension take.
+    pub(crate) fn cells(self, values: usize) -> usize {
+        match self {
+            Self::F32 => values,
+            Self::Bf16 => values.div_ceil(2),
+        }
+    }
+
     /// True where this CPU has instructions for products in it; where it has none, they are made up of f32 ones, as right
     /// but slower.
     pub fn is_native(self) -> bool {
@@ -49,8 +58,8 @@ impl Precision {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     values: &'a [f32],
-    pub rows: usize,
-    pub cols: usize,
+    rows: usize,
+    cols: usize,
     row_stride: usize,
     col_stride: usize,
 }
@@ -60,6 +69,17 @@ impl<'a> Matrix<'a> {
     pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(values.len(), rows * cols);
         Self { values, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// How many rows there are.
+    pub fn n_rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Some of its rows.
+    pub fn rows(self, rows: Range<usize>) -> Self {
+        let values = if rows.is_empty() { &[] } else { &self.values[rows.start * self.row_stride..] };
+        Self { values, rows: rows.len(), ..self }
     }
 
     /// The transpose, without moving anything.
@@ -86,12 +106,12 @@ pub(crate) enum Write {
 /// `out = a·b` or `out += a·b`, `out` row-major `[a.rows, b.cols]`, for factors that are multiplied only once.
 pub(crate) fn matmul(out: &mut [f32], write: Write, a: Matrix, b: Matrix) {
     let (a, b) = (Packed::pack(a, Precision::F32), Packed::pack(b.t(), Precision::F32));
-    product_into(out, write, &a, &b, 0..b.lanes);
+    product(out, write, &a, &b, 0..b.lanes);
 }
 
-/// `out = rows·weights[.., cols]` or `out += …`, `out` row-major `[rows, cols]`. `cols` starts at a multiple of
-/// [`TILE_COLS`].
-pub(crate) fn product_into(
+/// `out = rows·weights[.., cols]` or `out += …`, `out` row-major `[rows, cols]`, for rows that are multiplied more than
+/// once. `cols` starts at a multiple of [`TILE_COLS`].
+pub(crate) fn product(
     out: &mut [f32],
     write: Write,
     rows: &PackedRows,
@@ -99,14 +119,16 @@ pub(crate) fn product_into(
     cols: Range<usize>,
 ) {
     let width = cols.len();
-    product(rows, weights, cols, out, width, |out, place, tile| {
-        for (out, tile) in out.chunks_exact_mut(width).skip(place.row).zip(tile.rows(place.rows)) {
-            let out = &mut out[place.col..place.col + place.cols];
-            match write {
-                Write::Replace => out.copy_from_slice(&tile[..place.cols]),
-                Write::Add => out.iter_mut().zip(tile).for_each(|(out, sum)| *out += sum),
+    by_blocks(out, width, rows.lanes, |block, out, scratch| {
+        tiles(rows, block, weights, cols.clone(), &mut scratch.tiles, |place, tile| {
+            for (out, tile) in out.chunks_exact_mut(width).skip(place.row).zip(tile.rows(place.rows)) {
+                let out = &mut out[place.col..place.col + place.cols];
+                match write {
+                    Write::Replace => out.copy_from_slice(&tile[..place.cols]),
+                    Write::Add => out.iter_mut().zip(tile).for_each(|(out, sum)| *out += sum),
+                }
             }
-        }
+        });
     });
 }
 
@@ -115,10 +137,45 @@ const BLOCK_ROWS: usize = 96;
 /// Cells of the inner dimension that are worked on at one time, for the same reason.
 const BLOCK_CELLS: usize = 2048;
 
+/// What a thread keeps between products.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// For a block of the left factor's rows.
+    pub rows: PackedRows,
+    /// For what the next product has on its left.
+    pub next: PackedRows,
+    /// For [`tiles`].
+    pub tiles: Vec<Tile>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Cuts `n` rows into blocks (of a multiple of [`TILE_ROWS`], but for the last) and `out`, row-major `[n, width]`, with them,
+/// and does them on all threads of the current pool. `work` gets the rows' numbers, and spreads over no threads itself.
+pub(crate) fn by_blocks(
+    out: &mut [f32],
+    width: usize,
+    n: usize,
+    work: impl Fn(Range<usize>, &mut [f32], &mut Scratch) + Sync,
+) {
+    assert_eq!(out.len(), n * width);
+    if out.is_empty() {
+        return;
+    }
+    let share = n.div_ceil(rayon::current_num_threads()).next_multiple_of(TILE_ROWS);
+    let block = share.min(BLOCK_ROWS);
+    out.par_chunks_mut(block * width).enumerate().for_each(|(index, out)| {
+        let rows = index * block..index * block + out.len() / width;
+        SCRATCH.with_borrow_mut(|scratch| work(rows, out, scratch));
+    });
+}
+
 /// Where a finished tile belongs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
-    /// Its first row, counted from the first one of the piece of `out` that comes with it.
+    /// Its first row, counted from the first one that was asked for.
     pub row: usize,
     /// Its rows that are really there.
     pub rows: usize,
@@ -128,52 +185,39 @@ pub(crate) struct Place {
     pub cols: usize,
 }
 
-/// Multiplies `rows` with the columns `cols` of `weights`, from a multiple of [`TILE_COLS`] on. `out` holds `per_row` items
-/// for each row, and is cut into pieces of whole rows (a multiple of [`TILE_ROWS`], but for the last); `finish` gets a
-/// piece with each tile that belongs there. On all threads of the current pool.
-pub(crate) fn product<T: Send>(
+/// Multiplies some of the `rows` with the columns `cols` of `weights`, both from a multiple of a tile's size on, and hands
+/// each tile to `finish`.
+pub(crate) fn tiles(
     rows: &PackedRows,
+    block: Range<usize>,
     weights: &PackedWeights,
     cols: Range<usize>,
-    out: &mut [T],
-    per_row: usize,
-    finish: impl Fn(&mut [T], Place, &mut Tile) + Sync,
+    tiles: &mut Vec<Tile>,
+    mut finish: impl FnMut(Place, &mut Tile),
 ) {
     assert_eq!((rows.depth, rows.precision), (weights.depth, weights.precision));
-    assert!(out.len() >= rows.lanes * per_row, "a product's output is too small");
+    assert!(block.start.is_multiple_of(TILE_ROWS) && block.end <= rows.lanes);
     assert!(cols.start.is_multiple_of(TILE_COLS) && cols.end <= weights.lanes);
-    if rows.lanes == 0 || cols.is_empty() || per_row == 0 {
-        return;
-    }
     let kernel = Kernel::fastest(rows.precision);
-    let share = rows.lanes.div_ceil(rayon::current_num_threads()).next_multiple_of(TILE_ROWS);
-    let block = share.min(BLOCK_ROWS);
-    out.par_chunks_mut(block * per_row).enumerate().for_each_init(Vec::new, |tiles, (index, out)| {
-        let panels = index * block / TILE_ROWS..((index + 1) * block).min(rows.lanes).div_ceil(TILE_ROWS);
-        tiles.resize(panels.len(), Tile::ZERO);
-        for (number, weight_panel) in (cols.start / TILE_COLS..cols.end.div_ceil(TILE_COLS)).enumerate() {
-            let weight_panel = weights.panel(weight_panel);
-            for first in (0..rows.cells()).step_by(BLOCK_CELLS) {
-                let cells = first..(first + BLOCK_CELLS).min(rows.cells());
-                let weight_cells = &weight_panel[cells.start * TILE_COLS..cells.end * TILE_COLS];
-                for (tile, panel) in tiles.iter_mut().zip(panels.clone()) {
-                    let there = (rows.lanes - panel * TILE_ROWS).min(TILE_ROWS);
-                    let row_cells = &rows.panel(panel)[cells.start * TILE_ROWS..cells.end * TILE_ROWS];
-                    kernel.run(row_cells, weight_cells, tile, there, first > 0);
-                }
-            }
-            let col = number * TILE_COLS;
-            for ((number, tile), panel) in tiles.iter_mut().enumerate().zip(panels.clone()) {
-                let place = Place {
-                    row: number * TILE_ROWS,
-                    rows: (rows.lanes - panel * TILE_ROWS).min(TILE_ROWS),
-                    col,
-                    cols: (cols.len() - col).min(TILE_COLS),
-                };
-                finish(out, place, tile);
+    let panels = block.start / TILE_ROWS..block.end.div_ceil(TILE_ROWS);
+    let there = |panel: usize| (block.end - panel * TILE_ROWS).min(TILE_ROWS);
+    tiles.resize(panels.len(), Tile::ZERO);
+    for (number, weight_panel) in (cols.start / TILE_COLS..cols.end.div_ceil(TILE_COLS)).enumerate() {
+        let weight_panel = weights.panel(weight_panel);
+        for first in (0..rows.cells()).step_by(BLOCK_CELLS) {
+            let cells = first..(first + BLOCK_CELLS).min(rows.cells());
+            let weight_cells = &weight_panel[cells.start * TILE_COLS..cells.end * TILE_COLS];
+            for (tile, panel) in tiles.iter_mut().zip(panels.clone()) {
+                let row_cells = &rows.panel(panel)[cells.start * TILE_ROWS..cells.end * TILE_ROWS];
+                kernel.run(row_cells, weight_cells, tile, there(panel), first > 0);
             }
         }
-    });
+        let col = number * TILE_COLS;
+        for ((number, tile), panel) in tiles.iter_mut().enumerate().zip(panels.clone()) {
+            let cols = (cols.len() - col).min(TILE_COLS);
+            finish(Place { row: number * TILE_ROWS, rows: there(panel), col, cols }, tile);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -221,8 +265,8 @@ mod tests {
             Packed::pack(Matrix::new(&b, k, n).t(), Precision::F32),
         );
         let (mut whole, mut some) = (vec![0f32; m * n], vec![0f32; m * 45]);
-        product_into(&mut whole, Write::Replace, &a, &b, 0..n);
-        product_into(&mut some, Write::Replace, &a, &b, 32..77);
+        product(&mut whole, Write::Replace, &a, &b, 0..n);
+        product(&mut some, Write::Replace, &a, &b, 32..77);
         for (whole, some) in whole.chunks(n).zip(some.chunks(45)) {
             assert_eq!(whole[32..77], *some);
         }

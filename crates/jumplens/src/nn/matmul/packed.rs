@@ -15,7 +15,7 @@ pub(crate) type PackedWeights = Packed<TILE_COLS>;
 /// Rows of a left factor, or columns of a right one (lanes, either way), in panels of `WIDTH`. A panel holds its lanes'
 /// cells side by side, `[cells, WIDTH]`: a cell is one f32, or two bf16 that follow one another along the inner
 /// dimension, the first in the low half. Lanes and values that are not there are zero.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Packed<const WIDTH: usize> {
     cells: Vec<u32>,
     /// How many lanes there are.
@@ -26,28 +26,15 @@ pub(crate) struct Packed<const WIDTH: usize> {
     pub precision: Precision,
 }
 
-/// Cells that `values` values of a lane take.
-pub(super) fn cells_of(values: usize, precision: Precision) -> usize {
-    match precision {
-        Precision::F32 => values,
-        Precision::Bf16 => values.div_ceil(2),
-    }
-}
-
 fn cell_of_pair(first: f32, second: f32) -> u32 {
     u32::from(bf16::from_f32(first).to_bits()) | u32::from(bf16::from_f32(second).to_bits()) << 16
 }
 
 impl<const WIDTH: usize> Packed<WIDTH> {
-    /// As many lanes of zeros.
-    pub fn zeros(lanes: usize, depth: usize, precision: Precision) -> Self {
-        let cells = vec![0; lanes.div_ceil(WIDTH) * WIDTH * cells_of(depth, precision)];
-        Self { cells, lanes, depth, precision }
-    }
-
     /// The rows of `lanes` `[lanes, depth]`.
     pub fn pack(lanes: Matrix, precision: Precision) -> Self {
-        let mut packed = Self::zeros(lanes.rows, lanes.cols, precision);
+        let mut packed = Self::default();
+        packed.reshape(lanes.rows, lanes.cols, precision);
         let panel = packed.cells() * WIDTH;
         if panel == 0 {
             return packed;
@@ -69,9 +56,26 @@ impl<const WIDTH: usize> Packed<WIDTH> {
         packed
     }
 
+    /// Becomes the rows of `lanes`, whose values lie row by row, in the memory that is there.
+    pub fn repack(&mut self, lanes: Matrix, precision: Precision) {
+        assert_eq!(lanes.col_stride, 1);
+        self.reshape(lanes.rows, lanes.cols, precision);
+        let panel = self.cells() * WIDTH;
+        for (index, out) in self.cells.chunks_exact_mut(panel.max(1)).enumerate() {
+            let there = index * WIDTH..((index + 1) * WIDTH).min(lanes.rows);
+            pack_rows::<WIDTH>(lanes, there, out, precision);
+        }
+    }
+
+    /// Becomes as many lanes of whatever values, in the memory that is there.
+    pub fn reshape(&mut self, lanes: usize, depth: usize, precision: Precision) {
+        self.cells.resize(lanes.div_ceil(WIDTH) * WIDTH * precision.cells(depth), 0);
+        (self.lanes, self.depth, self.precision) = (lanes, depth, precision);
+    }
+
     /// Cells of a lane.
     pub fn cells(&self) -> usize {
-        cells_of(self.depth, self.precision)
+        self.precision.cells(self.depth)
     }
 
     /// One panel, `[cells, WIDTH]`.
@@ -80,9 +84,10 @@ impl<const WIDTH: usize> Packed<WIDTH> {
         &self.cells[index * panel..][..panel]
     }
 
-    /// All panels.
-    pub fn cells_mut(&mut self) -> &mut [u32] {
-        &mut self.cells
+    /// One panel, to be filled.
+    pub fn panel_mut(&mut self, index: usize) -> &mut [u32] {
+        let panel = self.cells() * WIDTH;
+        &mut self.cells[index * panel..][..panel]
     }
 
     /// The values, row-major `[lanes, depth]`; those of bf16 as they were rounded.
@@ -143,7 +148,7 @@ pub(crate) fn pack_lanes(lanes: [&[f32]; 8], out: &mut [u32], stride: usize, pre
 
 /// The plain twin of [`pack_lanes`], from value `done` of each lane on, an even number.
 fn pack_lanes_plain(lanes: [&[f32]; 8], done: usize, out: &mut [u32], stride: usize, precision: Precision) {
-    let first = cells_of(done, precision);
+    let first = precision.cells(done);
     for (i, lane) in lanes.into_iter().enumerate() {
         let out = out[i..].iter_mut().step_by(stride).skip(first);
         let values = &lane[done..];
@@ -215,7 +220,7 @@ mod tests {
                 let x = values(8 * length);
                 let lanes: [&[f32]; 8] = std::array::from_fn(|i| &x[i * length..][..length]);
                 for stride in [8, 32] {
-                    let mut fast = vec![0; stride * cells_of(length, precision)];
+                    let mut fast = vec![0; stride * precision.cells(length)];
                     let mut plain = fast.clone();
                     pack_lanes(lanes, &mut fast, stride, precision);
                     pack_lanes_plain(lanes, 0, &mut plain, stride, precision);
