@@ -18,6 +18,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Has the allocator keep freed pages for good, where it would hand them back after 10 ms: a batch takes longer than that.
+fn keep_freed_pages() {
+    /// `mi_option_purge_delay`, milliseconds.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    // SAFETY: an option of the allocator, set before there are other threads.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+}
+
 /// Set by Ctrl-C: the library stops at the next place where nothing is lost.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -29,6 +37,7 @@ const BUG: u8 = 2;
 const INTERRUPT: u8 = 130;
 
 fn main() -> ExitCode {
+    keep_freed_pages();
     std::panic::set_hook(Box::new(|panic| {
         Printer::default().error(&format!("internal: {panic}; this is a bug in jumplens, please report it"));
         std::process::exit(BUG.into());

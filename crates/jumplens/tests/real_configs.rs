@@ -7,124 +7,16 @@ use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::states::run_samples;
 use jumplens::tokenize::Sample;
-use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Value, json};
-use std::path::Path;
+use serde_json::Value;
+
+#[path = "common/shapes.rs"]
+mod shapes;
+use shapes::{Tensors, bert, bert_tensors, gpt2, gpt2_tensors, save, smollm2, smollm2_tensors};
 
 const DEPTH: usize = 2;
 
-fn gpt2(n_layer: usize, n_embd: usize, n_head: usize) -> Value {
-    json!({
-        "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
-        "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
-        "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": n_embd, "n_head": n_head,
-        "n_layer": n_layer, "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": null,
-        "summary_first_dropout": 0.1, "summary_proj_to_labels": true, "summary_type": "cls_index",
-        "summary_use_proj": true, "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}},
-        "vocab_size": 50257,
-    })
-}
-
-fn bert(layers: usize, hidden: usize, heads: usize) -> Value {
-    json!({
-        "architectures": ["BertForMaskedLM"], "attention_probs_dropout_prob": 0.1, "gradient_checkpointing": false,
-        "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": hidden, "initializer_range": 0.02,
-        "intermediate_size": 4 * hidden, "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
-        "model_type": "bert", "num_attention_heads": heads, "num_hidden_layers": layers, "pad_token_id": 0,
-        "position_embedding_type": "absolute", "transformers_version": "4.6.0.dev0", "type_vocab_size": 2,
-        "use_cache": true, "vocab_size": 30522,
-    })
-}
-
-/// Names and shapes outside the blocks, and those of a block, in the checkpoint's own spelling.
-type Tensors = Vec<(String, Vec<usize>)>;
-
-fn gpt2_tensors(d: usize) -> (Tensors, impl Fn(usize) -> Tensors) {
-    let named = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-    let outside = vec![
-        named("wte.weight", &[50257, d]),
-        named("wpe.weight", &[1024, d]),
-        named("ln_f.weight", &[d]),
-        named("ln_f.bias", &[d]),
-    ];
-    let block = move |layer: usize| {
-        let mut tensors = Vec::new();
-        for (name, n_in, n_out) in [
-            ("attn.c_attn", d, 3 * d),
-            ("attn.c_proj", d, d),
-            ("mlp.c_fc", d, 4 * d),
-            ("mlp.c_proj", 4 * d, d),
-        ] {
-            tensors.push((format!("h.{layer}.{name}.weight"), vec![n_in, n_out]));
-            tensors.push((format!("h.{layer}.{name}.bias"), vec![n_out]));
-        }
-        for name in ["ln_1", "ln_2"] {
-            tensors.extend(["weight", "bias"].map(|part| (format!("h.{layer}.{name}.{part}"), vec![d])));
-        }
-        tensors
-    };
-    (outside, block)
-}
-
-fn bert_tensors(d: usize) -> (Tensors, impl Fn(usize) -> Tensors) {
-    let norm = move |at: &str| ["gamma", "beta"].map(|part| (format!("{at}.LayerNorm.{part}"), vec![d]));
-    let mut outside = vec![
-        ("bert.embeddings.word_embeddings.weight".to_owned(), vec![30522, d]),
-        ("bert.embeddings.position_embeddings.weight".to_owned(), vec![512, d]),
-        ("bert.embeddings.token_type_embeddings.weight".to_owned(), vec![2, d]),
-        ("cls.predictions.bias".to_owned(), vec![30522]),
-        ("cls.predictions.transform.dense.weight".to_owned(), vec![d, d]),
-        ("cls.predictions.transform.dense.bias".to_owned(), vec![d]),
-    ];
-    outside.extend(norm("bert.embeddings").into_iter().chain(norm("cls.predictions.transform")));
-    let block = move |layer: usize| {
-        let at = format!("bert.encoder.layer.{layer}");
-        let mut tensors = Vec::new();
-        for (name, n_in, n_out) in [
-            ("attention.self.query", d, d),
-            ("attention.self.key", d, d),
-            ("attention.self.value", d, d),
-            ("attention.output.dense", d, d),
-            ("intermediate.dense", d, 4 * d),
-            ("output.dense", 4 * d, d),
-        ] {
-            tensors.push((format!("{at}.{name}.weight"), vec![n_out, n_in]));
-            tensors.push((format!("{at}.{name}.bias"), vec![n_out]));
-        }
-        tensors
-            .extend(norm(&format!("{at}.attention.output")).into_iter().chain(norm(&format!("{at}.output"))));
-        tensors
-    };
-    (outside, block)
-}
-
 fn count(tensors: &Tensors) -> usize {
     tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
-}
-
-/// f16 values of about ±0.02, the same for the same name's length.
-fn write(folder: &Path, config: &Value, tensors: &Tensors) {
-    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    let mut state = 1u32;
-    let bytes: Vec<Vec<u8>> = tensors
-        .iter()
-        .map(|(_, shape)| {
-            let n = shape.iter().product::<usize>();
-            let mut bytes = Vec::with_capacity(2 * n);
-            for _ in 0..n {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                // Sign and fraction at random, the exponent that of 2⁻⁶.
-                let bits = (state >> 16) as u16 & 0x83ff | 9 << 10;
-                bytes.extend_from_slice(&bits.to_le_bytes());
-            }
-            bytes
-        })
-        .collect();
-    let views = tensors
-        .iter()
-        .zip(&bytes)
-        .map(|((name, shape), bytes)| (name, TensorView::new(Dtype::F16, shape.clone(), bytes).unwrap()));
-    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
 }
 
 /// Builds and runs the model; `parameters` is how many the whole one has.
@@ -140,8 +32,7 @@ fn check(
     assert_eq!(count(&outside) + n_layers * count(&block(0)), parameters);
     config[depth_field] = DEPTH.into();
     let folder = tempfile::tempdir().unwrap();
-    let tensors: Tensors = outside.into_iter().chain((0..DEPTH).flat_map(block)).collect();
-    write(folder.path(), &config, &tensors);
+    save(folder.path(), &config, (outside, block), DEPTH);
     let files = ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent).unwrap();
     let loaded = load(&files, Precision::F32).unwrap();
     assert!(loaded.notes.is_empty(), "{:?}", loaded.notes);
@@ -176,4 +67,9 @@ fn bert_in_two_sizes() {
         let sizes = [layers, hidden, heads, 30522];
         check(bert(layers, hidden, heads), bert_tensors(hidden), "num_hidden_layers", sizes, parameters);
     }
+}
+
+#[test]
+fn smollm2_of_the_llama_family() {
+    check(smollm2(), smollm2_tensors(), "num_hidden_layers", [30, 576, 9, 49152], 134_515_008);
 }
