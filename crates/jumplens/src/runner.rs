@@ -148,6 +148,18 @@ impl BlockPlan {
         Ok(())
     }
 
+    /// How many parts, from the first on, this plan runs as the model has them and at the same rows as `other`, which
+    /// replaces nothing.
+    pub fn same_until(&self, other: &Self) -> usize {
+        let differs = |part: &usize| {
+            !matches!(self.steps[*part], Step::Own) || self.needed[*part] != other.needed[*part]
+        };
+        if self.input != other.input {
+            return 0;
+        }
+        (0..self.steps.len()).find(differs).unwrap_or(self.steps.len())
+    }
+
     /// At which rows the block's input has to be given.
     pub fn input(&self) -> Rows {
         self.input
@@ -192,6 +204,7 @@ impl Plan {
 }
 
 /// A slot's value, and its chosen rows once something asked for them.
+#[derive(Clone)]
 struct Value {
     tensor: Tensor,
     rows: Rows,
@@ -217,63 +230,115 @@ impl Value {
     }
 }
 
-/// Runs block `layer` on `x`, given at the plan's input rows. Returns the block's output, and the outputs of the parts
-/// in `kept` at the chosen rows.
-pub fn run_block(
-    model: &dyn Backbone,
+/// A block that is being run, part by part.
+pub struct BlockRun<'a> {
+    model: &'a dyn Backbone,
     layer: usize,
-    plan: &BlockPlan,
-    kept: &[usize],
-    x: &Tensor,
-    context: &Context,
-) -> Result<(Tensor, Vec<Tensor>)> {
-    let parts = model.spec().parts;
-    let input = Value::new(x.clone(), plan.input);
-    let mut values: Vec<Option<Value>> = Vec::with_capacity(parts.len());
-    for (index, part) in parts.iter().enumerate() {
-        let Some(rows) = plan.needed[index] else {
-            values.push(None);
-            continue;
-        };
-        let read = |slot: Slot, rows: Rows| -> Result<&Tensor> {
-            let value = match slot {
-                Slot::BlockInput => Some(&input),
-                Slot::Part(earlier) => values[earlier].as_ref(),
+    plan: &'a BlockPlan,
+    context: &'a Context,
+    input: Value,
+    /// Of the parts that have been run.
+    values: Vec<Option<Value>>,
+}
+
+impl<'a> BlockRun<'a> {
+    /// Of block `layer` on `x`, given at the plan's input rows.
+    pub fn new(
+        model: &'a dyn Backbone,
+        layer: usize,
+        plan: &'a BlockPlan,
+        x: Tensor,
+        context: &'a Context,
+    ) -> Self {
+        let input = Value::new(x, plan.input);
+        Self { model, layer, plan, context, input, values: Vec::with_capacity(plan.steps.len()) }
+    }
+
+    /// Runs the parts before part `end` that have not been run yet.
+    pub fn run_to(&mut self, end: usize) -> Result<()> {
+        for index in self.values.len()..end {
+            let value = match self.plan.needed[index] {
+                Some(rows) => Some(Value::new(self.run_part(index, rows)?, rows)),
+                None => None,
             };
-            let missing = || Error::Internal(format!("an input of part `{}` was not computed", part.name));
-            value.ok_or_else(missing)?.at(rows, context)
-        };
+            self.values.push(value);
+        }
+        Ok(())
+    }
+
+    fn run_part(&self, index: usize, rows: Rows) -> Result<Tensor> {
+        let (plan, context) = (self.plan, self.context);
+        let part = &self.model.spec().parts[index];
         let reads = &plan.reads[index];
+        let read = |slot: Slot, rows: Rows| self.value(slot)?.at(rows, context);
         let attend = |attention: &dyn Attention| {
             let keys_values = attention.keys_values(read(reads[0], Rows::Every)?, &context.every)?;
             attention.attend(read(reads[0], rows)?, context.rows(rows), &keys_values)
         };
         let own = || match part.kind {
-            PartKind::Attention => attend(model.attention(layer)),
+            PartKind::Attention => attend(self.model.attention(self.layer)),
             _ => {
                 let inputs = reads.iter().map(|slot| read(*slot, rows)).collect::<Result<Vec<_>>>()?;
-                model.part(layer, index, &inputs)
+                self.model.part(self.layer, index, &inputs)
             }
         };
-        let output = match &plan.steps[index] {
-            Step::Own => own()?,
-            Step::Map(map) => map.forward(read(reads[0], rows)?)?,
+        match &plan.steps[index] {
+            Step::Own => own(),
+            Step::Map(map) => Ok(map.forward(read(reads[0], rows)?)?),
             Step::MapAtChosen(map) => {
                 let mapped = map.forward(read(part.map_input(), Rows::Chosen)?)?;
-                put_rows(&own()?, &context.chosen_rows, &mapped)?
+                Ok(put_rows(&own()?, &context.chosen_rows, &mapped)?)
             }
-            Step::After(PartAfter::Attention(attention)) => attend(&**attention)?,
-            Step::After(PartAfter::RowWise(part)) => part(read(reads[0], rows)?)?,
-        };
-        values.push(Some(Value::new(output, rows)));
+            Step::After(PartAfter::Attention(attention)) => attend(&**attention),
+            Step::After(PartAfter::RowWise(part)) => part(read(reads[0], rows)?),
+        }
     }
-    let missing = || Error::Internal("a part that was to be kept was not computed".into());
-    let kept = kept
-        .iter()
-        .map(|&part| Ok(values[part].as_ref().ok_or_else(missing)?.at(Rows::Chosen, context)?.clone()))
-        .collect::<Result<_>>()?;
-    let output = values.pop().flatten().ok_or_else(missing)?;
-    Ok((output.tensor, kept))
+
+    fn value(&self, slot: Slot) -> Result<&Value> {
+        let value = match slot {
+            Slot::BlockInput => Some(&self.input),
+            Slot::Part(part) => self.values.get(part).and_then(Option::as_ref),
+        };
+        value.ok_or_else(|| Error::Internal(format!("{slot:?} of block {} was not computed", self.layer)))
+    }
+
+    /// The output of part `part`, which the plan keeps, at the chosen rows.
+    pub fn kept(&self, part: usize) -> Result<Tensor> {
+        Ok(self.value(Slot::Part(part))?.at(Rows::Chosen, self.context)?.clone())
+    }
+
+    /// Runs what is left of the block, and returns its output.
+    pub fn finish(mut self) -> Result<Tensor> {
+        self.run_to(self.plan.steps.len())?;
+        let missing = || Error::Internal(format!("block {} has no output", self.layer));
+        Ok(self.values.pop().flatten().ok_or_else(missing)?.tensor)
+    }
+
+    /// This run, from part `at` on by another plan, which does the same up to there ([`BlockPlan::same_until`]).
+    pub fn under(&self, plan: &'a BlockPlan, at: usize) -> Result<Self> {
+        let input = Value::new(self.input.at(plan.input, self.context)?.clone(), plan.input);
+        Ok(Self { plan, input, values: self.values[..at].to_vec(), ..*self })
+    }
+
+    /// This run with the rows of `other` behind its own, both run up to part `at`: up to there this plan does the same as
+    /// the other one ([`BlockPlan::same_until`]). `context` is that of all the rows.
+    pub fn join(self, other: &BlockRun, at: usize, context: &'a Context) -> Result<Self> {
+        let plan = self.plan;
+        let read_later = |slot: Slot| {
+            (at..plan.steps.len()).any(|part| plan.needed[part].is_some() && plan.reads[part].contains(&slot))
+        };
+        let join = |slot: Slot| -> Result<Option<Value>> {
+            if !read_later(slot) {
+                return Ok(None);
+            }
+            let (own, theirs) = (self.value(slot)?, other.value(slot)?);
+            let tensor = Tensor::cat(&[&own.tensor, theirs.at(own.rows, other.context)?], 0)?;
+            Ok(Some(Value::new(tensor, own.rows)))
+        };
+        let values = (0..at).map(|part| join(Slot::Part(part))).collect::<Result<_>>()?;
+        let input = join(Slot::BlockInput)?.unwrap_or_else(|| self.input.clone());
+        Ok(Self { context, input, values, ..self })
+    }
 }
 
 /// The outputs of all parts of block `layer` for rows whose attention output is known: `block_input` and `attention`

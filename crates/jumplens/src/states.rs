@@ -7,7 +7,7 @@ use crate::models::{Backbone, Spec};
 use crate::nn::with_values;
 use crate::parallel;
 use crate::progress::{Observer, check};
-use crate::runner::{Context, Plan, Rows, run_block};
+use crate::runner::{BlockRun, Context, Plan, Rows};
 use crate::tokenize::Sample;
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -95,9 +95,12 @@ fn run_batch(model: &dyn Backbone, plan: &Plan, kept: &[usize], batch: &PackedBa
             Rows::Every => context.select(&x)?,
             Rows::Chosen => x.clone(),
         });
-        let (output, kept) = run_block(model, layer, plan.block(layer), kept, &x, &context)?;
-        x = output;
-        states.attention.extend(kept);
+        let mut run = BlockRun::new(model, layer, plan.block(layer), x, &context);
+        run.run_to(spec.parts.len())?;
+        for part in kept {
+            states.attention.push(run.kept(*part)?);
+        }
+        x = run.finish()?;
     }
     states.layers.push(x);
     Ok(states)

@@ -8,7 +8,7 @@ use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, Loaded, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
-use jumplens::runner::{Context, Plan, Rows, run_block};
+use jumplens::runner::{BlockRun, Context, Plan, Rows};
 use jumplens::shortcut::LinearMap;
 use jumplens::states::run_samples;
 use jumplens::tokenize::Sample;
@@ -125,7 +125,7 @@ fn a_map_folded_into_the_part_behind_it_is_the_map_before_it() {
             assert_eq!(plan.rows_before(0), Rows::Every);
             let mut x = model.embed(&batch).unwrap();
             for layer in 0..spec.n_layers {
-                x = run_block(&*model, layer, plan.block(layer), kept, &x, &context).unwrap().0;
+                x = BlockRun::new(&*model, layer, plan.block(layer), x, &context).finish().unwrap();
             }
             x.flatten_all().unwrap().to_vec1().unwrap()
         };

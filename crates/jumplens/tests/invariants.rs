@@ -12,7 +12,7 @@ use jumplens::models::{Backbone, PartKind, Slot, load};
 use jumplens::nn::Precision;
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
-use jumplens::runner::{Context, Plan, Rows, run_block};
+use jumplens::runner::{BlockRun, Context, Plan, Rows};
 use jumplens::shortcut::{LinearMap, Pairs};
 use jumplens::states::run_samples;
 use jumplens::tokenize::read_samples;
@@ -147,7 +147,7 @@ fn in_masked_models_a_map_takes_a_parts_place_at_the_chosen_position_alone() {
         // Every part at every row, and then the map's rows written over the part's where a position is chosen.
         let mut plain = x;
         for layer in 0..LAYERS {
-            planned = run_block(&*model, layer, plan.block(layer), &[], &planned, &context).unwrap().0;
+            planned = BlockRun::new(&*model, layer, plan.block(layer), planned, &context).finish().unwrap();
             let mut outputs: Vec<Tensor> = Vec::new();
             for (index, part) in spec.parts.iter().enumerate() {
                 let value = |slot: Slot| match slot {

@@ -3,7 +3,7 @@
 use crate::batch::PackedBatch;
 use crate::error::Result;
 use crate::models::Backbone;
-use crate::runner::{Context, Plan, Rows, run_block};
+use crate::runner::{BlockRun, Context, Plan};
 use crate::shortcut::Shortcuts;
 use candle_core::Tensor;
 
@@ -54,28 +54,34 @@ impl BlockCasts {
     /// `[L · sequences, d]`, the rows from layer 0 first.
     ///
     /// The model itself runs once. Before each block its states join those that each cast brings there from earlier
-    /// layers, so that one product serves all starting layers.
+    /// layers, so that one product serves all starting layers; where the cast's first parts are the model's own, they join
+    /// after those, which are then not run again.
     pub(super) fn run(&self, model: &dyn Backbone, batch: &PackedBatch) -> Result<Vec<Tensor>> {
         let spec = model.spec();
-        let exact = &self.exact;
-        let once = Context::new(batch, spec.kind, 1);
+        let contexts: Vec<Context> =
+            (1..=spec.n_layers).map(|times| Context::new(batch, spec.kind, times)).collect();
+        let once = &contexts[0];
         let mut x = model.embed(batch)?;
         let mut stacks: Vec<Option<Tensor>> = vec![None; self.plans.len()];
         for layer in 0..spec.n_layers {
-            let context = Context::new(batch, spec.kind, layer + 1);
+            let exact = self.exact.block(layer);
+            let mut own = BlockRun::new(model, layer, exact, x.clone(), once);
             for (stack, plan) in stacks.iter_mut().zip(&self.plans) {
-                let entering = match (exact.rows_before(layer), plan.rows_before(layer)) {
-                    (Rows::Every, Rows::Chosen) => once.select(&x)?,
-                    _ => x.clone(),
-                };
+                let plan = plan.block(layer);
+                let same = plan.same_until(exact);
+                own.run_to(same)?;
                 let joined = match stack.take() {
-                    Some(stack) => Tensor::cat(&[&stack, &entering], 0)?,
-                    None => entering,
+                    Some(earlier) => {
+                        let mut earlier = BlockRun::new(model, layer, plan, earlier, &contexts[layer - 1]);
+                        earlier.run_to(same)?;
+                        earlier.join(&own, same, &contexts[layer])?
+                    }
+                    None => own.under(plan, same)?,
                 };
-                *stack = Some(run_block(model, layer, plan.block(layer), &[], &joined, &context)?.0);
+                *stack = Some(joined.finish()?);
             }
             if layer + 1 < spec.n_layers {
-                x = run_block(model, layer, exact.block(layer), &[], &x, &once)?.0;
+                x = own.finish()?;
             }
         }
         Ok(stacks.into_iter().flatten().collect())
