@@ -273,6 +273,10 @@ mod tests {
 
     #[test]
     fn agrees_with_sums_over_the_whole_vocabulary() {
+        simd::levels::on_every(whole_vocabulary);
+    }
+
+    fn whole_vocabulary() {
         let (n, d, vocab, k) = (9, 16, 2 * TILE + 77, 10);
         let take =
             |shape: &[usize], seed| random(shape, seed).flatten_all().unwrap().to_vec1::<f32>().unwrap();

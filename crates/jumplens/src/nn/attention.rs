@@ -338,6 +338,10 @@ mod tests {
 
     #[test]
     fn fused_equals_plain_over_packed_causal_sequences() {
+        simd::levels::on_every(packed_causal_sequences);
+    }
+
+    fn packed_causal_sequences() {
         let mut rows = QueryRows::default();
         let mut start = 0;
         for length in [1u32, 7, 140, 2] {

@@ -63,6 +63,10 @@ mod tests {
 
     #[test]
     fn fused_equals_plain_over_several_row_blocks() {
+        simd::levels::on_every(twins);
+    }
+
+    fn twins() {
         for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 8e-3)] {
             for d_hidden in [96, 51] {
                 let linear = |weight: &Tensor, bias: usize, layout| {

@@ -101,6 +101,10 @@ mod tests {
 
     #[test]
     fn fused_equals_plain_equals_the_layers_apart() {
+        simd::levels::on_every(twins);
+    }
+
+    fn twins() {
         for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 1e-2)] {
             for (d_hidden, has_bias) in [(96, false), (51, true)] {
                 let bias = has_bias.then(|| random(&[d_hidden], 2));

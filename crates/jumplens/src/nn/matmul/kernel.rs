@@ -85,6 +85,10 @@ mod tests {
 
     #[test]
     fn kernels_agree_for_every_number_of_rows() {
+        crate::nn::simd::levels::on_every(agree);
+    }
+
+    fn agree() {
         for precision in [Precision::F32, Precision::Bf16] {
             for k in [1, 2, 37, 300] {
                 let values = |n: usize, seed: usize| -> Vec<f32> {
