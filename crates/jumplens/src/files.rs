@@ -24,13 +24,17 @@ pub(crate) fn write_with(
     path: &Path,
     write: impl FnOnce(&mut std::io::BufWriter<fs::File>) -> std::io::Result<()>,
 ) -> Result<()> {
-    let part = temporary(path);
-    let attempt = fs::File::create(&part).and_then(|file| {
-        let mut writer = std::io::BufWriter::with_capacity(1 << 20, file);
+    replace_with(path, |part| {
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, fs::File::create(part)?);
         write(&mut writer)?;
         writer.flush()
-    });
-    attempt.and_then(|()| fs::rename(&part, path)).map_err(|source| {
+    })
+}
+
+/// As [`write_with`], for a `write` that opens the temporary name itself.
+pub(crate) fn replace_with(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
+    let part = temporary(path);
+    write(&part).and_then(|()| fs::rename(&part, path)).map_err(|source| {
         let _ = fs::remove_file(&part);
         Error::Io { action: "write", path: path.to_owned(), source }
     })

@@ -17,6 +17,17 @@ use crate::tokenize::{Sample, Tokenizer, read_samples, write_samples};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+/// Bytes of memory that a run in f32 takes at most, state files that are mapped and samples left out: in `evaluate`, which
+/// holds the weights, the unembedding a second time as products read it, the maps to the last layer and those of
+/// attention and feed-forward parts, and the first products of both with the maps of the norms folded in (no more than
+/// the blocks' own weights). Batches come on top, some 100 MB a thread at GPT-2's width.
+pub fn memory_bytes(spec: &Spec, parameters: u64) -> u64 {
+    let (d, layers) = (spec.d_model as u64, spec.n_layers as u64);
+    let unembedding = spec.vocab_size as u64 * d;
+    let blocks = parameters.saturating_sub(unembedding);
+    4 * (parameters + unembedding + 3 * layers * d * d + blocks)
+}
+
 /// Where the samples come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SampleSource {

@@ -8,6 +8,7 @@ use crate::sources::sources;
 use jumplens::hub::{ModelFiles, SourceFile};
 use jumplens::models::{Kind, Spec, load_with_contents};
 use jumplens::nn::Precision;
+use jumplens::run::memory_bytes;
 use jumplens::shortcut::{self, Pairs};
 use jumplens::states;
 use jumplens::weights::Contents;
@@ -68,6 +69,10 @@ fn text(files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) ->
     lines.extend([
         ("states", format!("{} for {TRAIN} + {VAL} samples", megabytes(states))),
         ("shortcuts", format!("{}, or {} with `--pairs to-final`", megabytes(all), megabytes(to_final))),
+        (
+            "memory",
+            format!("{} at most in f32, and the batches", megabytes(memory_bytes(spec, contents.parameters))),
+        ),
     ]);
     let mut text = String::new();
     for (what, value) in lines {
@@ -107,6 +112,7 @@ fn json(files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) ->
         "disk_bytes": {
             "train": TRAIN, "val": VAL, "states": states, "shortcuts_all": all, "shortcuts_to_final": to_final,
         },
+        "memory_bytes": memory_bytes(spec, contents.parameters),
     });
     format!("{value:#}\n")
 }

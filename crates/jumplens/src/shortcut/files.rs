@@ -2,10 +2,11 @@
 
 use super::LinearMap;
 use crate::error::{Error, Result};
-use crate::files::{create_folder, write_atomically};
+use crate::files::{create_folder, replace_with};
 use crate::nn::with_values;
 use candle_core::Tensor;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -71,18 +72,35 @@ fn save(path: &Path, maps: Vec<(String, &LinearMap)>) -> Result<()> {
     if let Some(folder) = path.parent() {
         create_folder(folder)?;
     }
-    let mut bytes = Vec::with_capacity(maps.len());
-    for (name, map) in &maps {
-        let data = with_values(map.weight(), |values| bytemuck::cast_slice::<f32, u8>(values).to_vec())?;
-        bytes.push((name, map.weight().dims().to_vec(), data));
+    replace_with(path, |part| {
+        let views = maps.iter().map(|(name, map)| (name, MapView(map)));
+        safetensors::serialize_to_file(views, None, part).map_err(|error| match error {
+            SafeTensorError::IoError(source) => source,
+            other => std::io::Error::other(other),
+        })
+    })
+}
+
+/// A map as the writer of safetensors files takes it, so that one at a time is copied.
+struct MapView<'a>(&'a LinearMap);
+
+impl View for MapView<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
     }
-    let views = bytes
-        .iter()
-        .map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .and_then(|views| safetensors::serialize(views, None))
-        .map_err(|error| Error::Internal(error.to_string()))?;
-    write_atomically(path, &views)
+
+    fn shape(&self) -> &[usize] {
+        self.0.weight().dims()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes = with_values(self.0.weight(), |values| bytemuck::cast_slice(values).to_vec());
+        bytes.expect("maps are made of contiguous f32 values on the CPU").into()
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.0.weight().elem_count()
+    }
 }
 
 /// A file of maps, read whole.
