@@ -547,6 +547,10 @@ def main():
         subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "jumplens-cli"], cwd=ROOT, check=True)
     WORK.mkdir(parents=True, exist_ok=True)
     about = facts()
+    if about["load before"] > ARGS.threads / 4:
+        NOTES.append("Something else was running: the figures are not to be trusted, least of all the peers', whose threads "
+                     "wait for each other at every product.")
+        say(NOTES[-1])
     sections = {"rate": rate, "forward": forward, "experiment": experiment, "fit": fit, "reference": reference}
     for name in SECTIONS:
         if name in ARGS.only:
