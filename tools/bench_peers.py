@@ -92,7 +92,7 @@ WORK = TARGET / "peers"
 JUMPLENS = (ARGS.jumplens or TARGET / "release/jumplens").resolve()
 
 # Samples of the experiment; sentences and repeats of `forward`, and sentences that the peer's batch is chosen by.
-TRAIN, VAL, SENTENCES, REPEATS, TRIED = (800, 40, 24, 1, 24) if ARGS.quick else (9000, 3000, 1024, 3, 256)
+TRAIN, VAL, SENTENCES, REPEATS, TRIED = (800, 40, 24, 1, 24) if ARGS.quick else (9000, 3000, 512, 3, 128)
 PAIRS = [(5, 12), (0, 12), (10, 11), (3, 6), (7, 8)][:1 if ARGS.quick else 5]  # that scikit-learn fits
 REFERENCE_TRAIN = ARGS.reference_train or (5 if ARGS.quick else 100)
 REFERENCE_VAL = ARGS.reference_val or (1 if ARGS.quick else 3)
@@ -225,7 +225,7 @@ def dtypes():
 
 def criterion(bench, name):
     """Median seconds of one of the project's own benches, None where it is not there."""
-    estimates = TARGET / "criterion" / name / "new/estimates.json"
+    estimates = TARGET / "criterion" / bench / name / "new/estimates.json"
     estimates.unlink(missing_ok=True)  # of an earlier run
     say(f"cargo bench {name}")
     command = ["cargo", "bench", "--quiet", "-p", "jumplens", "--bench", bench, "--", name]
