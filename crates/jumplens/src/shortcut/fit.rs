@@ -8,7 +8,8 @@ use crate::nn::with_values;
 use crate::parallel;
 use crate::progress::{Observer, check};
 use crate::runner::{recompute_parts, value_of};
-use crate::states::StateFiles;
+use crate::states::{StateFile, StateFiles};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -72,8 +73,8 @@ pub fn fit_pairs(
 }
 
 /// Fits the linear map of every part of every block on the train states, each from the part's own (last) input to its
-/// output, and writes them. Advances by one a map. What the parts put out is computed again in every pass over the rows,
-/// block by block.
+/// output, and writes them. Advances by one a map. Goes through the rows block by block, so that memory does not grow with
+/// their number.
 pub fn fit_parts(
     model: &dyn Backbone,
     states: &StateFiles,
@@ -83,24 +84,13 @@ pub fn fit_parts(
     let spec = model.spec();
     let layers: Vec<usize> = (0..spec.n_layers).collect();
     let fit = |&layer: &usize| {
-        let files = (states.layer(layer)?, states.attention(layer)?);
-        let pass = |mut visit: Box<dyn FnMut(usize, &[f32], &[f32]) -> Result<()> + '_>| -> Result<()> {
-            for first in (0..files.0.n).step_by(BLOCK) {
-                let rows = first..(first + BLOCK).min(files.0.n);
-                let (input, attention) = (files.0.rows(rows.clone())?, files.1.rows(rows)?);
-                let outputs = recompute_parts(model, layer, &input, &attention)?;
-                for (index, (part, output)) in spec.parts.iter().zip(&outputs).enumerate() {
-                    let source = value_of(part.map_input(), &input, &outputs);
-                    with_values(source, |x| with_values(output, |y| visit(index, x, y)))???;
-                }
-            }
-            Ok(())
-        };
+        let (input, attention) = (states.layer(layer)?, states.attention(layer)?);
+        let mut rows = PartRows { model, layer, input, attention, kept: Vec::new() };
         let mut factorings: Vec<Option<Factoring>> =
             spec.parts.iter().map(|_| Some(Factoring::new(spec.d_model))).collect();
         let mut whitenings: Vec<Option<Whitening>> = vec![None; spec.parts.len()];
         while factorings.iter().any(Option::is_some) {
-            pass(Box::new(|part, x, _| factorings[part].as_mut().map_or(Ok(()), |f| f.add(x))))?;
+            rows.pass(|part, x, _| factorings[part].as_mut().map_or(Ok(()), |factoring| factoring.add(x)))?;
             for (slot, whitening) in factorings.iter_mut().zip(&mut whitenings) {
                 match slot.take().map(Factoring::finish_pass).transpose()? {
                     Some(Outcome::AnotherPass(factoring)) => *slot = Some(factoring),
@@ -111,10 +101,10 @@ pub fn fit_parts(
         }
         let mut solvings: Vec<Solving> =
             whitenings.iter().flatten().map(|whitening| Solving::new(whitening, 1, spec.d_model)).collect();
-        pass(Box::new(|part, x, y| {
+        rows.pass(|part, x, y| {
             solvings[part].add(x, [y]);
             Ok(())
-        }))?;
+        })?;
         let mut maps: BTreeMap<&str, LinearMap> = BTreeMap::new();
         for (part, solving) in spec.parts.iter().zip(solvings) {
             maps.extend(solving.finish()?.pop().map(|map| (part.name, map)));
@@ -126,4 +116,48 @@ pub fn fit_parts(
         observer.advance(maps as u64);
         check(observer)
     })
+}
+
+/// Bytes of parts' outputs that are kept from one pass to the next on each lane; those beyond are computed again.
+const KEPT: usize = 1 << 28;
+
+/// What the parts of one block read and put out at the chosen positions.
+struct PartRows<'a> {
+    model: &'a dyn Backbone,
+    layer: usize,
+    /// The block's input.
+    input: StateFile,
+    attention: StateFile,
+    /// Of the first blocks of rows: the block's input, and the outputs of the parts.
+    kept: Vec<(Tensor, Vec<Tensor>)>,
+}
+
+impl PartRows<'_> {
+    /// Goes through them block by block. `visit` gets a part's number, what its map is fitted on and its output, row-major
+    /// `[rows, d]` each.
+    fn pass(&mut self, mut visit: impl FnMut(usize, &[f32], &[f32]) -> Result<()>) -> Result<()> {
+        let parts = self.model.spec().parts;
+        let bytes = 4 * BLOCK * self.input.d * (1 + parts.len());
+        for (index, first) in (0..self.input.n).step_by(BLOCK).enumerate() {
+            let fresh;
+            let (input, outputs) = match self.kept.get(index) {
+                Some(kept) => kept,
+                None => {
+                    let rows = first..(first + BLOCK).min(self.input.n);
+                    let (input, attention) = (self.input.rows(rows.clone())?, self.attention.rows(rows)?);
+                    let outputs = recompute_parts(self.model, self.layer, &input, &attention)?;
+                    fresh = (input, outputs);
+                    if (index + 1) * bytes <= KEPT {
+                        self.kept.push(fresh.clone());
+                    }
+                    &fresh
+                }
+            };
+            for (index, (part, output)) in parts.iter().zip(outputs).enumerate() {
+                let source = value_of(part.map_input(), input, outputs);
+                with_values(source, |x| with_values(output, |y| visit(index, x, y)))???;
+            }
+        }
+        Ok(())
+    }
 }
