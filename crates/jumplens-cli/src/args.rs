@@ -115,8 +115,8 @@ pub struct BeginArgs {
 /// What a run is made from.
 #[derive(Debug, ClapArgs)]
 pub struct InputArgs {
-    /// Bundled model (`tiny-gpt2`, `tiny-bert`), folder with config.json, weights and tokenizer, or name on the Hugging
-    /// Face Hub (`gpt2`, `org/name`, `org/name@revision`)
+    /// Bundled model (`tiny-gpt2`, `tiny-bert`), folder with config.json, weights and tokenizer, `.gguf` file, or name on
+    /// the Hugging Face Hub (`gpt2`, `org/name`, `org/name@revision`)
     #[arg(long, default_value = DEFAULT_MODEL)]
     pub model: String,
     /// Bundled corpus (`wikipedia-sample`), or a `.txt` file with one sentence a line
@@ -273,7 +273,7 @@ pub enum Format {
 
 #[derive(Debug, ClapArgs)]
 pub struct InfoArgs {
-    /// Bundled model, folder, or name on the Hugging Face Hub, which is fetched if need be
+    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub, which is fetched if need be
     pub model: String,
     /// How to write it
     #[arg(long, value_enum, default_value_t = Format::Text)]
