@@ -62,9 +62,10 @@ macro_rules! kernel {
             let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
             let (mut row, mut weight) = (row_cells.as_ptr(), weight_cells.as_ptr());
             for _ in 0..weight_cells.len() / TILE_COLS {
-                // SAFETY: within the panels, for as many cells as they hold.
-                let weights: [__m512; VECTORS] =
-                    std::array::from_fn(|v| unsafe { _mm512_loadu_ps(weight.add(16 * v).cast()) });
+                let weights: [__m512; VECTORS] = std::array::from_fn(|v| {
+                    // SAFETY: within the panel, for as many cells as it holds.
+                    unsafe { _mm512_loadu_ps(weight.add(16 * v).cast()) }
+                });
                 for (i, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: `i` is below `TILE_ROWS`.
                     let cell = unsafe { _mm512_set1_ps(*row.add(i).cast()) };
@@ -91,8 +92,7 @@ macro_rules! kernel {
 kernel!(run_f32, sums_f32, "avx512f", |cell, weights, sum| _mm512_fmadd_ps(cell, weights, sum));
 kernel!(run_bf16, sums_bf16, "avx512f,avx512bf16", |cell: __m512, weights: __m512, sum| {
     // SAFETY: the same 512 bits under another type.
-    let (cell, weights): (__m512bh, __m512bh) =
-        unsafe { (std::mem::transmute(cell), std::mem::transmute(weights)) };
+    let [cell, weights] = unsafe { [cell, weights].map(|x| std::mem::transmute::<__m512, __m512bh>(x)) };
     _mm512_dpbf16_ps(sum, cell, weights)
 });
 
