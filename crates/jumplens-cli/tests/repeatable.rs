@@ -3,8 +3,10 @@
 mod common;
 
 use common::{
-    SMALL, assert_nothing_partial, assert_same_files, assert_same_run, fail, files, model, succeed,
+    SMALL, assert_nothing_partial, assert_same_files, assert_same_run, fail, files, model, output, stderr,
+    succeed,
 };
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -158,4 +160,40 @@ fn pairs_say_which_maps_are_written() {
         let parts = at.join(format!("out/shortcuts/parts/{from:02}.safetensors"));
         assert_eq!(tensors(&parts), ["attn", "ffn", "ln1", "ln2", "res1", "res2"]);
     }
+}
+
+#[test]
+fn a_cast_that_overflows_is_named_and_counts_as_a_miss() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    succeed(at, &[&SMALL[..], &["--out", "run"]].concat());
+    // The map of the last block's first norm, 10³⁸ times as large: infinite before the block ends.
+    let path = at.join("run/shortcuts/parts/11.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut data: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, view)| (name.to_owned(), view.shape().to_vec(), view.data().to_vec()))
+        .collect();
+    for (_, _, data) in data.iter_mut().filter(|(name, ..)| name == "ln1") {
+        for value in data.as_chunks_mut::<4>().0 {
+            *value = (f32::from_le_bytes(*value) * 1e38).to_le_bytes();
+        }
+    }
+    let views = data
+        .iter()
+        .map(|(name, shape, data)| (name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+
+    let output = output(at, &["evaluate", "--out", "run"]);
+    assert!(output.status.success());
+    let said = stderr(&output);
+    assert!(said.contains("`mat_ln1_ln2`") && said.contains("from layers 0 to 11"), "{said}");
+    let layers = fs::read_to_string(at.join("run/results/layers.csv")).unwrap();
+    let row = layers.lines().find(|row| row.starts_with("mat_ln1_ln2,0,")).unwrap();
+    assert!(row.starts_with("mat_ln1_ln2,0,0.0,0.0,0.0,NaN,NaN,"), "{row}");
+    assert!(layers.lines().filter(|row| !row.starts_with("mat_ln1_ln2")).all(|row| !row.contains("NaN")));
+    succeed(at, &["plot", "--out", "run"]);
+    let figure = fs::read_to_string(at.join("run/plots/submodules.svg")).unwrap();
+    assert!(!figure.contains("NaN"));
 }

@@ -14,7 +14,9 @@ pub use casts::{BLOCK_CASTS, BlockCast};
 pub use early_exit::{
     ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, layers_saved,
 };
-pub use predictions::{CastPredictions, Evaluation, Prediction, TOP_K, evaluate, write_predictions};
+pub use predictions::{
+    CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, evaluate, write_predictions,
+};
 pub use r2::{r2_score, r2_table};
 pub use scan::{RowScan, Unembedding, scan};
 pub use summary::{LastLayer, Summary};

@@ -30,21 +30,42 @@ const TOKEN_BUDGET: usize = 128;
 /// What one cast predicts for one sample from one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
-    /// The cast's most probable tokens, best first.
+    /// The cast's most probable tokens, best first; [`NO_TOKEN`] where it has none.
     pub top: [u32; TOP_K],
-    /// −ln p_model(top token), nats.
+    /// −ln p_model(top token), nats; NaN where the cast has none.
     pub surprisal: f64,
-    /// Difference of the cast's largest two probabilities.
+    /// Difference of the cast's largest two probabilities; NaN where it has none.
     pub confidence: f64,
-    /// KL(model ‖ cast), nats.
+    /// KL(model ‖ cast), nats; NaN where the cast has no distribution.
     pub kl: f64,
-    /// −ln p_cast(true token), nats, where the sample knows its true token.
+    /// −ln p_cast(true token), nats, where the sample knows its true token; NaN where the cast has no distribution.
     pub loss: Option<f64>,
     /// Place of the cast's top token among the model's top [`TOP_K`], from 0; `None` where it is not one of them.
     pub model_rank: Option<usize>,
 }
 
+/// In the place of token ids where a cast's state is not finite, so that it predicts nothing: casts that replace norms can
+/// grow from block to block until f32 ends. Written as −1.
+pub const NO_TOKEN: u32 = u32::MAX;
+
 impl Prediction {
+    /// What comes of a state that is not finite.
+    fn none(knows_target: bool) -> Self {
+        Self {
+            top: [NO_TOKEN; TOP_K],
+            surprisal: f64::NAN,
+            confidence: f64::NAN,
+            kl: f64::NAN,
+            loss: knows_target.then_some(f64::NAN),
+            model_rank: None,
+        }
+    }
+
+    /// True where the cast's state was finite.
+    pub fn is_there(&self) -> bool {
+        self.top[0] != NO_TOKEN
+    }
+
     /// True where the cast's top token is among the model's top `k`.
     pub fn hit(&self, k: usize) -> bool {
         self.model_rank.is_some_and(|rank| rank < k)
@@ -108,13 +129,16 @@ impl Evaluator<'_> {
             self.samples[batch.samples.clone()].iter().map(|sample| sample.target).collect();
         Ok(with_values(&prepared, |rows| {
             let scans = scan(rows, unembedding, TOP_K, &targets);
-            let variants = scans.chunks(n).map(|variant| {
-                let numbered = variant.iter().enumerate();
-                numbered
-                    .map(|(i, scan)| prediction(unembedding, scan, &scans[i], &rows[i * d..][..d]))
-                    .collect()
-            });
-            variants.collect()
+            let state = |row: usize| &rows[row * d..][..d];
+            let one = |(row, scan): (usize, &RowScan)| {
+                if state(row).iter().all(|value| value.is_finite()) && scan.log_sum_exp.is_finite() {
+                    prediction(unembedding, scan, &scans[row % n], state(row % n))
+                } else {
+                    Prediction::none(targets[row % n].is_some())
+                }
+            };
+            let all: Vec<Prediction> = scans.iter().enumerate().map(one).collect();
+            all.chunks(n).map(<[Prediction]>::to_vec).collect()
         })?)
     }
 }
@@ -193,7 +217,23 @@ pub fn evaluate(
             },
         )
     })??;
+    casts.iter().filter_map(note_missing).for_each(|note| observer.note(&note));
     Ok(Evaluation { casts })
+}
+
+/// Says from which layers a cast had no prediction for some samples, where it had none.
+fn note_missing(cast: &CastPredictions) -> Option<String> {
+    let missing = |layer: &Vec<Prediction>| layer.iter().filter(|prediction| !prediction.is_there()).count();
+    let counts: Vec<usize> = cast.layers.iter().map(missing).collect();
+    let first = counts.iter().position(|count| *count > 0)?;
+    let last = counts.iter().rposition(|count| *count > 0)?;
+    let most = counts.iter().max()?;
+    Some(format!(
+        "`{}` grows beyond what f32 holds when it starts from layers {first} to {last}, for up to {most} of {} samples: they \
+         count as misses, and surprisal, KL and loss are NaN there",
+        cast.mapping,
+        cast.layers[first].len()
+    ))
 }
 
 /// Writes `predictions.parquet`: sample, mapping, layer, top10, surprisal, confidence; a row a sample, cast and layer.

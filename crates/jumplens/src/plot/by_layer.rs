@@ -23,6 +23,7 @@ impl Measure {
         let values = |from: usize| {
             let rows = rows.iter().filter(move |row| row.layer >= from);
             let rows = rows.filter(|row| series.iter().any(|series| series.mapping == row.mapping));
+            let rows = rows.filter(|row| (self.value)(row).is_finite());
             rows.flat_map(|row| {
                 let (lo, hi) = (self.bounds)(row);
                 [(self.value)(row), lo, hi]
@@ -37,7 +38,7 @@ impl Measure {
             return Scale::fitting(values(0));
         }
         let later = Scale::fitting(values(1));
-        let drawn = series.iter().flat_map(|series| of_mapping(rows, series.mapping));
+        let drawn = series.iter().flat_map(|series| of_mapping(rows, series.mapping, *self));
         let arrows = drawn.filter(|row| row.layer == 0 && (self.value)(row) > later.hi).count();
         Scale { hi: later.hi + 0.08 * arrows as f64 * (later.hi - later.lo), ..later }
     }
@@ -68,9 +69,10 @@ pub(super) const SURPRISAL: Measure = Measure {
     bounds: |row| (row.surprisal_lo, row.surprisal_hi),
 };
 
-/// The rows of one mapping, by layer.
-pub(super) fn of_mapping<'r>(rows: &'r [LayerRow], mapping: &str) -> Vec<&'r LayerRow> {
-    let mut rows: Vec<_> = rows.iter().filter(|row| row.mapping == mapping).collect();
+/// The rows of one mapping that have a value, by layer.
+pub(super) fn of_mapping<'r>(rows: &'r [LayerRow], mapping: &str, measure: Measure) -> Vec<&'r LayerRow> {
+    let rows = rows.iter().filter(|row| row.mapping == mapping && (measure.value)(row).is_finite());
+    let mut rows: Vec<_> = rows.collect();
     rows.sort_by_key(|row| row.layer);
     rows
 }
@@ -99,13 +101,14 @@ pub(super) fn draw(
     let panel = Panel { canvas, frame, x: Scale::layers(last, 8), y };
     panel.axes("layer ℓ", measure.label)?;
     for series in series {
-        let bounds = of_mapping(rows, series.mapping).into_iter().map(|row| (row, (measure.bounds)(row)));
+        let rows = of_mapping(rows, series.mapping, measure).into_iter();
+        let bounds = rows.map(|row| (row, (measure.bounds)(row)));
         let bounds: Vec<_> = bounds.map(|(row, (lo, hi))| (row.layer as f64, lo, hi)).collect();
         panel.band(series, &bounds)?;
     }
     let mut arrows = 0;
     for series in series.iter().rev() {
-        let points = of_mapping(rows, series.mapping).into_iter();
+        let points = of_mapping(rows, series.mapping, measure).into_iter();
         let points: Vec<_> = points.map(|row| (row.layer as f64, (measure.value)(row))).collect();
         panel.curve(series, &points, layer_step(last, 16))?;
         arrows = panel.arrows(series, &points, arrows)?;

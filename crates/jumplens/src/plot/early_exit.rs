@@ -1,6 +1,6 @@
 //! `early_exit.svg`: exit by confidence against exit at a fixed layer.
 
-use super::by_layer::{last_layer, of_mapping};
+use super::by_layer::{PRECISION_1, last_layer, of_mapping};
 use super::canvas::{Align, BLACK, COLUMN, Frame, GREY, LABEL, Stroke, TICK, WHITE, render, text_width};
 use super::panel::Panel;
 use super::scale::{Scale, layer_step};
@@ -32,7 +32,7 @@ pub fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Result<String> {
             canvas.text("0.95", (end.0 + 8.0, end.1), Align::Left, TICK, GREY)?;
         }
         for series in fixed.iter().rev() {
-            let rows = of_mapping(layers, series.mapping);
+            let rows = of_mapping(layers, series.mapping, PRECISION_1);
             let points: Vec<_> = rows.iter().map(|row| (row.layer as f64, row.precision_1)).collect();
             panel.curve(series, &points, layer_step(last, 16))?;
         }
