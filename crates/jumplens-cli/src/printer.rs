@@ -43,11 +43,24 @@ impl Printer {
 
     /// An error, to stderr, in one line.
     pub fn error(&self, line: &str) {
-        say(&format!("error: {}", line.replace('\n', " ")));
+        say(&format!("error: {line}"));
     }
+}
+
+/// `text` in one line. Names and messages may come from a model's files: nothing of them acts on the terminal.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => line.push(' '),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 /// A closed stderr is nothing to stop for.
 fn say(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", one_line(line));
 }

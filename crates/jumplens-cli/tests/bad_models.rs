@@ -115,6 +115,14 @@ fn configuration_that_cannot_be_used() {
 }
 
 #[test]
+fn names_in_a_file_do_not_act_on_the_terminal() {
+    let at = tempfile::tempdir().unwrap();
+    let config = model(at.path(), "m").join("config.json");
+    edit(&config, r#""model_type": "gpt2""#, r#""model_type": "ma\u001b[2J\rm\nba""#);
+    refused(at.path(), "m", &[r"`ma\u{1b}[2J\rm ba` is not supported"]);
+}
+
+#[test]
 fn states_that_are_not_finite_name_the_sample() {
     let at = tempfile::tempdir().unwrap();
     edit(

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::args::DoctorArgs;
-use crate::printer::Printer;
+use crate::printer::{Printer, one_line};
 use crate::progress::Progress;
 use crate::sources::sources;
 use jumplens::corpus::Corpus;
@@ -20,7 +20,7 @@ pub fn doctor(args: &DoctorArgs, printer: &Printer) -> Result<(), Failure> {
             Outcome::Note => "note",
             Outcome::Bad => "BAD",
         };
-        format!("{mark:<4}  {about:<11}  {detail}\n")
+        format!("{mark:<4}  {about:<11}  {}\n", one_line(detail))
     };
     printer.result(&findings.iter().map(line).collect::<String>())?;
     match findings.iter().find(|finding| finding.outcome == Outcome::Bad) {
