@@ -3,6 +3,7 @@
 
 use jumplens::hub::{ModelFiles, Sources, TokenizerFiles};
 use jumplens::models::{Kind, Spec, load_with_contents};
+use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::tokenize::Tokenizer;
 use jumplens::weights::Weights;
@@ -52,7 +53,7 @@ pub fn read(path: &Path) {
         sound(files.index.as_ref().map_or(Ok(()), |index| weights.check(index)));
         read_tensors(&weights);
     }
-    let model = sound(load_with_contents(&files)).map(|(loaded, _)| loaded.model);
+    let model = sound(load_with_contents(&files, Precision::F32)).map(|(loaded, _)| loaded.model);
     if let Some(tokenizer) = &files.tokenizer {
         read_tokenizer(tokenizer, model.as_ref().map(|model| model.spec()));
     }
