@@ -229,7 +229,9 @@ fn shards_that_are_cut_short_anywhere_are_refused() {
     let folder = Folder::new(&files.each_ref().map(|(name, bytes)| (*name, &bytes[..])));
     folder.read().unwrap();
     for (name, whole) in &files {
-        for length in 0..whole.len() {
+        // Without its last line break a JSON file is still whole.
+        let end = if name.ends_with(".json") { whole.trim_ascii_end().len() } else { whole.len() };
+        for length in 0..end {
             folder.write(name, &whole[..length]);
             let error = folder.read().expect_err(&format!("{name} of {length} bytes"));
             assert!(matches!(error, Error::Format { .. }), "{name} of {length} bytes: {error}");

@@ -86,6 +86,10 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
     let activation = Activation::from_config(&config.hidden_act)
         .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.hidden_act)))?;
+    let prefix = if weights.contains("gpt_neox.embed_in.weight") { "gpt_neox." } else { "" };
+    let root = weights.below(prefix);
+    let embed_in = root.tensor("embed_in.weight", &[config.vocab_size, d])?;
+    // Only now is the width known to be the checkpoint's: what is as large as it may be made.
     let parameters = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
     let d_head = d / num_attention_heads;
     let share = parameters.partial_rotary_factor.or(config.rotary_pct).unwrap_or(0.25);
@@ -97,9 +101,6 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     }
     let rope = Rope::new(parameters.frequencies(config.rotary_emb_base, columns).map_err(fail)?, d_head);
 
-    let prefix = if weights.contains("gpt_neox.embed_in.weight") { "gpt_neox." } else { "" };
-    let root = weights.below(prefix);
-    let embed_in = root.tensor("embed_in.weight", &[config.vocab_size, d])?;
     let layers = (0..num_hidden_layers)
         .map(|layer| Layer::load(&config, activation, &rope, &root.pp(format!("layers.{layer}"))))
         .collect::<Result<_>>()?;

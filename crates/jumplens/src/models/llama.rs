@@ -157,14 +157,18 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     }
     let activation = Activation::from_config(config.activation())
         .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.activation())))?;
-    let rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
-    let frequencies = rope.frequencies(config.rope_theta, config.d_head()).map_err(fail)?;
-    let rope = Rope::new(frequencies, config.d_head());
 
     let prefix = if weights.contains("model.embed_tokens.weight") { "model." } else { "" };
     let root = weights.below(prefix);
     let d = config.hidden_size;
     let embed_tokens = root.tensor("embed_tokens.weight", &[config.vocab_size, d])?;
+    // Only now is the width known to be the checkpoint's: what is as large as it may be made.
+    if config.d_head() > d {
+        return Err(fail(format!("`head_dim` {} is more than `hidden_size` {d}", config.d_head())));
+    }
+    let rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
+    let frequencies = rope.frequencies(config.rope_theta, config.d_head()).map_err(fail)?;
+    let rope = Rope::new(frequencies, config.d_head());
     let layers = (0..config.num_hidden_layers)
         .map(|layer| Layer::load(&config, activation, &rope, layer, &root.pp(format!("layers.{layer}"))))
         .collect::<Result<_>>()?;
