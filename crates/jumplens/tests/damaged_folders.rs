@@ -63,7 +63,10 @@ impl Folder {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.0.path().join(name), bytes).unwrap();
+        let path = self.0.path().join(name);
+        // Some file systems go to the disk for a file that is written over, but not for a new one.
+        let _ = fs::remove_file(&path);
+        fs::write(path, bytes).unwrap();
     }
 
     fn find(&self) -> Result<ModelFiles> {
@@ -171,6 +174,39 @@ fn a_configuration_may_hold_any_number_anywhere() {
             folder.read_or_refused(&format!("{name}: {what}"));
         }
     }
+}
+
+/// Nothing of such a size is made before a tensor bears it out.
+#[test]
+fn sizes_that_only_the_configuration_claims_are_refused() {
+    const HUGE: u64 = 1 << 40;
+    let families = families();
+    let refused = |family: &str, changes: &[(&str, u64)], tensor: Option<(&str, [u64; 2])>, says: &str| {
+        let [config, weights] = &families[family];
+        let mut config: Value = serde_json::from_slice(config).unwrap();
+        changes.iter().for_each(|(field, value)| config[*field] = json!(value));
+        let weights = match tensor {
+            // A file of this tensor alone, which has no bytes.
+            Some((name, shape)) => {
+                let tensor = json!({ "dtype": "F32", "shape": shape, "data_offsets": [0, 0] });
+                joined(&json!({ name: tensor }), &[])
+            }
+            None => weights.clone(),
+        };
+        let folder =
+            Folder::new(&[("config.json", config.to_string().as_bytes()), ("model.safetensors", &weights)]);
+        let error = folder.read().unwrap_err();
+        assert!(!error.is_bug() && error.to_string().contains(says), "{family}: {error}");
+        folder.read_or_refused(family);
+    };
+    refused("llama", &[("head_dim", HUGE)], None, "`head_dim` 1099511627776");
+    refused("llama", &[("num_attention_heads", 1 << 63), ("head_dim", 2)], None, "do not fit together");
+    refused("opt", &[("max_position_embeddings", u64::MAX)], None, "embed_positions");
+    let types = "bert.embeddings.token_type_embeddings.weight";
+    refused("bert", &[("type_vocab_size", 0)], Some((types, [0, 16])), "`type_vocab_size` is 0");
+    // An embedding of no tokens has no bytes, however wide it is.
+    let embedding = Some(("embed_in.weight", [0, HUGE]));
+    refused("gpt_neox", &[("vocab_size", 0), ("hidden_size", HUGE)], embedding, "`vocab_size` is 0");
 }
 
 /// A safetensors file's header, and what follows it.

@@ -156,6 +156,7 @@ fn configurations_that_cannot_be_run_are_refused_by_name() {
         ("llama", "num_key_value_heads", json!(3), "`num_key_value_heads` 3"),
         ("llama", "num_attention_heads", json!(0), "`num_attention_heads` 0"),
         ("llama", "hidden_act", json!("mish"), "mish"),
+        ("llama", "partial_rotary_factor", json!(0.5), "`partial_rotary_factor` 0.5"),
         ("qwen2", "layer_types", json!(["linear_attention", "full_attention"]), "`linear_attention`"),
         ("gpt_neox", "num_attention_heads", json!(5), "`num_attention_heads` 5"),
         ("gpt_neox", "rotary_pct", json!(2.0), "`rotary_pct` 2"),

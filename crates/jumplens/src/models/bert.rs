@@ -101,6 +101,9 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
         let got = &config.position_embedding_type;
         return Err(fail(format!("`position_embedding_type` {got} is not supported; `absolute` is")));
     }
+    if config.type_vocab_size == 0 {
+        return Err(fail("`type_vocab_size` is 0".to_owned()));
+    }
     let activation = Activation::from_config(&config.hidden_act)
         .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.hidden_act)))?;
 

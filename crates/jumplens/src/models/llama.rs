@@ -47,6 +47,7 @@ struct Config {
     use_sliding_window: Option<bool>,
     max_window_layers: Option<usize>,
     layer_types: Option<Vec<String>>,
+    partial_rotary_factor: Option<f64>,
     query_pre_attn_scalar: Option<f64>,
     attn_logit_softcapping: Option<f32>,
     final_logit_softcapping: Option<f32>,
@@ -81,6 +82,10 @@ impl Config {
         said.as_deref().unwrap_or(otherwise)
     }
 
+    fn rope(&self) -> RopeParameters {
+        self.rope_parameters.clone().or(self.rope_scaling.clone()).unwrap_or_default()
+    }
+
     /// How far back attention looks in block `layer`.
     fn window(&self, layer: usize) -> Option<u32> {
         let slides = match &self.layer_types {
@@ -100,11 +105,19 @@ impl Config {
         let Self { hidden_size, num_attention_heads: heads, num_hidden_layers, .. } = self;
         let (d_head, kv_heads) = (self.d_head(), self.n_kv_heads());
         let sizes = [*hidden_size, *heads, *num_hidden_layers, kv_heads, d_head, self.intermediate_size];
-        if sizes.contains(&0) || !heads.is_multiple_of(kv_heads) || !d_head.is_multiple_of(2) {
+        if sizes.contains(&0)
+            || !heads.is_multiple_of(kv_heads)
+            || !d_head.is_multiple_of(2)
+            || heads.checked_mul(d_head).is_none()
+        {
             return Some(format!(
                 "`hidden_size` {hidden_size}, `num_hidden_layers` {num_hidden_layers}, `num_attention_heads` {heads}, \
                  `num_key_value_heads` {kv_heads} and `head_dim` {d_head} do not fit together"
             ));
+        }
+        let rotated = self.rope().partial_rotary_factor.or(self.partial_rotary_factor);
+        if let Some(share) = rotated.filter(|share| *share != 1.0) {
+            return Some(format!("`partial_rotary_factor` {share} is not supported; 1 is"));
         }
         let kinds = self.layer_types.iter().flatten();
         let odd = kinds.into_iter().find(|kind| *kind != "full_attention" && *kind != "sliding_attention");
@@ -166,8 +179,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     if config.d_head() > d {
         return Err(fail(format!("`head_dim` {} is more than `hidden_size` {d}", config.d_head())));
     }
-    let rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
-    let frequencies = rope.frequencies(config.rope_theta, config.d_head()).map_err(fail)?;
+    let frequencies = config.rope().frequencies(config.rope_theta, config.d_head()).map_err(fail)?;
     let rope = Rope::new(frequencies, config.d_head());
     let layers = (0..config.num_hidden_layers)
         .map(|layer| Layer::load(&config, activation, &rope, layer, &root.pp(format!("layers.{layer}"))))

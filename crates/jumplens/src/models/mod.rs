@@ -232,6 +232,10 @@ pub fn load_with_contents(files: &ModelFiles, precision: Precision) -> Result<(L
     let weights = Weights::open(&files.weights)?.for_products_in(precision);
     files.index.as_ref().map_or(Ok(()), |index| weights.check(index))?;
     let fail = |message: String| Error::Config { path: path.clone(), message };
+    // An embedding without rows is as wide as a file likes to claim.
+    if config["vocab_size"] == 0 {
+        return Err(fail("`vocab_size` is 0".to_owned()));
+    }
     let loaded = match config["model_type"].as_str() {
         Some("gpt2") => gpt2::load(config, path, &weights),
         Some("bert") => bert::load(config, path, &weights),

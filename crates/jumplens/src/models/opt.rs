@@ -93,7 +93,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     let project = |name: &str, n_in, n_out| -> Result<Option<Linear>> {
         (d_embed != d).then(|| linear(&root.pp(name), n_in, n_out, false)).transpose()
     };
-    let positions = config.max_position_embeddings + POSITION_OFFSET as usize;
+    let positions = config.max_position_embeddings.saturating_add(POSITION_OFFSET as usize);
     let layers = (0..num_hidden_layers)
         .map(|layer| Layer::load(&config, activation, &root.pp(format!("layers.{layer}"))))
         .collect::<Result<_>>()?;
