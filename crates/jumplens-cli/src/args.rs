@@ -3,7 +3,7 @@
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use jumplens::nn::Precision;
 use jumplens::run::{Existing, SampleSource, Settings};
-use jumplens::shortcut;
+use jumplens::shortcut::{self, Fits, Ridge};
 use std::path::PathBuf;
 
 const DEFAULT_MODEL: &str = "tiny-gpt2";
@@ -82,6 +82,43 @@ impl From<Pairs> for shortcut::Pairs {
     }
 }
 
+/// Which maps are fitted beside `mat`.
+#[derive(Debug, Default, ClapArgs)]
+pub struct CastArgs {
+    /// Fit every map with a bias too (casts `mat+b`, `mat+b_ridge`, …)
+    #[arg(long)]
+    pub intercept: bool,
+    /// Fit ridge regression too (cast `mat_ridge`): λ in the units of scikit-learn's `alpha`, or `auto` for
+    /// generalised cross-validation, pair by pair
+    #[arg(long, value_name = "LAMBDA", value_parser = ridge)]
+    pub ridge: Option<Ridge>,
+    /// Fit the best maps of these ranks too (casts `mat_r64`, …), separated by commas
+    #[arg(long, value_name = "RANK,…", value_delimiter = ',', value_parser = rank)]
+    pub rank: Vec<usize>,
+}
+
+fn ridge(text: &str) -> Result<Ridge, String> {
+    match text.parse::<f64>() {
+        _ if text == "auto" => Ok(Ridge::Auto),
+        Ok(lambda) if lambda > 0.0 && lambda.is_finite() => Ok(Ridge::Fixed(lambda)),
+        _ => Err("give a number above 0, or `auto`".to_owned()),
+    }
+}
+
+fn rank(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|rank| *rank > 0).ok_or_else(|| "give a whole number from 1 on".to_owned())
+}
+
+impl CastArgs {
+    /// The maps that are asked for, between `pairs`.
+    fn fits(&self, pairs: shortcut::Pairs) -> Fits {
+        let mut ranks = self.rank.clone();
+        ranks.sort_unstable();
+        ranks.dedup();
+        Fits { pairs, intercept: self.intercept, ridge: self.ridge, ranks }
+    }
+}
+
 /// What products are done in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
@@ -137,6 +174,8 @@ pub struct InputArgs {
     /// Which pairs of layers to fit
     #[arg(long, value_enum, default_value_t = Pairs::All)]
     pub pairs: Pairs,
+    #[command(flatten)]
+    pub casts: CastArgs,
     /// What the model's products are done in; sums, states and maps are f32 either way
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
@@ -185,7 +224,7 @@ impl InputArgs {
             model: self.model.clone(),
             samples,
             seed: self.seed,
-            pairs: self.pairs.into(),
+            fits: self.casts.fits(self.pairs.into()),
             dtype: self.dtype.into(),
         }
     }
@@ -238,7 +277,7 @@ impl StatesArgs {
         let model = self.model.clone().unwrap_or_else(|| DEFAULT_MODEL.to_owned());
         let samples = SampleSource::Files { train, val };
         let dtype = self.dtype.map_or(Precision::F32, Into::into);
-        Some(Settings { model, samples, seed: 0, pairs: shortcut::Pairs::All, dtype })
+        Some(Settings { model, samples, seed: 0, fits: Fits::plain(shortcut::Pairs::All), dtype })
     }
 }
 
@@ -250,6 +289,18 @@ pub struct FitArgs {
     /// Which pairs of layers to fit [default: as the run began]
     #[arg(long, value_enum)]
     pub pairs: Option<Pairs>,
+    /// Without `--intercept`, `--ridge` and `--rank`: the casts that the run began with
+    #[command(flatten)]
+    pub casts: CastArgs,
+}
+
+impl FitArgs {
+    /// The maps to fit, in a run that began with `earlier`.
+    pub fn fits(&self, earlier: &Fits) -> Fits {
+        let pairs = self.pairs.map_or(earlier.pairs, Into::into);
+        let asked = self.casts.fits(pairs);
+        if asked == Fits::plain(pairs) { Fits { pairs, ..earlier.clone() } } else { asked }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

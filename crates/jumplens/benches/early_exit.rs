@@ -26,7 +26,7 @@ fn exits(c: &mut Criterion) {
     };
     let layers =
         (0..=LAYERS as u64).map(|layer| values(SAMPLES, layer).into_iter().map(prediction).collect());
-    let cast = CastPredictions { mapping: "id", layers: layers.collect() };
+    let cast = CastPredictions { mapping: "id".to_owned(), layers: layers.collect() };
     group.bench_function("early_exit_id", |b| b.iter(|| black_box(early_exit(&cast, &rule))));
     group.finish();
 }

@@ -10,7 +10,7 @@ use faer::{Accum, Mat, Par};
 use jumplens::models::{Kind, Spec};
 use jumplens::nn::{Linear, Precision, WeightLayout};
 use jumplens::progress::Silent;
-use jumplens::shortcut::{Pairs, Shortcuts, fit_pairs};
+use jumplens::shortcut::{Fits, Pairs, Shortcuts, fit_pairs};
 use jumplens::states::StateFiles;
 use safetensors::tensor::{Dtype, TensorView};
 use std::hint::black_box;
@@ -56,7 +56,7 @@ fn fit(c: &mut Criterion) {
     };
     let (states, shortcuts) = (StateFiles::new(run.path(), "train"), Shortcuts::new(run.path().join("maps")));
     group.bench_function(format!("fit_all_pairs_{SAMPLES}x{D}"), |b| {
-        b.iter(|| fit_pairs(&spec, &states, Pairs::All, &shortcuts, &Silent).unwrap());
+        b.iter(|| fit_pairs(&spec, &states, &Fits::plain(Pairs::All), &shortcuts, &Silent).unwrap());
     });
 
     // A source layer: XᵀX and X·T, half of each, in f64. A pair: (X·T)ᵀ·Y in f32.

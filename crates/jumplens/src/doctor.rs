@@ -242,8 +242,9 @@ fn identity(states: &[Tensor]) -> Result<Finding> {
         let whitening = Factoring::of(x, d)?;
         let mut solving = Solving::new(&whitening, 1, d);
         solving.add(x, [x]);
-        let map = solving.finish()?.pop().ok_or_else(|| Error::Internal("no map was fitted".into()))?;
-        Ok((map, whitening.rank()))
+        let coordinates =
+            solving.finish().pop().ok_or_else(|| Error::Internal("no map was fitted".into()))?;
+        Ok((whitening.map(coordinates.as_ref())?, whitening.rank()))
     })??;
     let distance = distance(&map.layer()?.forward(last)?, last)?;
     Ok(verdict(

@@ -14,7 +14,7 @@
 //! typed [`Error`].
 //!
 //! ```
-//! use jumplens::{hub, nn::Precision, progress::Silent, run, shortcut::Pairs};
+//! use jumplens::{hub, nn::Precision, progress::Silent, run, shortcut::{Fits, Pairs}};
 //! # fn main() -> jumplens::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let out = folder.path().join("run");
@@ -41,12 +41,12 @@
 //!         mask: true,
 //!     },
 //!     seed: 0,
-//!     pairs: Pairs::ToFinal,
+//!     fits: Fits::plain(Pairs::ToFinal),
 //!     dtype: Precision::F32,
 //! };
 //! let mut run = run::Run::begin(&out, &settings, run::Existing::Refuse, &sources, &Silent)?;
 //! run.states(&Silent)?;
-//! run.fit(Pairs::ToFinal, &Silent)?;
+//! run.fit(Fits::plain(Pairs::ToFinal), &Silent)?;
 //! run.r2(None, &Silent)?;
 //! let best = &run.summary()?.best_r2["mat"];
 //! assert!(best.r2 > 0.9, "casting from layer {} to {} explains {}", best.from, best.to, best.r2);
@@ -71,6 +71,7 @@ pub mod progress;
 pub mod run;
 pub mod runner;
 pub mod shortcut;
+mod spread;
 pub mod states;
 pub mod tokenize;
 pub mod weights;

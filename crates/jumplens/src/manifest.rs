@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::hub::HubName;
 use crate::nn::Precision;
-use crate::shortcut::Pairs;
+use crate::shortcut::Fits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -129,8 +129,9 @@ pub struct Manifest {
     pub train: usize,
     /// Validation samples.
     pub val: usize,
-    /// Which pairs of layers are fitted.
-    pub pairs: Pairs,
+    /// Which maps between layers are fitted.
+    #[serde(flatten)]
+    pub fits: Fits,
     /// What products are done in; states, sums and all else are f32.
     pub dtype: Precision,
     /// Where they are computed.
@@ -150,7 +151,7 @@ impl Manifest {
         mask: Option<bool>,
         train: usize,
         val: usize,
-        pairs: Pairs,
+        fits: Fits,
         dtype: Precision,
     ) -> Self {
         Self {
@@ -162,7 +163,7 @@ impl Manifest {
             mask,
             train,
             val,
-            pairs,
+            fits,
             dtype,
             device: "cpu".to_owned(),
             threads: rayon::current_num_threads(),
@@ -218,7 +219,8 @@ impl Manifest {
             (self.val != other.val, format!("the number of {} validation samples", self.val)),
             (self.seed != other.seed, format!("the seed {}", self.seed)),
             (self.mask != other.mask, "the choice of `--no-mask`".to_owned()),
-            (self.pairs != other.pairs, "the choice of `--pairs`".to_owned()),
+            (self.fits.pairs != other.fits.pairs, "the choice of `--pairs`".to_owned()),
+            (self.fits != other.fits, "the choice of `--intercept`, `--ridge` or `--rank`".to_owned()),
             (self.dtype != other.dtype, "the choice of `--dtype`".to_owned()),
         ]
         .into_iter()

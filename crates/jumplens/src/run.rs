@@ -11,7 +11,7 @@ use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord
 use crate::models::{Backbone, Kind, Spec, load};
 use crate::nn::Precision;
 use crate::progress::Observer;
-use crate::shortcut::{Pairs, Shortcuts, fit_pairs, fit_parts};
+use crate::shortcut::{Fits, MAT, MapCast, Shortcuts, fit_pairs, fit_parts};
 use crate::states::StateFiles;
 use crate::tokenize::{Sample, Tokenizer, read_samples, write_samples};
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub enum SampleSource {
 }
 
 /// What a run is to be made from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Bundled name, folder, or name on the Hub, as [`ModelFiles::find`] takes it.
     pub model: String,
@@ -61,8 +61,8 @@ pub struct Settings {
     pub samples: SampleSource,
     /// The seed of everything random.
     pub seed: u64,
-    /// Which pairs of layers are fitted.
-    pub pairs: Pairs,
+    /// Which maps between layers are fitted.
+    pub fits: Fits,
     /// What products are done in.
     pub dtype: Precision,
 }
@@ -125,7 +125,7 @@ impl Run {
             mask,
             n_train,
             n_val,
-            settings.pairs,
+            settings.fits.clone(),
             settings.dtype,
         );
         if let Some(mut earlier) = earlier.filter(|m| existing == Existing::Resume && m.is_done("samples")) {
@@ -203,7 +203,7 @@ impl Run {
     pub fn stage(&mut self, stage: &'static str, observer: &dyn Observer) -> Result<()> {
         match stage {
             "states" => self.states(observer),
-            "fit" => self.fit(self.manifest.pairs, observer),
+            "fit" => self.fit(self.manifest.fits.clone(), observer),
             "r2" => self.r2(None, observer),
             "evaluate" => self.evaluate(None, observer),
             "plot" => self.plot(observer),
@@ -253,11 +253,11 @@ impl Run {
         )
     }
 
-    /// Maps of `pairs`, and of every part of every block.
-    pub fn fit(&mut self, pairs: Pairs, observer: &dyn Observer) -> Result<()> {
+    /// The maps `fits` between layers, and those of every part of every block.
+    pub fn fit(&mut self, fits: Fits, observer: &dyn Observer) -> Result<()> {
         self.needs("states", "fit")?;
         self.manifest.forget_from("fit");
-        self.manifest.pairs = pairs;
+        self.manifest.fits = fits.clone();
         self.manifest.write(&self.folder)?;
         let spec = self.model.spec();
         if self.manifest.train <= spec.d_model {
@@ -267,11 +267,12 @@ impl Run {
                 self.manifest.train, spec.d_model
             ));
         }
-        let maps = pairs.count(spec.n_layers) + spec.n_layers * spec.parts.len();
+        let maps = fits.count(spec.n_layers) + spec.n_layers * spec.parts.len();
         observer.begin("fit", maps as u64, "maps");
         let started = Instant::now();
         let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None));
-        fit_pairs(spec, &states, pairs, &shortcuts, observer)?;
+        shortcuts.forget_other_casts()?;
+        fit_pairs(spec, &states, &fits, &shortcuts, observer)?;
         fit_parts(&*self.model, &states, &shortcuts, observer)?;
         self.finish_timed("fit", started, observer)
     }
@@ -280,10 +281,12 @@ impl Run {
     pub fn r2(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
         self.needs_maps("r2", shortcuts)?;
         let spec = self.model.spec();
-        observer.begin("r2", self.manifest.pairs.count(spec.n_layers) as u64, "pairs");
+        let (maps, casts) = self.map_casts(shortcuts)?;
+        let pairs = self.manifest.fits.pairs.count(spec.n_layers);
+        observer.begin("r2", (casts.len() * pairs) as u64, "maps");
         let started = Instant::now();
         let files = |split| StateFiles::new(&self.folder, split);
-        let rows = r2_table(spec, &files("train"), &files("val"), &self.shortcuts(shortcuts), observer)?;
+        let rows = r2_table(spec, &files("train"), &files("val"), &maps, &casts, observer)?;
         let results = self.replace("r2")?;
         write_csv(&results.join("r2.csv"), &rows)?;
         self.write_summary()?;
@@ -295,27 +298,17 @@ impl Run {
     pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
         let head = self.model.head().ok_or_else(|| self.no_head())?;
         self.needs_maps("evaluate", shortcuts)?;
+        let (maps, casts) = self.map_casts(shortcuts)?;
         let samples = self.read_samples("val")?;
         let spec = self.model.spec();
         let tokens: usize = samples.iter().map(|sample| sample.ids_to_run(spec.kind).len()).sum();
         observer.begin("evaluate", tokens as u64, "tokens");
         let started = Instant::now();
         let states = StateFiles::new(&self.folder, "val");
-        let evaluation = evaluate(
-            &*self.model,
-            head,
-            self.manifest.dtype,
-            &samples,
-            &states,
-            &self.shortcuts(shortcuts),
-            observer,
-        )?;
+        let evaluation =
+            evaluate(&*self.model, head, self.manifest.dtype, &samples, &states, &maps, &casts, observer)?;
         let rule = ExitRule::new(&samples, spec.kind);
-        let exits: Vec<ExitRow> = ["id", "mat"]
-            .into_iter()
-            .filter_map(|mapping| evaluation.cast(mapping))
-            .flat_map(|cast| early_exit(cast, &rule))
-            .collect();
+        let exits: Vec<ExitRow> = evaluation.of_states().flat_map(|cast| early_exit(cast, &rule)).collect();
         let results = self.replace("evaluate")?;
         write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, self.manifest.seed))?;
         write_csv(&results.join("early_exit.csv"), &exits)?;
@@ -361,6 +354,20 @@ impl Run {
         let results = self.folder.join("results");
         create_folder(&results)?;
         Ok(results)
+    }
+
+    /// The maps to measure, and the casts that they are of: this run's, or whatever is in another folder.
+    fn map_casts(&self, elsewhere: Option<&Path>) -> Result<(Shortcuts, Vec<String>)> {
+        let shortcuts = self.shortcuts(elsewhere);
+        let mut casts = match elsewhere {
+            Some(_) => shortcuts.casts()?,
+            None => self.manifest.fits.casts().iter().map(MapCast::to_string).collect(),
+        };
+        if casts.is_empty() {
+            // The first file that is missing is then named.
+            casts.push(MAT.to_owned());
+        }
+        Ok((shortcuts, casts))
     }
 
     fn shortcuts(&self, elsewhere: Option<&Path>) -> Shortcuts {

@@ -139,6 +139,7 @@ impl BlockPlan {
         if let [reader] = readers[..]
             && matches!((&self.steps[index], &self.steps[reader]), (Step::Map(_), Step::Own))
             && self.reads[reader].len() == 1
+            && map.bias().is_none()
             && let Some(after) = model.part_after(layer, reader, map.weight())?
         {
             self.steps[reader] = Step::After(after);

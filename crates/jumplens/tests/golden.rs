@@ -8,7 +8,7 @@ use jumplens::models::load;
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::run::{Existing, Run, SampleSource, Settings};
-use jumplens::shortcut::Pairs;
+use jumplens::shortcut::{Fits, Pairs};
 use jumplens::states::run_samples;
 use jumplens::tokenize::read_samples;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -118,8 +118,13 @@ fn assert_run_agrees(golden: &Golden) {
         train: golden.path("train_samples.jsonl"),
         val: golden.path("val_samples.jsonl"),
     };
-    let settings =
-        Settings { model: golden.model.into(), samples, seed: 0, pairs: Pairs::All, dtype: Precision::F32 };
+    let settings = Settings {
+        model: golden.model.into(),
+        samples,
+        seed: 0,
+        fits: Fits::plain(Pairs::All),
+        dtype: Precision::F32,
+    };
     let mut run = Run::begin(&out, &settings, Existing::Refuse, &common::sources(), &Silent).unwrap();
     run.all(&Silent).unwrap();
     let results = out.join("results");

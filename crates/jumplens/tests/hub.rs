@@ -12,7 +12,7 @@ use jumplens::models::{load, load_with_contents};
 use jumplens::nn::Precision;
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
-use jumplens::shortcut::Pairs;
+use jumplens::shortcut::{Fits, Pairs};
 use jumplens::tokenize::Tokenizer;
 use jumplens_assets::{TINY_GPT2, WIKIPEDIA_SAMPLE};
 use safetensors::tensor::SafeTensors;
@@ -263,7 +263,7 @@ fn a_run_stays_with_its_commit() {
         model: model.into(),
         samples: SampleSource::Corpus { name: WIKIPEDIA_SAMPLE.name.into(), train: 5, val: 5, mask: true },
         seed: 0,
-        pairs: Pairs::All,
+        fits: Fits::plain(Pairs::All),
         dtype: Precision::F32,
     };
     Run::begin(&out, &settings("org/tiny"), Existing::Refuse, &sources, &Silent).unwrap();

@@ -13,7 +13,7 @@ use jumplens::nn::Precision;
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::runner::{BlockRun, Context, Plan, Rows};
-use jumplens::shortcut::{LinearMap, Pairs};
+use jumplens::shortcut::{Fits, LinearMap, Pairs};
 use jumplens::states::run_samples;
 use jumplens::tokenize::read_samples;
 use std::cell::Cell;
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 fn begin(folder: &Path, out: &str, existing: Existing) -> jumplens::Result<Run> {
     let samples = SampleSource::Files { train: folder.join("train.jsonl"), val: folder.join("val.jsonl") };
     let model = folder.join("model").to_str().unwrap().to_owned();
-    let settings = Settings { model, samples, seed: 3, pairs: Pairs::All, dtype: Precision::F32 };
+    let settings = Settings { model, samples, seed: 3, fits: Fits::plain(Pairs::All), dtype: Precision::F32 };
     Run::begin(&folder.join(out), &settings, existing, &Sources::default(), &Silent)
 }
 

@@ -25,8 +25,8 @@ pub fn states(args: &StatesArgs, printer: &Printer) -> Result<(), Failure> {
 
 pub fn fit(args: &FitArgs, printer: &Printer) -> Result<(), Failure> {
     let mut run = open(&args.out, printer)?;
-    let pairs = args.pairs.map_or(run.manifest().pairs, Into::into);
-    Ok(run.fit(pairs, &Progress::new(printer))?)
+    let fits = args.fits(&run.manifest().fits);
+    Ok(run.fit(fits, &Progress::new(printer))?)
 }
 
 pub fn r2(args: &MapsArgs, printer: &Printer) -> Result<(), Failure> {

@@ -86,7 +86,7 @@ pub fn layer_rows(evaluation: &Evaluation, seed: u64) -> Vec<LayerRow> {
                 Estimate { mean: total(5) / total(6), low, high }
             });
             rows.push(LayerRow {
-                mapping: cast.mapping.to_owned(),
+                mapping: cast.mapping.clone(),
                 layer,
                 precision_1: p1.mean,
                 precision_5: p5.mean,
@@ -131,8 +131,9 @@ mod tests {
                 model_rank: (i % 4 == 0).then_some(7),
             })
             .collect();
-        let evaluation =
-            Evaluation { casts: vec![CastPredictions { mapping: "id", layers: vec![predictions] }] };
+        let evaluation = Evaluation {
+            casts: vec![CastPredictions { mapping: "id".to_owned(), layers: vec![predictions] }],
+        };
         let row = &layer_rows(&evaluation, 5)[0];
         assert_eq!((row.precision_5, row.precision_10, row.kl, row.loss), (0.0, 0.25, 0.5, Some(3.0)));
         assert!((row.kl_lo - 0.5).abs() < 1e-12 && (row.loss_hi.unwrap() - 3.0).abs() < 1e-12);

@@ -53,7 +53,7 @@ pub fn early_exit(cast: &CastPredictions, rule: &ExitRule) -> Vec<ExitRow> {
             let taken = || exits.iter().enumerate().map(|(sample, layer)| &cast.layers[*layer][sample]);
             let precision = |k| taken().filter(|prediction| prediction.hit(k)).count() as f64 / n as f64;
             ExitRow {
-                mapping: cast.mapping.to_owned(),
+                mapping: cast.mapping.clone(),
                 lambda,
                 layers_processed: exits.iter().sum::<usize>() as f64 / n as f64,
                 precision_1: precision(1),
@@ -98,7 +98,7 @@ mod tests {
             };
             samples.iter().map(prediction).collect()
         });
-        CastPredictions { mapping: "mat", layers: layers.collect() }
+        CastPredictions { mapping: "mat".to_owned(), layers: layers.collect() }
     }
 
     fn sample(position: usize) -> Sample {

@@ -76,7 +76,7 @@ impl Prediction {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CastPredictions {
     /// The cast's name.
-    pub mapping: &'static str,
+    pub mapping: String,
     /// `[layer][sample]`, layers 0…L.
     pub layers: Vec<Vec<Prediction>>,
 }
@@ -84,7 +84,7 @@ pub struct CastPredictions {
 /// All predictions on the validation samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// `id`, `mat`, `mat_attn`, `mat_ffn`, `mat_ln1_ln2`.
+    /// `id`, the casts that are maps of states, `mat` first, and those that run blocks.
     pub casts: Vec<CastPredictions>,
 }
 
@@ -92,6 +92,11 @@ impl Evaluation {
     /// The predictions of the cast called `mapping`.
     pub fn cast(&self, mapping: &str) -> Option<&CastPredictions> {
         self.casts.iter().find(|cast| cast.mapping == mapping)
+    }
+
+    /// The casts that are made from the state alone: all but those that run blocks.
+    pub fn of_states(&self) -> impl Iterator<Item = &CastPredictions> {
+        self.casts.iter().filter(|cast| BLOCK_CASTS.iter().all(|block| block.name != cast.mapping))
     }
 }
 
@@ -103,9 +108,10 @@ struct Evaluator<'a> {
     samples: &'a [Sample],
     /// States of the layers 0…L.
     states: Vec<StateFile>,
-    /// Maps from the layers 0…L−1 to L.
-    to_last: Vec<Linear>,
-    block_casts: BlockCasts,
+    /// Of each cast that is a map of states, the maps from the layers 0…L−1 to L.
+    to_last: Vec<Vec<Linear>>,
+    /// Where there are maps of parts.
+    block_casts: Option<BlockCasts>,
 }
 
 impl Evaluator<'_> {
@@ -120,10 +126,12 @@ impl Evaluator<'_> {
             states.split_last().ok_or_else(|| Error::Internal("a model without states".into()))?;
         let mut lasts = vec![last.clone()];
         lasts.extend_from_slice(earlier);
-        for (h, map) in earlier.iter().zip(&self.to_last) {
+        for (h, map) in self.to_last.iter().flat_map(|maps| earlier.iter().zip(maps)) {
             lasts.push(map.forward(h)?);
         }
-        lasts.extend(self.block_casts.run(self.model, batch)?);
+        if let Some(casts) = &self.block_casts {
+            lasts.extend(casts.run(self.model, batch)?);
+        }
         let prepared = self.head.prepare(&Tensor::cat(&lasts, 0)?)?;
         let targets: Vec<Option<u32>> =
             self.samples[batch.samples.clone()].iter().map(|sample| sample.target).collect();
@@ -157,7 +165,8 @@ fn prediction(unembedding: &Unembedding, scan: &RowScan, own: &RowScan, state: &
     }
 }
 
-/// Evaluates every cast from every layer on the validation samples, whose states are in `states`. The
+/// Evaluates `id`, the `map_casts` and the casts that run blocks, from every layer, on the validation samples, whose states
+/// are in `states`; the maps are in `shortcuts`. The
 /// unembedding's products are done in `precision`. Advances by the tokens run. [`Error::Option`] where the vocabulary is too small.
 pub fn evaluate(
     model: &dyn Backbone,
@@ -166,6 +175,7 @@ pub fn evaluate(
     samples: &[Sample],
     states: &StateFiles,
     shortcuts: &Shortcuts,
+    map_casts: &[String],
     observer: &dyn Observer,
 ) -> Result<Evaluation> {
     let spec = model.spec();
@@ -177,15 +187,24 @@ pub fn evaluate(
     }
     let bias = head.bias().map(|bias| with_values(bias, <[f32]>::to_vec)).transpose()?;
     let d = head.unembedding().dim(1)?;
-    let to_last = (0..last)
-        .map(|from| {
-            let map = shortcuts.load_pairs(from, &[last], spec.d_model)?.remove(&last);
+    let to_last = |cast: &String| -> Result<Vec<Linear>> {
+        let maps = shortcuts.cast(cast);
+        let map = |from| {
+            let map = maps.load_pairs(from, &[last], spec.d_model)?.remove(&last);
             map.ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))?.layer()
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let block_casts = BlockCasts::load(model, shortcuts)?;
+        };
+        (0..last).map(map).collect()
+    };
+    let to_last = map_casts.iter().map(to_last).collect::<Result<Vec<_>>>()?;
+    let block_casts = if shortcuts.has_parts() {
+        Some(BlockCasts::load(model, shortcuts)?)
+    } else {
+        observer.note("there are no maps of parts: the casts that run blocks are left out");
+        None
+    };
     let states = (0..=last).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?;
-    let names = ["id", "mat"].into_iter().chain(BLOCK_CASTS.iter().map(|cast| cast.name));
+    let of_blocks = BLOCK_CASTS.iter().filter(|_| block_casts.is_some()).map(|cast| cast.name.to_owned());
+    let names = ["id".to_owned()].into_iter().chain(map_casts.iter().cloned()).chain(of_blocks);
     let mut casts: Vec<CastPredictions> =
         names.map(|mapping| CastPredictions { mapping, layers: vec![Vec::new(); last + 1] }).collect();
     let batches = PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET);
@@ -249,7 +268,10 @@ pub fn write_predictions(path: &Path, evaluation: &Evaluation) -> Result<()> {
     let rows = || {
         evaluation.casts.iter().flat_map(|cast| {
             cast.layers.iter().enumerate().flat_map(move |(layer, predictions)| {
-                predictions.iter().enumerate().map(move |(sample, p)| (cast.mapping, layer, sample, p))
+                predictions
+                    .iter()
+                    .enumerate()
+                    .map(move |(sample, p)| (cast.mapping.as_str(), layer, sample, p))
             })
         })
     };

@@ -10,8 +10,10 @@ use crate::nn::with_values;
 use crate::parallel::column_sums;
 use crate::progress::{Observer, check};
 use crate::shortcut::{LinearMap, Shortcuts};
+use crate::spread::{Spread, squared_distances};
 use crate::states::{StateFile, StateFiles};
-use std::collections::BTreeMap;
+use candle_core::Tensor;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows that are predicted at one time.
 const ROWS: usize = 2048;
@@ -28,22 +30,11 @@ fn squared_errors(target: &[f32], predicted: &[f32], d: usize) -> Vec<f64> {
     })
 }
 
-/// Σ (y − centre)² by coordinate.
-fn squared_distances(target: &[f32], centre: &[f64]) -> Vec<f64> {
-    column_sums(target, centre.len(), |_, row, sums| {
-        for ((sum, y), centre) in sums.iter_mut().zip(row).zip(centre) {
-            *sum += (f64::from(*y) - centre).powi(2);
-        }
-    })
-}
-
-/// The spread of the states that are to be predicted.
+/// The states that are to be predicted.
 struct Target<'a> {
     values: &'a [f32],
     d: usize,
-    mean: Vec<f64>,
-    /// Σ (y − mean)² by coordinate.
-    total: Vec<f64>,
+    spread: Spread,
 }
 
 impl<'a> Target<'a> {
@@ -52,33 +43,29 @@ impl<'a> Target<'a> {
     }
 
     fn of(values: &'a [f32], d: usize) -> Self {
-        let n = values.len() / d;
-        let mut mean = column_sums(values, d, |_, row, sums| {
-            sums.iter_mut().zip(row).for_each(|(sum, y)| *sum += f64::from(*y));
-        });
-        mean.iter_mut().for_each(|sum| *sum /= n as f64);
-        let total = squared_distances(values, &mean);
-        Self { values, d, mean, total }
+        Self { values, d, spread: Spread::of(values, d) }
     }
 
     /// Mean over coordinates of 1 − residual / total. As with scikit-learn's `force_finite`, a constant coordinate
     /// scores 1 where it is met exactly and 0 where it is not.
     fn score(&self, residual: &[f64]) -> f64 {
-        let scores = residual.iter().zip(&self.total).map(|(residual, total)| match (*residual, *total) {
-            (0.0, _) => 1.0,
-            (_, 0.0) => 0.0,
-            (residual, total) => 1.0 - residual / total,
-        });
+        let scores =
+            residual.iter().zip(&self.spread.about_mean).map(|(residual, total)| match (*residual, *total) {
+                (0.0, _) => 1.0,
+                (_, 0.0) => 0.0,
+                (residual, total) => 1.0 - residual / total,
+            });
         scores.sum::<f64>() / self.d as f64
     }
 
     /// The coordinates that hardly vary: r² gives each the weight of any other, and a miss of nothing to speak of counts
     /// as a large one.
     fn still_coordinates(&self) -> Vec<usize> {
-        let mut sorted = self.total.clone();
+        let total = &self.spread.about_mean;
+        let mut sorted = total.clone();
         sorted.sort_by(f64::total_cmp);
         let median = sorted[self.d / 2];
-        (0..self.d).filter(|j| self.total[*j] < STILL * median).collect()
+        (0..self.d).filter(|j| total[*j] < STILL * median).collect()
     }
 
     fn score_of(&self, predicted: &[f32]) -> f64 {
@@ -89,12 +76,17 @@ impl<'a> Target<'a> {
         let d = self.d;
         let mut residual = vec![0f64; d];
         let mut predicted = vec![0f32; ROWS.min(source.len() / d) * d];
+        let bias = map.bias().map(Tensor::to_vec1::<f32>).transpose()?;
         with_values(map.weight(), |weight| {
             let weight: PackedWeights = Packed::pack(Matrix::new(weight, d, d), Precision::F32);
             for (x, y) in source.chunks(ROWS * d).zip(self.values.chunks(ROWS * d)) {
                 let predicted = &mut predicted[..x.len()];
                 let x: PackedRows = Packed::pack(Matrix::new(x, x.len() / d, d), Precision::F32);
                 product(predicted, Write::Replace, &x, &weight, 0..d);
+                if let Some(bias) = &bias {
+                    let rows = predicted.chunks_mut(d);
+                    rows.for_each(|row| row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias));
+                }
                 let sums = squared_errors(y, predicted, d);
                 residual.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
             }
@@ -108,40 +100,57 @@ pub fn r2_score(target: &[f32], predicted: &[f32], d: usize) -> f64 {
     Target::of(target, d).score_of(predicted)
 }
 
-/// The rows of `r2.csv` for every pair that has a map: `mat`, then `id`, then the baseline `mean`. Advances by one a
-/// pair.
+/// The rows of `r2.csv` for every pair that has a map: those of `casts`, whose maps are in `shortcuts`, then `id`, then
+/// the baseline `mean`. Advances by one a map.
 pub fn r2_table(
     spec: &Spec,
     train: &StateFiles,
     val: &StateFiles,
     shortcuts: &Shortcuts,
+    casts: &[String],
     observer: &dyn Observer,
 ) -> Result<Vec<R2Row>> {
     let open = |files: &StateFiles| (0..=spec.n_layers).map(|l| files.layer(l)).collect::<Result<Vec<_>>>();
     let (train, val) = (open(train)?, open(val)?);
     // The targets' spread, and the baseline, are the same for every source layer.
-    let mut targets: BTreeMap<usize, (Target, Target, f64, f64)> = BTreeMap::new();
-    let (mut mat, mut id, mut mean) = (Vec::new(), Vec::new(), Vec::new());
-    for from in 0..spec.n_layers {
-        for (to, map) in shortcuts.load_pairs(from, &shortcuts.targets(from)?, spec.d_model)? {
-            check(observer)?;
-            let (on_val, on_train, mean_val, mean_train) = targets.entry(to).or_insert_with(|| {
-                let (on_val, on_train) = (Target::new(&val[to]), Target::new(&train[to]));
-                note_still_coordinates(&on_val, to, observer);
-                let mean_val = on_val.score(&squared_distances(on_val.values, &on_train.mean));
-                let mean_train = on_train.score(&on_train.total);
-                (on_val, on_train, mean_val, mean_train)
-            });
-            let row =
-                |mapping: &str, r2, r2_train| R2Row { mapping: mapping.to_owned(), from, to, r2, r2_train };
-            let (x_val, x_train) = (val[from].values(), train[from].values());
-            mat.push(row("mat", on_val.score_of_map(x_val, &map)?, on_train.score_of_map(x_train, &map)?));
-            id.push(row("id", on_val.score_of(x_val), on_train.score_of(x_train)));
-            mean.push(row("mean", *mean_val, *mean_train));
-            observer.advance(1);
+    let mut targets: BTreeMap<usize, (Target, Target)> = BTreeMap::new();
+    let mut pairs = BTreeSet::new();
+    let mut rows = Vec::new();
+    for cast in casts {
+        let maps = shortcuts.cast(cast);
+        for from in 0..spec.n_layers {
+            for (to, map) in maps.load_pairs(from, &maps.targets(from)?, spec.d_model)? {
+                check(observer)?;
+                let (on_val, on_train) = targets.entry(to).or_insert_with(|| {
+                    let on_val = Target::new(&val[to]);
+                    note_still_coordinates(&on_val, to, observer);
+                    (on_val, Target::new(&train[to]))
+                });
+                let r2 = on_val.score_of_map(val[from].values(), &map)?;
+                let r2_train = on_train.score_of_map(train[from].values(), &map)?;
+                rows.push(R2Row { mapping: cast.clone(), from, to, r2, r2_train });
+                pairs.insert((from, to));
+                observer.advance(1);
+            }
         }
     }
-    Ok([mat, id, mean].concat())
+    for &(from, to) in &pairs {
+        check(observer)?;
+        let (on_val, on_train) = &targets[&to];
+        let r2 = on_val.score_of(val[from].values());
+        let r2_train = on_train.score_of(train[from].values());
+        rows.push(R2Row { mapping: "id".to_owned(), from, to, r2, r2_train });
+    }
+    let mut means: BTreeMap<usize, [f64; 2]> = BTreeMap::new();
+    for (to, (on_val, on_train)) in &targets {
+        let of_mean = on_val.score(&squared_distances(on_val.values, &on_train.spread.mean));
+        means.insert(*to, [of_mean, on_train.score(&on_train.spread.about_mean)]);
+    }
+    for &(from, to) in &pairs {
+        let [r2, r2_train] = means[&to];
+        rows.push(R2Row { mapping: "mean".to_owned(), from, to, r2, r2_train });
+    }
+    Ok(rows)
 }
 
 fn note_still_coordinates(target: &Target, layer: usize, observer: &dyn Observer) {

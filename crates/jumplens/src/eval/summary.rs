@@ -4,7 +4,7 @@ use super::early_exit::layers_saved;
 use super::tables::{ExitRow, LayerRow, R2Row};
 use crate::models::Spec;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A pair of layers and its r².
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,9 +76,10 @@ impl Summary {
         let of = |mapping: &'static str| r2.iter().filter(move |row| row.mapping == mapping);
         let id: BTreeMap<(usize, usize), f64> = of("id").map(|row| ((row.from, row.to), row.r2)).collect();
         let wins = of("mat").filter(|row| id.get(&(row.from, row.to)).is_some_and(|id| row.r2 > *id)).count();
-        let layers_saved = ["id", "mat"]
+        let mappings: BTreeSet<&String> = exits.iter().map(|row| &row.mapping).collect();
+        let layers_saved = mappings
             .into_iter()
-            .filter_map(|mapping| Some((mapping.to_owned(), layers_saved(exits, mapping, spec.n_layers)?)))
+            .filter_map(|mapping| Some((mapping.clone(), layers_saved(exits, mapping, spec.n_layers)?)))
             .collect();
         let r2_to_last = |mapping: &str, layer: usize| {
             let found =

@@ -1,75 +1,179 @@
 //! The stage `fit`: states to shortcuts.
 
-use super::least_squares::{BLOCK, Factoring, Outcome, Solving, Whitening};
-use super::{LinearMap, Shortcuts};
-use crate::error::Result;
+use super::casts::{Fits, Kind, MapCast, Ridge};
+use super::least_squares::{BLOCK, Coordinates, Factoring, Outcome, Solving, Whitening};
+use super::low_rank::low_rank;
+use super::ridge::Spectrum;
+use super::{LinearMap, Notes, Shortcuts};
+use crate::error::{Error, Result};
 use crate::models::{Backbone, Spec};
 use crate::nn::with_values;
 use crate::parallel;
 use crate::progress::{Observer, check};
 use crate::runner::{recompute_parts, value_of};
+use crate::spread::Spread;
 use crate::states::{StateFile, StateFiles};
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-
-/// Which pairs of layers are fitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pairs {
-    /// Every pair `from < to`.
-    All,
-    /// Every layer to the last.
-    ToFinal,
-}
-
-impl Pairs {
-    /// The target layers of maps from layer `from`, in a model of `n_layers` blocks.
-    pub fn targets(self, from: usize, n_layers: usize) -> Vec<usize> {
-        match self {
-            Self::All => (from + 1..=n_layers).collect(),
-            Self::ToFinal => vec![n_layers],
-        }
-    }
-
-    /// How many pairs that makes.
-    pub fn count(self, n_layers: usize) -> usize {
-        (0..n_layers).map(|from| self.targets(from, n_layers).len()).sum()
-    }
-}
 
 /// Source layers that are worked on at one time, where there are threads for them.
 const LANES: usize = 8;
 
-/// Fits `A_{from→to}` for all `pairs` on the train states, and writes them. Advances by one a map. Goes through the state
-/// files block by block, so that memory does not grow with their length.
+/// Fits the maps of `fits` on the train states, and writes them. Advances by one a map. Goes through the state files block
+/// by block, so that memory does not grow with their length.
 pub fn fit_pairs(
     spec: &Spec,
     states: &StateFiles,
-    pairs: Pairs,
+    fits: &Fits,
     shortcuts: &Shortcuts,
     observer: &dyn Observer,
 ) -> Result<()> {
+    let files = (0..=spec.n_layers).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?;
+    let casts = fits.casts();
+    // Of the layers that are looked at: the means that maps with a bias go through, and what λ is judged by.
+    let spreads: Vec<Option<Spread>> = match fits.intercept || fits.ridge == Some(Ridge::Auto) {
+        true => files.iter().map(|file| Some(Spread::of(file.values(), file.d))).collect(),
+        false => vec![None; files.len()],
+    };
     let layers: Vec<usize> = (0..spec.n_layers).collect();
-    let d = spec.d_model;
     let fit = |&from: &usize| {
-        let source = states.layer(from)?;
-        let to = pairs.targets(from, spec.n_layers);
-        let targets = to.iter().map(|to| states.layer(*to)).collect::<Result<Vec<_>>>()?;
-        let whitening = Factoring::of(source.values(), d)?;
-        let mut solving = Solving::new(&whitening, targets.len(), d);
-        for (index, x) in source.values().chunks(BLOCK * d).enumerate() {
-            let rows = index * BLOCK * d..index * BLOCK * d + x.len();
-            solving.add(x, targets.iter().map(|target| &target.values()[rows.clone()]));
+        let to = fits.pairs.targets(from, spec.n_layers);
+        let layer = |layer: usize| Layer { file: &files[layer], spread: spreads[layer].as_ref() };
+        let targets: Vec<Layer> = to.iter().map(|to| layer(*to)).collect();
+        let mut maps = 0;
+        for intercept in [false, true] {
+            let kinds: Vec<MapCast> =
+                casts.iter().copied().filter(|cast| cast.intercept == intercept).collect();
+            if kinds.is_empty() {
+                continue;
+            }
+            let source = Fitted::new(layer(from), &targets, intercept)?;
+            for cast in kinds {
+                let (fitted, notes) = source.maps(cast.kind)?;
+                maps += fitted.len();
+                let by_target = to.iter().copied().zip(fitted).collect();
+                shortcuts.cast(&cast.to_string()).save_pairs(
+                    from,
+                    &by_target,
+                    &notes_by_target(&to, notes),
+                )?;
+            }
         }
-        let maps = to.into_iter().zip(solving.finish()?).collect::<BTreeMap<_, _>>();
-        shortcuts.save_pairs(from, &maps)?;
-        Ok(maps.len())
+        Ok(maps)
     };
     parallel::for_each(&layers, LANES, fit, |_, maps| {
         observer.advance(maps as u64);
         check(observer)
     })
+}
+
+/// The λ of each target as a file's notes have them.
+fn notes_by_target(to: &[usize], lambdas: Vec<f64>) -> Notes {
+    if lambdas.is_empty() {
+        return Notes::new();
+    }
+    let by_target: BTreeMap<String, f64> =
+        to.iter().zip(lambdas).map(|(to, lambda)| (format!("{to:02}"), lambda)).collect();
+    Notes::from([("ridge_lambda".to_owned(), serde_json::json!(by_target))])
+}
+
+/// The states of one layer.
+#[derive(Clone, Copy)]
+struct Layer<'a> {
+    file: &'a StateFile,
+    spread: Option<&'a Spread>,
+}
+
+impl<'a> Layer<'a> {
+    /// Blocks of rows, row-major; about their mean where that is asked for.
+    fn blocks(self, about_mean: bool) -> impl Iterator<Item = Cow<'a, [f32]>> + use<'a> {
+        let d = self.file.d;
+        let mean = self.spread.filter(|_| about_mean).map(|spread| &spread.mean);
+        self.file.values().chunks(BLOCK * d).map(move |block| match mean {
+            None => Cow::Borrowed(block),
+            Some(mean) => {
+                let centred = |(value, mean): (&f32, &f64)| (f64::from(*value) - mean) as f32;
+                Cow::Owned(block.chunks(d).flat_map(|row| row.iter().zip(mean).map(centred)).collect())
+            }
+        })
+    }
+}
+
+/// One source layer factored, and its targets in the coordinates of that factorisation, which serve every kind of map.
+struct Fitted<'a> {
+    source: Layer<'a>,
+    targets: &'a [Layer<'a>],
+    intercept: bool,
+    whitening: Whitening,
+    coordinates: Vec<Coordinates>,
+}
+
+impl<'a> Fitted<'a> {
+    fn new(source: Layer<'a>, targets: &'a [Layer<'a>], intercept: bool) -> Result<Self> {
+        let d = source.file.d;
+        let mut factoring = Factoring::new(d);
+        let whitening = loop {
+            source.blocks(intercept).try_for_each(|block| factoring.add(&block))?;
+            factoring = match factoring.finish_pass()? {
+                Outcome::AnotherPass(factoring) => factoring,
+                Outcome::Whitening(whitening) => break whitening,
+            }
+        };
+        let mut solving = Solving::new(&whitening, targets.len(), d);
+        let mut blocks: Vec<_> = targets.iter().map(|target| target.blocks(intercept)).collect();
+        for x in source.blocks(intercept) {
+            // One target's block at a time.
+            solving.add(&x, blocks.iter_mut().filter_map(Iterator::next));
+        }
+        drop(blocks);
+        let coordinates = solving.finish();
+        Ok(Self { source, targets, intercept, whitening, coordinates })
+    }
+
+    /// The maps to the targets, and for ridge regression the λ of each.
+    fn maps(&self, kind: Kind) -> Result<(Vec<LinearMap>, Vec<f64>)> {
+        let mut lambdas = Vec::new();
+        let spectrum = match kind {
+            Kind::Ridge(_) => Some(Spectrum::of(&self.whitening)?),
+            Kind::Plain | Kind::Rank(_) => None,
+        };
+        let maps = self.targets.iter().zip(&self.coordinates).map(|(target, coordinates)| {
+            let map = match (kind, &spectrum) {
+                (Kind::Rank(rank), _) => self.whitening.map(low_rank(coordinates, rank)?.as_ref())?,
+                (Kind::Ridge(ridge), Some(spectrum)) => {
+                    let turned = spectrum.turn(coordinates);
+                    let lambda = match (ridge, target.spread) {
+                        (Ridge::Auto, Some(spread)) => spectrum.best_lambda(&turned, spread, self.intercept),
+                        (Ridge::Fixed(lambda), _) => lambda,
+                        (Ridge::Auto, None) => {
+                            return Err(Error::Internal("no spread to judge λ by".to_owned()));
+                        }
+                    };
+                    lambdas.push(lambda);
+                    self.whitening.map(spectrum.shrunk(turned, lambda).as_ref())?
+                }
+                _ => self.whitening.map(coordinates.as_ref())?,
+            };
+            self.with_bias(map, *target)
+        });
+        Ok((maps.collect::<Result<_>>()?, lambdas))
+    }
+
+    /// With the bias that takes the source's mean to the target's, where there is to be one.
+    fn with_bias(&self, map: LinearMap, target: Layer) -> Result<LinearMap> {
+        let (true, Some(source), Some(target)) = (self.intercept, self.source.spread, target.spread) else {
+            return Ok(map);
+        };
+        let d = source.mean.len();
+        let bias = with_values(map.weight(), |weight| {
+            let image = weight
+                .chunks(d)
+                .map(|row| row.iter().zip(&source.mean).map(|(a, x)| f64::from(*a) * x).sum::<f64>());
+            image.zip(&target.mean).map(|(image, mean)| (mean - image) as f32).collect()
+        })?;
+        map.with_bias(bias)
+    }
 }
 
 /// Fits the linear map of every part of every block on the train states, each from the part's own (last) input to its
@@ -106,8 +210,10 @@ pub fn fit_parts(
             Ok(())
         })?;
         let mut maps: BTreeMap<&str, LinearMap> = BTreeMap::new();
-        for (part, solving) in spec.parts.iter().zip(solvings) {
-            maps.extend(solving.finish()?.pop().map(|map| (part.name, map)));
+        for ((part, solving), whitening) in spec.parts.iter().zip(solvings).zip(whitenings.iter().flatten()) {
+            for coordinates in solving.finish() {
+                maps.insert(part.name, whitening.map(coordinates.as_ref())?);
+            }
         }
         shortcuts.save_parts(layer, &maps)?;
         Ok(maps.len())

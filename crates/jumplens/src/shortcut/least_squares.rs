@@ -125,6 +125,27 @@ impl Whitening {
         self.t.ncols()
     }
 
+    /// The map `A` `[d_out, d]` with `X·Aᵀ = (X·T)·C`, for `C` `[rank, d_out]`: where `C` are a target's coordinates, the one
+    /// that minimises `‖X·Aᵀ − Y‖`.
+    pub fn map(&self, coordinates: MatRef<f64>) -> Result<LinearMap> {
+        let (d, d_out) = (self.t.nrows(), coordinates.ncols());
+        let mut map = vec![0.0; d_out * d];
+        faer::linalg::matmul::matmul(
+            MatMut::from_row_major_slice_mut(&mut map, d_out, d),
+            Accum::Replace,
+            coordinates.transpose(),
+            self.t.transpose(),
+            1.0,
+            Par::rayon(0),
+        );
+        LinearMap::from_rows(map.into_iter().map(|value| value as f32).collect(), d_out, d)
+    }
+
+    /// `T` `[d, rank]`, and whether the entries below its diagonal are zero.
+    pub(super) fn t(&self) -> (MatRef<'_, f64>, bool) {
+        (self.t.as_ref(), self.is_triangular)
+    }
+
     /// `x·T` for rows of the source, row-major.
     fn apply(&self, x: &[f32]) -> Vec<f64> {
         let (d, rank) = (self.t.nrows(), self.rank());
@@ -150,6 +171,9 @@ impl Whitening {
     }
 }
 
+/// A target `Y` `[n, d_out]` in the coordinates of the whitened source: `(X·T)ᵀ·Y`, `[rank, d_out]`.
+pub type Coordinates = Mat<f64>;
+
 /// Maps in the making, from one source to several targets: one more pass.
 #[derive(Debug)]
 pub struct Solving<'a> {
@@ -169,12 +193,12 @@ impl<'a> Solving<'a> {
     }
 
     /// Takes a block of rows: the source's `x` `[n, d]`, and every target's `[n, d_out]`, all row-major.
-    pub fn add<'y>(&mut self, x: &[f32], targets: impl IntoIterator<Item = &'y [f32]>) {
+    pub fn add<Y: AsRef<[f32]>>(&mut self, x: &[f32], targets: impl IntoIterator<Item = Y>) {
         let (n, rank) = (x.len() / self.whitening.t.nrows(), self.whitening.rank());
         let basis: Vec<f32> = self.whitening.apply(x).into_par_iter().map(|value| value as f32).collect();
         let basis: PackedRows = Packed::pack(Matrix::new(&basis, n, rank).t(), Precision::F32);
         for (coordinates, y) in self.coordinates.iter_mut().zip(targets) {
-            let y: PackedWeights = Packed::pack(Matrix::new(y, n, self.d_out).t(), Precision::F32);
+            let y: PackedWeights = Packed::pack(Matrix::new(y.as_ref(), n, self.d_out).t(), Precision::F32);
             product(&mut self.block, Write::Replace, &basis, &y, 0..self.d_out);
             coordinates.par_iter_mut().zip(&self.block).with_min_len(1 << 12).for_each(|(sum, value)| {
                 *sum += f64::from(*value);
@@ -182,22 +206,11 @@ impl<'a> Solving<'a> {
         }
     }
 
-    /// The maps `A` `[d_out, d]` that minimise `‖X·Aᵀ − Y‖`, target by target.
-    pub fn finish(self) -> Result<Vec<LinearMap>> {
-        let (d, rank, d_out) = (self.whitening.t.nrows(), self.whitening.rank(), self.d_out);
-        let map = |coordinates: Vec<f64>| {
-            let mut map = vec![0.0; d_out * d];
-            faer::linalg::matmul::matmul(
-                MatMut::from_row_major_slice_mut(&mut map, d_out, d),
-                Accum::Replace,
-                MatRef::from_row_major_slice(&coordinates, rank, d_out).transpose(),
-                self.whitening.t.transpose(),
-                1.0,
-                Par::rayon(0),
-            );
-            LinearMap::from_rows(map.into_iter().map(|value| value as f32).collect(), d_out, d)
-        };
-        self.coordinates.into_iter().map(map).collect()
+    /// `(X·T)ᵀ·Y`, target by target.
+    pub fn finish(self) -> Vec<Coordinates> {
+        let (rank, d_out) = (self.whitening.rank(), self.d_out);
+        let mat = |values: Vec<f64>| MatRef::from_row_major_slice(&values, rank, d_out).to_owned();
+        self.coordinates.into_iter().map(mat).collect()
     }
 }
 
@@ -325,7 +338,7 @@ mod tests {
         for (x, y) in x.chunks(BLOCK * d).zip(y.chunks(BLOCK * d_out)) {
             solving.add(x, [y]);
         }
-        solving.finish().unwrap().remove(0)
+        whitening.map(solving.finish()[0].as_ref()).unwrap()
     }
 
     /// By decomposition, whatever the rank.
