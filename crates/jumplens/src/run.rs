@@ -3,8 +3,10 @@
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::eval::tables::{ExitRow, LayerRow, R2Row, read_csv, write_csv};
-use crate::eval::{ExitRule, Summary, early_exit, evaluate, layer_rows, r2_table, write_predictions};
+use crate::eval::tables::{CurveRow, ExitRow, LayerRow, R2Row, SourceRow, read_csv, write_csv};
+use crate::eval::{
+    ExitRule, Summary, advise, diagnose, early_exit, evaluate, layer_rows, r2_table, write_predictions,
+};
 use crate::files::{create_folder, sha256, write_atomically};
 use crate::hub::{Bundled, ModelFiles, Sources};
 use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord, StageRecord};
@@ -283,12 +285,19 @@ impl Run {
         let spec = self.model.spec();
         let (maps, casts) = self.map_casts(shortcuts)?;
         let pairs = self.manifest.fits.pairs.count(spec.n_layers);
-        observer.begin("r2", (casts.len() * pairs) as u64, "maps");
+        observer.begin("r2", (casts.len() * pairs + spec.n_layers) as u64, "maps and layers");
         let started = Instant::now();
         let files = |split| StateFiles::new(&self.folder, split);
         let rows = r2_table(spec, &files("train"), &files("val"), &maps, &casts, observer)?;
+        let samples = self.read_samples("train")?;
+        let (sources, curve) = diagnose(spec, &files("train"), &files("val"), &samples, observer)?;
+        if shortcuts.is_none() {
+            advise(&rows, &sources, observer);
+        }
         let results = self.replace("r2")?;
         write_csv(&results.join("r2.csv"), &rows)?;
+        write_csv(&results.join("sources.csv"), &sources)?;
+        write_csv(&results.join("learning_curve.csv"), &curve)?;
         self.write_summary()?;
         self.finish_measured("r2", started, shortcuts, observer)
     }
@@ -334,13 +343,16 @@ impl Run {
     /// The headline figures so far.
     pub fn summary(&self) -> Result<Summary> {
         let results = self.folder.join("results");
-        fn table<T: serde::de::DeserializeOwned>(path: PathBuf) -> Result<Vec<T>> {
-            if path.exists() { read_csv(&path) } else { Ok(Vec::new()) }
-        }
         let r2: Vec<R2Row> = table(results.join("r2.csv"))?;
         let layers: Vec<LayerRow> = table(results.join("layers.csv"))?;
         let exits: Vec<ExitRow> = table(results.join("early_exit.csv"))?;
         Ok(Summary::new(self.spec(), self.manifest.train, self.manifest.val, &r2, &layers, &exits))
+    }
+
+    /// What stands in the way of the maps, from `sources.csv` and `learning_curve.csv`; empty before `r2`.
+    pub fn diagnostics(&self) -> Result<(Vec<SourceRow>, Vec<CurveRow>)> {
+        let results = self.folder.join("results");
+        Ok((table(results.join("sources.csv"))?, table(results.join("learning_curve.csv"))?))
     }
 
     fn write_summary(&self) -> Result<()> {
@@ -427,6 +439,11 @@ impl Run {
         self.manifest.stages.insert(stage.to_owned(), record);
         self.manifest.write(&self.folder)
     }
+}
+
+/// The rows of a result table; none where it is not there.
+fn table<T: serde::de::DeserializeOwned>(path: PathBuf) -> Result<Vec<T>> {
+    if path.exists() { read_csv(&path) } else { Ok(Vec::new()) }
 }
 
 fn samples_path(folder: &Path, split: &str) -> PathBuf {

@@ -10,7 +10,8 @@ pub fn run(args: &BeginArgs, printer: &Printer) -> Result<(), Failure> {
     let mut run = begin(args, printer)?;
     run.all(&Progress::new(printer))?;
     printer.note("");
-    printer.result(&table::render(&run.summary()?, run.manifest()))?;
+    let (sources, curve) = run.diagnostics()?;
+    printer.result(&table::render(&run.summary()?, &sources, &curve, run.manifest()))?;
     printer.note(&format!("Results, figures and maps are in `{}`", run.folder().display()));
     Ok(())
 }

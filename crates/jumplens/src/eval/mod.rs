@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod casts;
+mod diagnostics;
 mod early_exit;
 mod predictions;
 mod r2;
@@ -11,6 +12,8 @@ pub mod tables;
 
 pub use bootstrap::{RESAMPLES, layer_rows};
 pub use casts::{BLOCK_CASTS, BlockCast};
+pub(crate) use diagnostics::advise;
+pub use diagnostics::{diagnose, effective_rank};
 pub use early_exit::{
     ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, layers_saved,
 };

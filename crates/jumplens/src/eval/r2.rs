@@ -46,16 +46,8 @@ impl<'a> Target<'a> {
         Self { values, d, spread: Spread::of(values, d) }
     }
 
-    /// Mean over coordinates of 1 − residual / total. As with scikit-learn's `force_finite`, a constant coordinate
-    /// scores 1 where it is met exactly and 0 where it is not.
     fn score(&self, residual: &[f64]) -> f64 {
-        let scores =
-            residual.iter().zip(&self.spread.about_mean).map(|(residual, total)| match (*residual, *total) {
-                (0.0, _) => 1.0,
-                (_, 0.0) => 0.0,
-                (residual, total) => 1.0 - residual / total,
-            });
-        scores.sum::<f64>() / self.d as f64
+        score(residual, &self.spread.about_mean)
     }
 
     /// The coordinates that hardly vary: r² gives each the weight of any other, and a miss of nothing to speak of counts
@@ -93,6 +85,17 @@ impl<'a> Target<'a> {
         })?;
         Ok(self.score(&residual))
     }
+}
+
+/// Mean over coordinates of 1 − residual / total. As with scikit-learn's `force_finite`, a constant coordinate scores 1
+/// where it is met exactly and 0 where it is not.
+pub(super) fn score(residual: &[f64], total: &[f64]) -> f64 {
+    let scores = residual.iter().zip(total).map(|(residual, total)| match (*residual, *total) {
+        (0.0, _) => 1.0,
+        (_, 0.0) => 0.0,
+        (residual, total) => 1.0 - residual / total,
+    });
+    scores.sum::<f64>() / total.len() as f64
 }
 
 /// r² of `predicted` against `target`, row-major `[n, d]` each.

@@ -8,7 +8,7 @@ use std::path::Path;
 /// A row of `r2.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct R2Row {
-    /// `mat`, `id`, or `mean` (the baseline that predicts the mean of the train states at `to`).
+    /// A cast that is a fitted map, `id`, or `mean` (the baseline that predicts the mean of the train states at `to`).
     pub mapping: String,
     /// Layer the state comes from.
     pub from: usize,
@@ -20,10 +20,52 @@ pub struct R2Row {
     pub r2_train: f64,
 }
 
+/// A row of `sources.csv`: the train states of one layer as the source of maps.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+pub struct SourceRow {
+    /// Layer.
+    pub layer: usize,
+    /// Train samples, n.
+    pub samples: usize,
+    /// Width of a state, d.
+    pub width: usize,
+    /// Singular values of the n × d matrix of states that count.
+    pub rank: usize,
+    /// exp of the entropy of those singular values as shares of their sum.
+    pub effective_rank: f64,
+    /// The largest of them over the smallest.
+    pub condition: f64,
+    /// The coordinate of the largest variance.
+    pub top_coordinate: usize,
+    /// Its share of the variance of all coordinates.
+    pub top_coordinate_share: f64,
+    /// Train samples whose chosen position is the first.
+    pub first_positions: usize,
+    /// Their share of the squared distances of all samples from the mean.
+    pub first_position_share: f64,
+}
+
+/// A row of `learning_curve.csv`: r² of a map fitted on the first of the train samples.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+pub struct CurveRow {
+    /// Cast.
+    pub mapping: String,
+    /// Layer the state comes from.
+    pub from: usize,
+    /// Layer it is cast to, the last.
+    pub to: usize,
+    /// How many train samples the map is fitted on.
+    pub samples: usize,
+    /// r² on the validation samples.
+    pub r2: f64,
+    /// r² on the samples it is fitted on.
+    pub r2_train: f64,
+}
+
 /// A row of `layers.csv`: means over the validation samples, each with the bounds of its 95 % bootstrap interval.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct LayerRow {
-    /// `id`, `mat`, `mat_attn`, `mat_ffn` or `mat_ln1_ln2`.
+    /// Cast.
     pub mapping: String,
     /// Layer the cast starts from; at the last layer every cast is the model itself.
     pub layer: usize,
@@ -68,7 +110,7 @@ pub struct LayerRow {
 /// A row of `early_exit.csv`: means over the validation samples when every sample exits by confidence.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct ExitRow {
-    /// `id` or `mat`.
+    /// Cast.
     pub mapping: String,
     /// The exit rule's λ.
     pub lambda: f64,

@@ -1,11 +1,10 @@
 //! The stage `fit`: states to shortcuts.
 
-use super::casts::{Fits, Kind, MapCast, Ridge};
-use super::least_squares::{BLOCK, Coordinates, Factoring, Outcome, Solving, Whitening};
-use super::low_rank::low_rank;
-use super::ridge::Spectrum;
+use super::casts::{Fits, MapCast, Ridge};
+use super::fitted::{Fitted, Maps};
+use super::least_squares::{BLOCK, Factoring, Outcome, Solving, Whitening};
 use super::{LinearMap, Notes, Shortcuts};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::models::{Backbone, Spec};
 use crate::nn::with_values;
 use crate::parallel;
@@ -48,16 +47,9 @@ pub fn fit_pairs(
             if kinds.is_empty() {
                 continue;
             }
-            let source = Fitted::new(layer(from), &targets, intercept)?;
+            let source = factor(layer(from), &targets, intercept)?;
             for cast in kinds {
-                let (fitted, notes) = source.maps(cast.kind)?;
-                maps += fitted.len();
-                let by_target = to.iter().copied().zip(fitted).collect();
-                shortcuts.cast(&cast.to_string()).save_pairs(
-                    from,
-                    &by_target,
-                    &notes_by_target(&to, notes),
-                )?;
+                maps += save(shortcuts, cast, from, &to, source.maps(cast.kind)?)?;
             }
         }
         Ok(maps)
@@ -68,14 +60,40 @@ pub fn fit_pairs(
     })
 }
 
-/// The λ of each target as a file's notes have them.
-fn notes_by_target(to: &[usize], lambdas: Vec<f64>) -> Notes {
-    if lambdas.is_empty() {
-        return Notes::new();
+/// Writes the maps of a cast from layer `from` to the layers `to`, and returns how many.
+fn save(shortcuts: &Shortcuts, cast: MapCast, from: usize, to: &[usize], maps: Maps) -> Result<usize> {
+    let mut notes = Notes::new();
+    if !maps.lambdas.is_empty() {
+        let by_target = to.iter().zip(maps.lambdas).map(|(to, lambda)| (format!("{to:02}"), lambda));
+        let by_target: BTreeMap<String, f64> = by_target.collect();
+        notes.insert("ridge_lambda".to_owned(), serde_json::json!(by_target));
     }
-    let by_target: BTreeMap<String, f64> =
-        to.iter().zip(lambdas).map(|(to, lambda)| (format!("{to:02}"), lambda)).collect();
-    Notes::from([("ridge_lambda".to_owned(), serde_json::json!(by_target))])
+    let by_target: BTreeMap<usize, LinearMap> = to.iter().copied().zip(maps.maps).collect();
+    shortcuts.cast(&cast.to_string()).save_pairs(from, &by_target, &notes)?;
+    Ok(by_target.len())
+}
+
+/// The factorisation of a source layer, and its targets in its coordinates, in passes over the states.
+fn factor(source: Layer, targets: &[Layer], intercept: bool) -> Result<Fitted> {
+    let d = source.file.d;
+    let mut factoring = Factoring::new(d);
+    let whitening = loop {
+        source.blocks(intercept).try_for_each(|block| factoring.add(&block))?;
+        factoring = match factoring.finish_pass()? {
+            Outcome::AnotherPass(factoring) => factoring,
+            Outcome::Whitening(whitening) => break whitening,
+        }
+    };
+    let mut solving = Solving::new(&whitening, targets.len(), d);
+    let mut blocks: Vec<_> = targets.iter().map(|target| target.blocks(intercept)).collect();
+    for x in source.blocks(intercept) {
+        // One target's block at a time.
+        solving.add(&x, blocks.iter_mut().filter_map(Iterator::next));
+    }
+    drop(blocks);
+    let coordinates = solving.finish();
+    let spreads = targets.iter().map(|target| target.spread.cloned()).collect();
+    Ok(Fitted { intercept, whitening, coordinates, source: source.spread.cloned(), targets: spreads })
 }
 
 /// The states of one layer.
@@ -97,82 +115,6 @@ impl<'a> Layer<'a> {
                 Cow::Owned(block.chunks(d).flat_map(|row| row.iter().zip(mean).map(centred)).collect())
             }
         })
-    }
-}
-
-/// One source layer factored, and its targets in the coordinates of that factorisation, which serve every kind of map.
-struct Fitted<'a> {
-    source: Layer<'a>,
-    targets: &'a [Layer<'a>],
-    intercept: bool,
-    whitening: Whitening,
-    coordinates: Vec<Coordinates>,
-}
-
-impl<'a> Fitted<'a> {
-    fn new(source: Layer<'a>, targets: &'a [Layer<'a>], intercept: bool) -> Result<Self> {
-        let d = source.file.d;
-        let mut factoring = Factoring::new(d);
-        let whitening = loop {
-            source.blocks(intercept).try_for_each(|block| factoring.add(&block))?;
-            factoring = match factoring.finish_pass()? {
-                Outcome::AnotherPass(factoring) => factoring,
-                Outcome::Whitening(whitening) => break whitening,
-            }
-        };
-        let mut solving = Solving::new(&whitening, targets.len(), d);
-        let mut blocks: Vec<_> = targets.iter().map(|target| target.blocks(intercept)).collect();
-        for x in source.blocks(intercept) {
-            // One target's block at a time.
-            solving.add(&x, blocks.iter_mut().filter_map(Iterator::next));
-        }
-        drop(blocks);
-        let coordinates = solving.finish();
-        Ok(Self { source, targets, intercept, whitening, coordinates })
-    }
-
-    /// The maps to the targets, and for ridge regression the λ of each.
-    fn maps(&self, kind: Kind) -> Result<(Vec<LinearMap>, Vec<f64>)> {
-        let mut lambdas = Vec::new();
-        let spectrum = match kind {
-            Kind::Ridge(_) => Some(Spectrum::of(&self.whitening)?),
-            Kind::Plain | Kind::Rank(_) => None,
-        };
-        let maps = self.targets.iter().zip(&self.coordinates).map(|(target, coordinates)| {
-            let map = match (kind, &spectrum) {
-                (Kind::Rank(rank), _) => self.whitening.map(low_rank(coordinates, rank)?.as_ref())?,
-                (Kind::Ridge(ridge), Some(spectrum)) => {
-                    let turned = spectrum.turn(coordinates);
-                    let lambda = match (ridge, target.spread) {
-                        (Ridge::Auto, Some(spread)) => spectrum.best_lambda(&turned, spread, self.intercept),
-                        (Ridge::Fixed(lambda), _) => lambda,
-                        (Ridge::Auto, None) => {
-                            return Err(Error::Internal("no spread to judge λ by".to_owned()));
-                        }
-                    };
-                    lambdas.push(lambda);
-                    self.whitening.map(spectrum.shrunk(turned, lambda).as_ref())?
-                }
-                _ => self.whitening.map(coordinates.as_ref())?,
-            };
-            self.with_bias(map, *target)
-        });
-        Ok((maps.collect::<Result<_>>()?, lambdas))
-    }
-
-    /// With the bias that takes the source's mean to the target's, where there is to be one.
-    fn with_bias(&self, map: LinearMap, target: Layer) -> Result<LinearMap> {
-        let (true, Some(source), Some(target)) = (self.intercept, self.source.spread, target.spread) else {
-            return Ok(map);
-        };
-        let d = source.mean.len();
-        let bias = with_values(map.weight(), |weight| {
-            let image = weight
-                .chunks(d)
-                .map(|row| row.iter().zip(&source.mean).map(|(a, x)| f64::from(*a) * x).sum::<f64>());
-            image.zip(&target.mean).map(|(image, mean)| (mean - image) as f32).collect()
-        })?;
-        map.with_bias(bias)
     }
 }
 

@@ -120,6 +120,30 @@ pub struct Whitening {
 }
 
 impl Whitening {
+    /// Of a source known by the lower triangle of `XᵀX` alone: by Cholesky where the rank is full by a clear margin, and
+    /// from the eigenvalues of the column-scaled sums elsewhere. Squaring has lost what lies below some 10⁻⁷ of the scaled
+    /// source's largest singular value, and that counts as zero.
+    pub fn of_gram(gram: &Mat<f64>) -> Result<Self> {
+        if let Some((whitening, _)) = by_cholesky(gram) {
+            return Ok(whitening);
+        }
+        let d = gram.nrows();
+        let norms: Vec<f64> = (0..d).map(|i| gram[(i, i)].sqrt()).collect();
+        let scaled = Mat::from_fn(d, d, |i, j| match norms[i] * norms[j] {
+            0.0 => 0.0,
+            both => gram[(i.max(j), i.min(j))] / both,
+        });
+        let failed = |error| Error::Internal(format!("eigenvalue decomposition: {error:?}"));
+        let eigen = scaled.self_adjoint_eigen(Side::Lower).map_err(failed)?;
+        let values = eigen.S().column_vector();
+        let noise = d as f64 * 16.0 * f64::EPSILON * values[d - 1].max(0.0);
+        let kept: Vec<usize> = (0..d).filter(|i| values[*i] > noise).collect();
+        // D⁻¹XᵀXD⁻¹ = W·Λ·Wᵀ, so that Λ^½·Wᵀ·D has the singular values and right vectors of X.
+        let root =
+            Mat::from_fn(kept.len(), d, |i, j| values[kept[i]].sqrt() * eigen.U()[(j, kept[i])] * norms[j]);
+        by_decomposition(&root)
+    }
+
     /// How many singular values of the source count.
     pub fn rank(&self) -> usize {
         self.t.ncols()
@@ -255,12 +279,12 @@ fn by_decomposition(r: &Mat<f64>) -> Result<Whitening> {
     Ok(Whitening { t, is_triangular: false })
 }
 
-fn widened(x: &[f32]) -> Vec<f64> {
+pub(super) fn widened(x: &[f32]) -> Vec<f64> {
     x.par_iter().with_min_len(1 << 12).map(|value| f64::from(*value)).collect()
 }
 
 /// Adds the lower triangle of `xᵀx`, for row-major `x`.
-fn add_gram(gram: &mut Mat<f64>, x: &[f64]) {
+pub(super) fn add_gram(gram: &mut Mat<f64>, x: &[f64]) {
     let d = gram.ncols();
     let x = MatRef::from_row_major_slice(x, x.len() / d, d);
     triangular::matmul(

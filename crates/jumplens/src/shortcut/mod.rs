@@ -3,15 +3,18 @@
 mod casts;
 mod files;
 mod fit;
+mod fitted;
 mod least_squares;
 mod low_rank;
 mod ridge;
+mod sums;
 
 pub use casts::{Fits, Kind, MapCast, Pairs, Ridge};
 pub use files::{MAT, Notes, Shortcuts, pair_name};
 pub use fit::{fit_pairs, fit_parts};
+pub use fitted::{Fitted, Maps};
 pub use least_squares::{BLOCK, Coordinates, Factoring, Outcome, Solving, Whitening};
-pub use ridge::Spectrum;
+pub use sums::{PairSums, TargetSums};
 
 use crate::error::Result;
 use crate::models::Spec;

@@ -11,9 +11,9 @@ use faer::Mat;
 
 /// The singular values of a source, and their directions in its whitened form.
 #[derive(Debug, Clone)]
-pub struct Spectrum {
+pub(super) struct Spectrum {
     /// Σ, those that count, largest first.
-    pub sigma: Vec<f64>,
+    pub(super) sigma: Vec<f64>,
     /// P `[rank, rank]`; `None` where it is the identity.
     turn: Option<Mat<f64>>,
 }
@@ -24,7 +24,7 @@ const LAMBDA_DECADES: std::ops::RangeInclusive<i32> = -12..=2;
 
 impl Spectrum {
     /// Of the source that `whitening` was made from.
-    pub fn of(whitening: &Whitening) -> Result<Self> {
+    pub(super) fn of(whitening: &Whitening) -> Result<Self> {
         let (t, is_triangular) = whitening.t();
         if !is_triangular {
             // T = V·Σ⁻¹.
@@ -40,7 +40,7 @@ impl Spectrum {
     }
 
     /// `Pᵀ·C`: row i belongs to singular value i.
-    pub fn turn(&self, coordinates: &Coordinates) -> Coordinates {
+    pub(super) fn turn(&self, coordinates: &Coordinates) -> Coordinates {
         match &self.turn {
             Some(turn) => turn.transpose() * coordinates,
             None => coordinates.clone(),
@@ -48,7 +48,7 @@ impl Spectrum {
     }
 
     /// The coordinates that [`Whitening::map`] makes the ridge map of, from those that were [turned](Self::turn).
-    pub fn shrunk(&self, mut turned: Coordinates, lambda: f64) -> Coordinates {
+    pub(super) fn shrunk(&self, mut turned: Coordinates, lambda: f64) -> Coordinates {
         for (i, sigma) in self.sigma.iter().enumerate() {
             let kept = sigma * sigma / (sigma * sigma + lambda);
             turned.row_mut(i).iter_mut().for_each(|value| *value *= kept);
@@ -80,7 +80,7 @@ impl Spectrum {
 
     /// The λ that generalised cross-validation finds best for r², from [turned](Self::turn) coordinates of a target of that
     /// spread, which are about its mean where there is an `intercept`.
-    pub fn best_lambda(&self, turned: &Coordinates, spread: &Spread, intercept: bool) -> f64 {
+    pub(super) fn best_lambda(&self, turned: &Coordinates, spread: &Spread, intercept: bool) -> f64 {
         let shares = Shares::of(turned, spread, intercept);
         let scale = self.sigma.first().copied().unwrap_or(1.0).powi(2);
         let steps = LAMBDA_DECADES.start() * LAMBDAS_A_DECADE..=LAMBDA_DECADES.end() * LAMBDAS_A_DECADE;

@@ -1,0 +1,197 @@
+//! Whether the maps can be trusted, and why not: how well the sources of the maps are conditioned, how r² to the last layer
+//! grows with the number of samples, and what in the states stands in its way.
+
+use super::r2::score;
+use super::tables::{CurveRow, R2Row, SourceRow};
+use crate::error::Result;
+use crate::models::Spec;
+use crate::progress::{Observer, check};
+use crate::shortcut::{BLOCK, Fitted, Kind, LinearMap, MAT, PairSums};
+use crate::spread::Spread;
+use crate::states::{StateFile, StateFiles};
+use crate::tokenize::Sample;
+use std::collections::BTreeSet;
+
+/// Shares of the train samples that r² is followed over.
+const SHARES: [usize; 4] = [8, 4, 2, 1];
+
+/// Samples for each coordinate of a state below which least squares is warned of where validation bears it out.
+const FEW_SAMPLES: f64 = 10.0;
+/// By how much r² on the train samples is above that on validation ones where maps fit noise.
+const GAP: f64 = 0.1;
+/// Share of the spread that a coordinate, or the samples at the first position, has to hold to be named.
+const DOMINATES: f64 = 0.5;
+
+/// The rows of `sources.csv` and of `learning_curve.csv`. Advances by one a source layer.
+pub fn diagnose(
+    spec: &Spec,
+    train: &StateFiles,
+    val: &StateFiles,
+    samples: &[Sample],
+    observer: &dyn Observer,
+) -> Result<(Vec<SourceRow>, Vec<CurveRow>)> {
+    let last = spec.n_layers;
+    let (train_last, val_last) = (train.layer(last)?, val.layer(last)?);
+    let (mut sources, mut curve) = (Vec::new(), Vec::new());
+    for layer in 0..last {
+        check(observer)?;
+        let (source, held_out) = (train.layer(layer)?, val.layer(layer)?);
+        let held_out = sums(&held_out, &val_last, 0..held_out.n, PairSums::new(spec.d_model, 1));
+        let mut so_far = PairSums::new(spec.d_model, 1);
+        for share in SHARES {
+            let n = source.n / share;
+            if n == so_far.n {
+                continue;
+            }
+            let from = so_far.n;
+            so_far = sums(&source, &train_last, from..n, so_far);
+            let fitted = Fitted::of_sums(&so_far, false)?;
+            let map = fitted.maps(Kind::Plain)?.maps.remove(0);
+            let r2 = |sums: &PairSums| r2_of_sums(sums, 0, &map);
+            let (r2, r2_train) = (r2(&held_out)?, r2(&so_far)?);
+            curve.push(CurveRow { mapping: MAT.to_owned(), from: layer, to: last, samples: n, r2, r2_train });
+            if share == 1 {
+                sources.push(source_row(layer, &source, samples, &fitted.singular_values()?));
+            }
+        }
+        observer.advance(1);
+    }
+    Ok((sources, curve))
+}
+
+/// `so_far` with the rows `rows` of a source and its target added.
+fn sums(
+    source: &StateFile,
+    target: &StateFile,
+    rows: std::ops::Range<usize>,
+    mut so_far: PairSums,
+) -> PairSums {
+    let d = source.d;
+    for first in rows.clone().step_by(BLOCK) {
+        let values = first * d..(first + BLOCK).min(rows.end) * d;
+        so_far.add(&source.values()[values.clone()], [&target.values()[values]]);
+    }
+    so_far
+}
+
+/// r² of a map from the sums of the samples that it is to be judged by.
+fn r2_of_sums(sums: &PairSums, target: usize, map: &LinearMap) -> Result<f64> {
+    Ok(score(&sums.squared_errors(target, map)?, &sums.target_spread(target).about_mean))
+}
+
+fn source_row(layer: usize, source: &StateFile, samples: &[Sample], sigma: &[f64]) -> SourceRow {
+    let spread = Spread::of(source.values(), source.d);
+    let total: f64 = spread.about_mean.iter().sum();
+    let share = |part: f64| if total > 0.0 { part / total } else { 0.0 };
+    let at = |j: &usize| spread.about_mean[*j];
+    let top = (0..source.d).max_by(|a, b| at(a).total_cmp(&at(b))).unwrap_or(0);
+    let first: Vec<usize> = (0..source.n).filter(|i| samples[*i].position == 0).collect();
+    let distance = |i: &usize| -> f64 {
+        let row = &source.values()[i * source.d..][..source.d];
+        row.iter().zip(&spread.mean).map(|(x, mean)| (f64::from(*x) - mean).powi(2)).sum()
+    };
+    let largest = sigma.first().copied().unwrap_or(0.0);
+    SourceRow {
+        layer,
+        samples: source.n,
+        width: source.d,
+        rank: sigma.len(),
+        effective_rank: effective_rank(sigma),
+        condition: sigma.last().map_or(f64::NAN, |smallest| largest / smallest),
+        top_coordinate: top,
+        top_coordinate_share: share(at(&top)),
+        first_positions: first.len(),
+        first_position_share: share(first.iter().map(distance).sum()),
+    }
+}
+
+/// exp of the entropy of the singular values as shares of their sum (Roy and Vetterli 2007).
+pub fn effective_rank(sigma: &[f64]) -> f64 {
+    let total: f64 = sigma.iter().sum();
+    let entropy = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+    if total > 0.0 { sigma.iter().map(|s| entropy(s / total)).sum::<f64>().exp() } else { 0.0 }
+}
+
+/// Says where the maps of `mat` to the last layer fit noise, and what stands in the way of least squares, one line a
+/// cause.
+pub(crate) fn advise(r2: &[R2Row], sources: &[SourceRow], observer: &dyn Observer) {
+    let Some(first) = sources.first() else { return };
+    let (n, d, last) = (first.samples, first.width, sources.len());
+    let to_last = |mapping: &str, from: usize| {
+        r2.iter().find(|row| row.mapping == mapping && row.from == from && row.to == last)
+    };
+    let gap = |row: &R2Row| row.r2_train - row.r2;
+    let noisy: Vec<&R2Row> =
+        (0..last).filter_map(|from| to_last(MAT, from)).filter(|row| gap(row) > GAP).collect();
+    let ratio = n as f64 / d as f64;
+    if let Some(worst) = noisy.iter().max_by(|a, b| gap(a).total_cmp(&gap(b)))
+        && ratio < FEW_SAMPLES
+    {
+        let remedy = match to_last("mat_ridge", worst.from) {
+            Some(ridge) => {
+                format!("`mat_ridge` has {:.2}; more samples (`--train`) would help more", ridge.r2)
+            }
+            None => "give more with `--train`, or fit with `--ridge auto`".to_owned(),
+        };
+        observer.note(&format!(
+            "`mat` fits noise from {} of {last} layers: from layer {} to {last}, r² is {:.2} on the training samples and {:.2} \
+             on the validation samples; {n} samples are {ratio:.1} for each of the {d} coordinates of a state: {remedy}",
+            noisy.len(),
+            worst.from,
+            worst.r2_train,
+            worst.r2,
+        ));
+    }
+    let sinks = Dominated::by(sources, |source| source.first_position_share);
+    if let Some(Dominated { layers: [from, to], most, .. }) = sinks {
+        observer.note(&format!(
+            "the {} of {n} training samples at the first position hold up to {:.0} % of the spread of the states of layers \
+             {from} to {to} (an attention sink), and r² and the maps there are about them",
+            first.first_positions,
+            100.0 * most,
+        ));
+    }
+    let outliers = Dominated::by(sources, |source| source.top_coordinate_share);
+    if let Some(Dominated { layers: [from, to], most, coordinates }) = outliers {
+        let names: Vec<String> = coordinates.iter().map(usize::to_string).collect();
+        observer.note(&format!(
+            "coordinate {} alone holds up to {:.0} % of the spread of the states of layers {from} to {to}",
+            names.join(" or "),
+            100.0 * most,
+        ));
+    }
+}
+
+/// The layers where one thing holds most of the spread.
+struct Dominated {
+    /// The first of them, and the last.
+    layers: [usize; 2],
+    /// The largest share among them.
+    most: f64,
+    /// Their largest coordinates.
+    coordinates: BTreeSet<usize>,
+}
+
+impl Dominated {
+    fn by(sources: &[SourceRow], share: impl Fn(&SourceRow) -> f64) -> Option<Self> {
+        let held: Vec<&SourceRow> = sources.iter().filter(|source| share(source) > DOMINATES).collect();
+        Some(Self {
+            layers: [held.first()?.layer, held.last()?.layer],
+            most: held.iter().map(|source| share(source)).fold(0.0, f64::max),
+            coordinates: held.iter().map(|source| source.top_coordinate).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effective_rank_counts_equal_values_and_little_of_small_ones() {
+        assert!((effective_rank(&[2.0; 7]) - 7.0).abs() < 1e-12);
+        assert_eq!(effective_rank(&[3.0]), 1.0);
+        // Shares 3/4 and 1/4: exp(−¾·ln ¾ − ¼·ln ¼).
+        assert!((effective_rank(&[3.0, 1.0]) - 4.0 / 27f64.sqrt().sqrt()).abs() < 1e-12);
+    }
+}
