@@ -129,8 +129,11 @@ fn the_learning_curve_ends_at_the_maps_that_were_fitted() {
             let last = of_layer[3];
             for (split, got) in [("val", last.r2), ("train", last.r2_train)] {
                 let expected = r2_from_files(&run, split, "mat", from, n_layers);
+                // Off the train samples, rounding a map to f32 is magnified by the condition of its source.
+                let tolerance =
+                    if split == "val" { 1e-6f64.max(4e-11 * sources[from].condition) } else { 1e-6 };
                 assert!(
-                    (got - expected).abs() < 1e-6,
+                    (got - expected).abs() < tolerance,
                     "{model}, {split}, layer {from}: {got} against {expected}"
                 );
             }
