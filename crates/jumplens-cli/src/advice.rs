@@ -53,6 +53,9 @@ fn advice(error: &Error) -> Option<String> {
         Error::RefusedPickle { .. } => {
             "get the model's `model.safetensors` instead, or save its `state_dict()` by itself".to_owned()
         }
+        Error::Shards { .. } => {
+            "give one file of each share, all made with the same options".to_owned()
+        }
         Error::NoWeights { .. } => "put the model's weights there as one of these".to_owned(),
         Error::MissingShard { index, .. } => {
             format!("put it next to `{}`, or fetch the model again", index.file_name().unwrap_or_default().display())

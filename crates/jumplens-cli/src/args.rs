@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use jumplens::moments::Shard;
 use jumplens::nn::Precision;
 use jumplens::run::{Existing, SampleSource, Settings};
 use jumplens::shortcut::{self, Fits, Ridge};
@@ -43,6 +44,10 @@ pub enum Command {
     States(StatesArgs),
     /// Linear maps between layers, and of the parts of every block
     Fit(FitArgs),
+    /// Second-moment sums of a run's states, or of a share of them: samples, states, then one file to fit from
+    Moments(MomentsArgs),
+    /// Add up files of second-moment sums
+    Merge(MergeArgs),
     /// Coefficients of determination of the maps
     R2(MapsArgs),
     /// Predictions of every cast from every layer, and early exit
@@ -226,18 +231,24 @@ impl InputArgs {
             seed: self.seed,
             fits: self.casts.fits(self.pairs.into()),
             dtype: self.dtype.into(),
+            shard: None,
         }
+    }
+}
+
+impl InputArgs {
+    /// Where a run of the model goes if nothing is said.
+    pub fn default_folder(&self) -> PathBuf {
+        let name = self.model.trim_end_matches('/');
+        let last = name.rsplit('/').find(|part| !part.is_empty() && *part != "." && *part != "..");
+        PathBuf::from("jumplens-runs").join(last.unwrap_or("model"))
     }
 }
 
 impl BeginArgs {
     /// The run folder.
     pub fn folder(&self) -> PathBuf {
-        self.out.clone().unwrap_or_else(|| {
-            let name = self.input.model.trim_end_matches('/');
-            let last = name.rsplit('/').find(|part| !part.is_empty() && *part != "." && *part != "..");
-            PathBuf::from("jumplens-runs").join(last.unwrap_or("model"))
-        })
+        self.out.clone().unwrap_or_else(|| self.input.default_folder())
     }
 }
 
@@ -277,15 +288,28 @@ impl StatesArgs {
         let model = self.model.clone().unwrap_or_else(|| DEFAULT_MODEL.to_owned());
         let samples = SampleSource::Files { train, val };
         let dtype = self.dtype.map_or(Precision::F32, Into::into);
-        Some(Settings { model, samples, seed: 0, fits: Fits::plain(shortcut::Pairs::All), dtype })
+        Some(Settings {
+            model,
+            samples,
+            seed: 0,
+            fits: Fits::plain(shortcut::Pairs::All),
+            dtype,
+            shard: None,
+        })
     }
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct FitArgs {
-    /// Run folder
+    /// Run folder; with `--moments`, the folder to write
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Fit from this file of second-moment sums of all shares, and take r² and the learning curve from it too
+    #[arg(long, value_name = "FILE")]
+    pub moments: Option<PathBuf>,
+    /// With `--moments`: replace what was fitted from sums into the folder before
+    #[arg(long, requires = "moments")]
+    pub overwrite: bool,
     /// Which pairs of layers to fit [default: as the run began]
     #[arg(long, value_enum)]
     pub pairs: Option<Pairs>,
@@ -301,6 +325,31 @@ impl FitArgs {
         let asked = self.casts.fits(pairs);
         if asked == Fits::plain(pairs) { Fits { pairs, ..earlier.clone() } } else { asked }
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct MomentsArgs {
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Run folder to write, or to go on with; the sums will be in its `moments.safetensors` [default: jumplens-runs/MODEL]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// The share of the samples to take: 1/n to n/n, one a machine, with all other options the same
+    #[arg(long, value_name = "K/N")]
+    pub shard: Option<Shard>,
+    /// Replace the run in the folder (a folder that is not a run is left alone)
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct MergeArgs {
+    /// Files of sums, in any order
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

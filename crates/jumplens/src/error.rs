@@ -147,6 +147,14 @@ pub enum Error {
         /// That of what it holds.
         got: String,
     },
+    /// Files of second-moment sums that do not add up to an experiment.
+    #[error("`{}` cannot be used: {message}", path.display())]
+    Shards {
+        /// The file.
+        path: PathBuf,
+        /// The share that is missing, repeated or foreign.
+        message: String,
+    },
     /// Neither a bundled corpus nor a file that can be read as one.
     #[error("no corpus `{name}`: it is neither a bundled corpus ({bundled}) nor a `.txt` file")]
     UnknownCorpus {

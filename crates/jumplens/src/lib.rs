@@ -43,6 +43,7 @@
 //!     seed: 0,
 //!     fits: Fits::plain(Pairs::ToFinal),
 //!     dtype: Precision::F32,
+//!     shard: None,
 //! };
 //! let mut run = run::Run::begin(&out, &settings, run::Existing::Refuse, &sources, &Silent)?;
 //! run.states(&Silent)?;
@@ -64,6 +65,7 @@ mod gguf;
 pub mod hub;
 pub mod manifest;
 pub mod models;
+pub mod moments;
 pub mod nn;
 mod parallel;
 pub mod plot;

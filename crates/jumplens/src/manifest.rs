@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::hub::HubName;
+use crate::moments::Shard;
 use crate::nn::Precision;
 use crate::shortcut::Fits;
 use serde::{Deserialize, Serialize};
@@ -132,6 +133,9 @@ pub struct Manifest {
     /// Which maps between layers are fitted.
     #[serde(flatten)]
     pub fits: Fits,
+    /// The share of the samples that is in the folder, where it is not all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     /// What products are done in; states, sums and all else are f32.
     pub dtype: Precision,
     /// Where they are computed.
@@ -164,6 +168,7 @@ impl Manifest {
             train,
             val,
             fits,
+            shard: None,
             dtype,
             device: "cpu".to_owned(),
             threads: rayon::current_num_threads(),
@@ -184,11 +189,23 @@ impl Manifest {
             Err(error) => return Err(Error::io("read", &path)(error)),
         };
         let manifest: Self = serde_json::from_str(&text).map_err(Error::format(&path))?;
-        if manifest.format > FORMAT {
-            let message = format!("written by a newer version of jumplens (format {})", manifest.format);
-            return Err(Error::Format { path, message });
-        }
+        manifest.is_of_this_version(&path)?;
         Ok(Some(manifest))
+    }
+
+    /// [`Error::Format`] for the file `path` where it was written by a newer version than this.
+    pub(crate) fn is_of_this_version(&self, path: &Path) -> Result<()> {
+        if self.format > FORMAT {
+            let message = format!("written by a newer version of jumplens (format {})", self.format);
+            return Err(Error::Format { path: path.to_owned(), message });
+        }
+        Ok(())
+    }
+
+    /// The samples, and the pairs of layers, alone: without what was fitted, by which share, and on how many threads.
+    pub(crate) fn without_progress(&self) -> Self {
+        let fits = Fits::plain(self.fits.pairs);
+        Self { fits, shard: None, threads: 0, stages: BTreeMap::new(), ..self.clone() }
     }
 
     pub(crate) fn write(&self, run: &Path) -> Result<()> {
@@ -221,6 +238,7 @@ impl Manifest {
             (self.mask != other.mask, "the choice of `--no-mask`".to_owned()),
             (self.fits.pairs != other.fits.pairs, "the choice of `--pairs`".to_owned()),
             (self.fits != other.fits, "the choice of `--intercept`, `--ridge` or `--rank`".to_owned()),
+            (self.shard != other.shard, "the choice of `--shard`".to_owned()),
             (self.dtype != other.dtype, "the choice of `--dtype`".to_owned()),
         ]
         .into_iter()

@@ -11,6 +11,7 @@ use crate::files::{create_folder, sha256, write_atomically};
 use crate::hub::{Bundled, ModelFiles, Sources};
 use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord, StageRecord};
 use crate::models::{Backbone, Kind, Spec, load};
+use crate::moments::{self, Shard};
 use crate::nn::Precision;
 use crate::progress::Observer;
 use crate::shortcut::{Fits, MAT, MapCast, Shortcuts, fit_pairs, fit_parts};
@@ -67,6 +68,8 @@ pub struct Settings {
     pub fits: Fits,
     /// What products are done in.
     pub dtype: Precision,
+    /// The share of the samples that is kept, where it is not all of them.
+    pub shard: Option<Shard>,
 }
 
 /// What to do with an output folder that holds a run.
@@ -113,7 +116,8 @@ impl Run {
         let files = ModelFiles::find(&name, sources, observer)?;
         let model = load_model(&files, settings.dtype, observer)?;
         let started = Instant::now();
-        let (train, val, source) = draw_samples(settings, &files, model.spec(), &sources.bundled, observer)?;
+        let (mut train, mut val, source) =
+            draw_samples(settings, &files, model.spec(), &sources.bundled, observer)?;
         let model_record = record_model(&files);
         let mask = match &settings.samples {
             SampleSource::Corpus { mask, .. } if model.spec().kind == Kind::Masked => Some(*mask),
@@ -130,6 +134,19 @@ impl Run {
             settings.fits.clone(),
             settings.dtype,
         );
+        if let Some(shard) = settings.shard {
+            for (samples, what) in [(&mut train, "training"), (&mut val, "validation")] {
+                let share = shard.share(samples.len());
+                if share.is_empty() {
+                    let n = samples.len();
+                    return Err(Error::Option(format!(
+                        "share {shard} of {n} {what} samples is empty: give fewer shares, or more samples"
+                    )));
+                }
+                *samples = samples.drain(share).collect();
+            }
+            manifest.shard = Some(shard);
+        }
         if let Some(mut earlier) = earlier.filter(|m| existing == Existing::Resume && m.is_done("samples")) {
             if let Some(what) = manifest.difference(&earlier) {
                 return Err(Error::Changed { path: folder.to_owned(), what });
@@ -277,6 +294,19 @@ impl Run {
         fit_pairs(spec, &states, &fits, &shortcuts, observer)?;
         fit_parts(&*self.model, &states, &shortcuts, observer)?;
         self.finish_timed("fit", started, observer)
+    }
+
+    /// Second-moment sums of the states, as one file `moments.safetensors`; returns its path.
+    pub fn moments(&mut self, observer: &dyn Observer) -> Result<PathBuf> {
+        self.needs("states", "moments")?;
+        let started = Instant::now();
+        let path = self.folder.join("moments.safetensors");
+        let files = |split| StateFiles::new(&self.folder, split);
+        let shard = self.manifest.shard.unwrap_or(Shard::WHOLE);
+        let (train, val) = (files("train"), files("val"));
+        moments::collect(&self.manifest, self.model.spec(), shard, &train, &val, &path, observer)?;
+        self.finish_timed("moments", started, observer)?;
+        Ok(path)
     }
 
     /// `r2.csv`, for the maps of this run or those in another folder.

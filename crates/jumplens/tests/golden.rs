@@ -124,6 +124,7 @@ fn assert_run_agrees(golden: &Golden) {
         seed: 0,
         fits: Fits::plain(Pairs::All),
         dtype: Precision::F32,
+        shard: None,
     };
     let mut run = Run::begin(&out, &settings, Existing::Refuse, &common::sources(), &Silent).unwrap();
     run.all(&Silent).unwrap();

@@ -265,6 +265,7 @@ fn a_run_stays_with_its_commit() {
         seed: 0,
         fits: Fits::plain(Pairs::All),
         dtype: Precision::F32,
+        shard: None,
     };
     Run::begin(&out, &settings("org/tiny"), Existing::Refuse, &sources, &Silent).unwrap();
     // The branch moves on to another model.

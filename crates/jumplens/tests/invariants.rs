@@ -23,7 +23,14 @@ use std::path::{Path, PathBuf};
 fn begin(folder: &Path, out: &str, existing: Existing) -> jumplens::Result<Run> {
     let samples = SampleSource::Files { train: folder.join("train.jsonl"), val: folder.join("val.jsonl") };
     let model = folder.join("model").to_str().unwrap().to_owned();
-    let settings = Settings { model, samples, seed: 3, fits: Fits::plain(Pairs::All), dtype: Precision::F32 };
+    let settings = Settings {
+        model,
+        samples,
+        seed: 3,
+        fits: Fits::plain(Pairs::All),
+        dtype: Precision::F32,
+        shard: None,
+    };
     Run::begin(&folder.join(out), &settings, existing, &Sources::default(), &Silent)
 }
 

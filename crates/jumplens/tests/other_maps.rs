@@ -26,7 +26,8 @@ impl Observer for Notes {
 
 fn begin(folder: &Path, model: &str, train: usize, fits: Fits) -> Run {
     let samples = SampleSource::Corpus { name: "wikipedia-sample".into(), train, val: 80, mask: true };
-    let settings = Settings { model: model.into(), samples, seed: 1, fits, dtype: Precision::F32 };
+    let settings =
+        Settings { model: model.into(), samples, seed: 1, fits, dtype: Precision::F32, shard: None };
     Run::begin(folder, &settings, Existing::Refuse, &sources(), &Silent).unwrap()
 }
 

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod info;
+mod moments;
 mod run;
 mod stage;
 
@@ -42,6 +43,8 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Samples(args) => begin(&args, printer).map(|_| ()),
         Command::States(args) => stage::states(&args, printer),
         Command::Fit(args) => stage::fit(&args, printer),
+        Command::Moments(args) => moments::moments(&args, printer),
+        Command::Merge(args) => moments::merge(&args, printer),
         Command::R2(args) => stage::r2(&args, printer),
         Command::Evaluate(args) => stage::evaluate(&args, printer),
         Command::Plot(args) => stage::plot(&args, printer),

@@ -24,6 +24,9 @@ pub fn states(args: &StatesArgs, printer: &Printer) -> Result<(), Failure> {
 }
 
 pub fn fit(args: &FitArgs, printer: &Printer) -> Result<(), Failure> {
+    if let Some(moments) = &args.moments {
+        return super::moments::fit(args, moments, printer);
+    }
     let mut run = open(&args.out, printer)?;
     let fits = args.fits(&run.manifest().fits);
     Ok(run.fit(fits, &Progress::new(printer))?)

@@ -5,15 +5,13 @@ use super::r2::score;
 use super::tables::{CurveRow, R2Row, SourceRow};
 use crate::error::Result;
 use crate::models::Spec;
+use crate::moments::LEARNING_CURVE;
 use crate::progress::{Observer, check};
 use crate::shortcut::{BLOCK, Fitted, Kind, LinearMap, MAT, PairSums};
 use crate::spread::Spread;
 use crate::states::{StateFile, StateFiles};
 use crate::tokenize::Sample;
 use std::collections::BTreeSet;
-
-/// Shares of the train samples that r² is followed over.
-const SHARES: [usize; 4] = [8, 4, 2, 1];
 
 /// Samples for each coordinate of a state below which least squares is warned of where validation bears it out.
 const FEW_SAMPLES: f64 = 10.0;
@@ -38,7 +36,7 @@ pub fn diagnose(
         let (source, held_out) = (train.layer(layer)?, val.layer(layer)?);
         let held_out = sums(&held_out, &val_last, 0..held_out.n, PairSums::new(spec.d_model, 1));
         let mut so_far = PairSums::new(spec.d_model, 1);
-        for share in SHARES {
+        for share in LEARNING_CURVE {
             let n = source.n / share;
             if n == so_far.n {
                 continue;
@@ -75,7 +73,7 @@ fn sums(
 }
 
 /// r² of a map from the sums of the samples that it is to be judged by.
-fn r2_of_sums(sums: &PairSums, target: usize, map: &LinearMap) -> Result<f64> {
+pub(crate) fn r2_of_sums(sums: &PairSums, target: usize, map: &LinearMap) -> Result<f64> {
     Ok(score(&sums.squared_errors(target, map)?, &sums.target_spread(target).about_mean))
 }
 

@@ -89,7 +89,7 @@ impl<'a> Target<'a> {
 
 /// Mean over coordinates of 1 − residual / total. As with scikit-learn's `force_finite`, a constant coordinate scores 1
 /// where it is met exactly and 0 where it is not.
-pub(super) fn score(residual: &[f64], total: &[f64]) -> f64 {
+pub(crate) fn score(residual: &[f64], total: &[f64]) -> f64 {
     let scores = residual.iter().zip(total).map(|(residual, total)| match (*residual, *total) {
         (0.0, _) => 1.0,
         (_, 0.0) => 0.0,

@@ -49,7 +49,7 @@ pub fn fit_pairs(
             }
             let source = factor(layer(from), &targets, intercept)?;
             for cast in kinds {
-                maps += save(shortcuts, cast, from, &to, source.maps(cast.kind)?)?;
+                maps += save_maps(shortcuts, cast, from, &to, source.maps(cast.kind)?)?;
             }
         }
         Ok(maps)
@@ -61,7 +61,13 @@ pub fn fit_pairs(
 }
 
 /// Writes the maps of a cast from layer `from` to the layers `to`, and returns how many.
-fn save(shortcuts: &Shortcuts, cast: MapCast, from: usize, to: &[usize], maps: Maps) -> Result<usize> {
+pub(crate) fn save_maps(
+    shortcuts: &Shortcuts,
+    cast: MapCast,
+    from: usize,
+    to: &[usize],
+    maps: Maps,
+) -> Result<usize> {
     let mut notes = Notes::new();
     if !maps.lambdas.is_empty() {
         let by_target = to.iter().zip(maps.lambdas).map(|(to, lambda)| (format!("{to:02}"), lambda));

@@ -11,6 +11,7 @@ mod sums;
 
 pub use casts::{Fits, Kind, MapCast, Pairs, Ridge};
 pub use files::{MAT, Notes, Shortcuts, pair_name};
+pub(crate) use fit::save_maps;
 pub use fit::{fit_pairs, fit_parts};
 pub use fitted::{Fitted, Maps};
 pub use least_squares::{BLOCK, Coordinates, Factoring, Outcome, Solving, Whitening};

@@ -154,6 +154,20 @@ impl PairSums {
         // Rounding may leave a perfect fit just below zero.
         Ok(errors.map(|error| error.max(0.0)).collect())
     }
+
+    /// Σ (y − x)² by coordinate of a target: what using the source as it is misses.
+    pub fn squared_distances_to_source(&self, target: usize) -> Vec<f64> {
+        let sums = &self.targets[target];
+        let miss = |j: usize| sums.squares[j] - 2.0 * sums.cross[(j, j)] + self.gram[(j, j)];
+        (0..self.d()).map(|j| miss(j).max(0.0)).collect()
+    }
+
+    /// Σ (y − c)² by coordinate of a target, for `centre` = c.
+    pub fn squared_distances_to(&self, target: usize, centre: &[f64]) -> Vec<f64> {
+        let spread = self.target_spread(target);
+        let miss = |j: usize| spread.about_mean[j] + self.n as f64 * (spread.mean[j] - centre[j]).powi(2);
+        (0..self.d()).map(miss).collect()
+    }
 }
 
 fn spread(n: usize, sum: &[f64], squares: &[f64]) -> Spread {

@@ -1,0 +1,48 @@
+//! `jumplens moments` and `merge`, and `fit` from what they write.
+
+use super::{Failure, begin_in};
+use crate::args::{FitArgs, MergeArgs, MomentsArgs};
+use crate::printer::Printer;
+use crate::progress::Progress;
+use jumplens::moments::{self, MomentsFile};
+use jumplens::run::{Existing, Settings};
+use jumplens::shortcut::Fits;
+use std::path::Path;
+
+pub fn moments(args: &MomentsArgs, printer: &Printer) -> Result<(), Failure> {
+    let folder = args.out.clone().unwrap_or_else(|| args.input.default_folder());
+    let settings = Settings { shard: args.shard, ..args.input.settings() };
+    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Resume };
+    let mut run = begin_in(&folder, &settings, existing, printer)?;
+    let progress = Progress::new(printer);
+    if !run.manifest().is_done("states") {
+        run.states(&progress)?;
+    }
+    let path = run.moments(&progress)?;
+    printer.note(&format!("The sums are in `{}`", path.display()));
+    Ok(())
+}
+
+pub fn merge(args: &MergeArgs, printer: &Printer) -> Result<(), Failure> {
+    moments::merge(&args.files, &args.out, &Progress::new(printer))?;
+    let record = MomentsFile::open(&args.out)?.record;
+    let missing: Vec<String> =
+        record.missing().iter().map(|index| format!("{index}/{}", record.of)).collect();
+    let shares = match missing.as_slice() {
+        [] => format!("all {} shares", record.of),
+        missing => {
+            format!("{} of {} shares, and lacks {}", record.shards.len(), record.of, missing.join(", "))
+        }
+    };
+    printer.note(&format!("`{}` holds {shares}", args.out.display()));
+    Ok(())
+}
+
+/// `jumplens fit --moments`.
+pub fn fit(args: &FitArgs, path: &Path, printer: &Printer) -> Result<(), Failure> {
+    let file = MomentsFile::open(path)?;
+    let fits = args.fits(&Fits::plain(file.record.manifest.fits.pairs));
+    moments::fit_folder(&file, &fits, &args.out, args.overwrite, &Progress::new(printer))?;
+    printer.note(&format!("Maps, r² and learning curve are in `{}`", args.out.display()));
+    Ok(())
+}

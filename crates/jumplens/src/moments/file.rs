@@ -1,0 +1,262 @@
+//! A file of sums: safetensors, F64, one tensor a sum, and a [`MomentsRecord`] in its metadata.
+//!
+//! | tensor | shape | |
+//! |---|---|---|
+//! | `S.LL.sum` | `[d]` | Σ h_LL |
+//! | `S.LL.gram` | `[d, d]` | Σ h_LL·h_LLᵀ, for LL < L |
+//! | `S.LL.squares` | `[d]` | Σ h_LL² by coordinate, for LL = L |
+//! | `S.LL_MM.cross` | `[d, d]` | Σ h_LL·h_MMᵀ |
+//!
+//! `S` is `train.1` … `train.4` or `val`; the cross sums to layers before the last are of the whole `train`.
+
+use super::{LEARNING_CURVE, MomentsRecord, SECTIONS, VAL};
+use crate::error::{Error, Result};
+use crate::files::write_with;
+use crate::shortcut::{PairSums, TargetSums, pair_name};
+use faer::{Mat, MatRef};
+use safetensors::tensor::{Dtype, SafeTensors};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The metadata entry that holds the record.
+const RECORD: &str = "jumplens_moments";
+
+/// Shares that an experiment may be in.
+pub(super) const MOST_SHARES: usize = 1 << 16;
+
+/// A sum in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sum {
+    /// Σ h of a layer in a section.
+    States { section: usize, layer: usize },
+    /// Σ h·hᵀ of a layer in a section.
+    Gram { section: usize, layer: usize },
+    /// Σ h² of the last layer in a section.
+    Squares { section: usize },
+    /// Σ h·h′ᵀ in a section, h′ of the last layer.
+    CrossToLast { section: usize, from: usize },
+    /// Σ h·h′ᵀ over all training samples, or the validation samples, h′ of another layer.
+    Cross { val: bool, from: usize, to: usize },
+}
+
+fn section_name(section: usize) -> String {
+    if section == VAL { "val".to_owned() } else { format!("train.{}", section + 1) }
+}
+
+impl Sum {
+    fn name(self, last: usize) -> String {
+        match self {
+            Self::States { section, layer } => format!("{}.{layer:02}.sum", section_name(section)),
+            Self::Gram { section, layer } => format!("{}.{layer:02}.gram", section_name(section)),
+            Self::Squares { section } => format!("{}.{last:02}.squares", section_name(section)),
+            Self::CrossToLast { section, from } => {
+                format!("{}.{}.cross", section_name(section), pair_name(from, last))
+            }
+            Self::Cross { val, from, to } => {
+                format!("{}.{}.cross", if val { "val" } else { "train" }, pair_name(from, to))
+            }
+        }
+    }
+
+    fn shape(self, d: usize) -> Vec<usize> {
+        match self {
+            Self::States { .. } | Self::Squares { .. } => vec![d],
+            Self::Gram { .. } | Self::CrossToLast { .. } | Self::Cross { .. } => vec![d, d],
+        }
+    }
+}
+
+/// The sums of a file in the order they are written in: source layer by source layer, section by section.
+pub(super) fn layout(record: &MomentsRecord) -> Vec<Sum> {
+    let last = record.n_layers;
+    let mut sums = Vec::new();
+    for from in 0..last {
+        let others = record.manifest.fits.pairs.targets(from, last).into_iter().filter(|to| *to != last);
+        for section in 0..SECTIONS {
+            sums.push(Sum::States { section, layer: from });
+            sums.push(Sum::Gram { section, layer: from });
+            if from == 0 {
+                sums.push(Sum::States { section, layer: last });
+                sums.push(Sum::Squares { section });
+            }
+            sums.push(Sum::CrossToLast { section, from });
+            if section + 1 >= LEARNING_CURVE.len() {
+                sums.extend(others.clone().map(|to| Sum::Cross { val: section == VAL, from, to }));
+            }
+        }
+    }
+    sums
+}
+
+/// Writes a file of sums, which `fill` gives one by one in the order of [`layout`], row-major.
+pub(super) fn write(
+    path: &Path,
+    record: &MomentsRecord,
+    mut fill: impl FnMut(Sum) -> Result<Vec<f64>>,
+) -> Result<()> {
+    let json = |error: serde_json::Error| Error::Internal(error.to_string());
+    let mut header = serde_json::Map::new();
+    let said = serde_json::to_string(record).map_err(json)?;
+    header.insert("__metadata__".to_owned(), serde_json::json!({ RECORD: said }));
+    let sums = layout(record);
+    let mut at = 0;
+    for sum in &sums {
+        let shape = sum.shape(record.d_model);
+        let end = at + 8 * shape.iter().product::<usize>();
+        let entry = serde_json::json!({ "dtype": "F64", "shape": shape, "data_offsets": [at, end] });
+        header.insert(sum.name(record.n_layers), entry);
+        at = end;
+    }
+    let mut header = serde_json::to_vec(&header).map_err(json)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut failed = None;
+    let written = write_with(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        for sum in &sums {
+            match fill(*sum) {
+                Ok(values) => values.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))?,
+                Err(error) => {
+                    failed = Some(error);
+                    return Err(std::io::Error::other("not all sums could be made"));
+                }
+            }
+        }
+        Ok(())
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => written,
+    }
+}
+
+/// Row-major values of a matrix.
+pub(super) fn row_major(matrix: &Mat<f64>) -> Vec<f64> {
+    (0..matrix.nrows()).flat_map(|i| matrix.row(i).iter().copied()).collect()
+}
+
+fn values(bytes: &[u8]) -> impl Iterator<Item = f64> {
+    bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes))
+}
+
+/// A file of sums, mapped into memory.
+#[derive(Debug)]
+pub struct MomentsFile {
+    path: PathBuf,
+    map: memmap2::Mmap,
+    /// What it says of itself.
+    pub record: MomentsRecord,
+}
+
+impl MomentsFile {
+    /// Opens a file, and sees that every sum that it should have is there, and finite.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        // SAFETY: the map is read-only, and files of sums are never changed in place once they have their final name.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        let fail = |message: String| Error::Format { path: path.to_owned(), message };
+        let (_, metadata) = SafeTensors::read_metadata(&map).map_err(Error::format(path))?;
+        let record = metadata.metadata().as_ref().and_then(|entries| entries.get(RECORD));
+        let record = record.ok_or_else(|| fail("it holds no second-moment sums".to_owned()))?;
+        let record: MomentsRecord = serde_json::from_str(record).map_err(Error::format(path))?;
+        record.manifest.is_of_this_version(path)?;
+        // That the layers are there is seen below: here only that they do not make a layout of any size.
+        let makes_sense = (1..=MOST_SHARES).contains(&record.of)
+            && !record.shards.is_empty()
+            && record.shards.iter().all(|shard| (1..=record.of).contains(shard))
+            && record.counts == record.expected_counts()
+            && (1..=metadata.tensors().len()).contains(&record.n_layers);
+        if !makes_sense {
+            return Err(fail("what it says of its shards and layers does not fit together".to_owned()));
+        }
+        let opened = Self { path: path.to_owned(), map, record };
+        let tensors = opened.tensors()?;
+        for sum in layout(&opened.record) {
+            let tensor = sum.name(opened.record.n_layers);
+            let expected = sum.shape(opened.record.d_model);
+            let Ok(view) = tensors.tensor(&tensor) else {
+                return Err(Error::MissingTensor { path: opened.path, tensor, expected });
+            };
+            if view.shape() != expected {
+                let got = view.shape().to_vec();
+                return Err(Error::TensorShape { path: opened.path, tensor, expected, got });
+            }
+            if view.dtype() != Dtype::F64 {
+                let got = format!("{:?}", view.dtype());
+                return Err(Error::TensorDtype { path: opened.path, tensor, got });
+            }
+            if let Some((at, value)) = values(view.data()).enumerate().find(|(_, value)| !value.is_finite()) {
+                return Err(fail(format!("value {at} of tensor `{tensor}` is {value}")));
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn tensors(&self) -> Result<SafeTensors<'_>> {
+        SafeTensors::deserialize(&self.map).map_err(Error::format(&self.path))
+    }
+
+    /// The values of a sum, row-major, all finite.
+    pub(super) fn values(&self, sum: Sum) -> Result<Vec<f64>> {
+        let name = sum.name(self.record.n_layers);
+        let tensors = self.tensors()?;
+        let view = tensors.tensor(&name).map_err(Error::format(&self.path))?;
+        Ok(values(view.data()).collect())
+    }
+
+    /// The sums of layer `from` and its targets `to`, over the training samples.
+    pub(super) fn train(&self, from: usize, to: &[usize]) -> Result<PairSums> {
+        self.pair_sums(0..VAL, from, to)
+    }
+
+    /// The sums of layer `from` and its targets `to`, over the validation samples.
+    pub(super) fn val(&self, from: usize, to: &[usize]) -> Result<PairSums> {
+        self.pair_sums(VAL..SECTIONS, from, to)
+    }
+
+    /// The sums of layer `from` and the last over one segment of the training samples.
+    pub(super) fn segment(&self, segment: usize, from: usize) -> Result<PairSums> {
+        self.pair_sums(segment..segment + 1, from, &[self.record.n_layers])
+    }
+
+    fn pair_sums(&self, sections: std::ops::Range<usize>, from: usize, to: &[usize]) -> Result<PairSums> {
+        let (d, last) = (self.record.d_model, self.record.n_layers);
+        let add = |total: &mut Vec<f64>, sum: Sum| -> Result<()> {
+            total.iter_mut().zip(self.values(sum)?).for_each(|(total, value)| *total += value);
+            Ok(())
+        };
+        let over_sections = |size: usize, sum: &dyn Fn(usize) -> Sum| -> Result<Vec<f64>> {
+            let mut total = vec![0.0; size];
+            sections.clone().try_for_each(|section| add(&mut total, sum(section)))?;
+            Ok(total)
+        };
+        let matrix = |values: Vec<f64>| MatRef::from_row_major_slice(&values, d, d).to_owned();
+        let states = |layer: usize| over_sections(d, &|section| Sum::States { section, layer });
+        let gram = |layer: usize| over_sections(d * d, &|section| Sum::Gram { section, layer });
+        let target = |&to: &usize| -> Result<TargetSums> {
+            let (squares, cross) = if to == last {
+                (
+                    over_sections(d, &|section| Sum::Squares { section })?,
+                    over_sections(d * d, &|section| Sum::CrossToLast { section, from })?,
+                )
+            } else {
+                let gram = gram(to)?;
+                let squares = (0..d).map(|j| gram[j * d + j]).collect();
+                (squares, self.values(Sum::Cross { val: sections.start == VAL, from, to })?)
+            };
+            Ok(TargetSums { sum: states(to)?, squares, cross: matrix(cross) })
+        };
+        Ok(PairSums {
+            n: self.record.counts[sections.clone()].iter().sum(),
+            sum: states(from)?,
+            gram: matrix(gram(from)?),
+            targets: to.iter().map(target).collect::<Result<_>>()?,
+        })
+    }
+}

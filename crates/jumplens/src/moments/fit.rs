@@ -1,0 +1,114 @@
+//! Maps, r² and learning curve from a file of sums.
+
+use super::file::MomentsFile;
+use super::{LEARNING_CURVE, VAL};
+use crate::error::{Error, Result};
+use crate::eval::tables::{CurveRow, R2Row};
+use crate::eval::{r2_of_sums, score};
+use crate::progress::{Observer, check};
+use crate::shortcut::{Fits, Fitted, Kind, LinearMap, MAT, PairSums, Shortcuts, save_maps};
+
+/// Fits the maps `fits` from the sums of all shares, and writes them to `shortcuts`. Gives the rows of `r2.csv` and
+/// `learning_curve.csv`, from the sums too. Advances by one a map. [`Error::Shards`] names the shares that are missing;
+/// [`Error::Option`] where the file has not the sums of all `fits.pairs`.
+pub fn fit(
+    file: &MomentsFile,
+    fits: &Fits,
+    shortcuts: &Shortcuts,
+    observer: &dyn Observer,
+) -> Result<(Vec<R2Row>, Vec<CurveRow>)> {
+    check_fits(file, fits)?;
+    let last = file.record.n_layers;
+    observer.begin("fit", fits.count(last) as u64, "maps");
+    let mut by_cast: Vec<Vec<R2Row>> = vec![Vec::new(); fits.casts().len()];
+    let (mut id, mut mean, mut curve) = (Vec::new(), Vec::new(), Vec::new());
+    for from in 0..last {
+        check(observer)?;
+        let to = fits.pairs.targets(from, last);
+        let (train, val) = (file.train(from, &to)?, file.val(from, &to)?);
+        for intercept in [false, true] {
+            let mut fitted = None;
+            for (cast, rows) in fits.casts().into_iter().zip(&mut by_cast) {
+                if cast.intercept != intercept {
+                    continue;
+                }
+                let fitted = match &mut fitted {
+                    Some(fitted) => fitted,
+                    none => none.insert(Fitted::of_sums(&train, intercept)?),
+                };
+                let maps = fitted.maps(cast.kind)?;
+                for (target, (to, map)) in to.iter().zip(&maps.maps).enumerate() {
+                    let (r2, r2_train) = (r2_of_sums(&val, target, map)?, r2_of_sums(&train, target, map)?);
+                    rows.push(R2Row { mapping: cast.to_string(), from, to: *to, r2, r2_train });
+                }
+                observer.advance(save_maps(shortcuts, cast, from, &to, maps)? as u64);
+            }
+        }
+        for (target, to) in to.iter().enumerate() {
+            let row = |mapping: &str, score: &dyn Fn(&PairSums) -> f64| R2Row {
+                mapping: mapping.to_owned(),
+                from,
+                to: *to,
+                r2: score(&val),
+                r2_train: score(&train),
+            };
+            let centre = train.target_spread(target).mean;
+            let against =
+                |sums: &PairSums, errors: Vec<f64>| score(&errors, &sums.target_spread(target).about_mean);
+            id.push(row("id", &|sums| against(sums, sums.squared_distances_to_source(target))));
+            mean.push(row("mean", &|sums| against(sums, sums.squared_distances_to(target, &centre))));
+        }
+        curve.extend(learning_curve(file, from)?);
+    }
+    observer.end();
+    let rows = by_cast.into_iter().flatten().chain(id).chain(mean).collect();
+    Ok((rows, curve))
+}
+
+/// Sees that all shares are there, and the sums of all pairs of layers.
+pub(super) fn check_fits(file: &MomentsFile, fits: &Fits) -> Result<()> {
+    let record = &file.record;
+    let missing = record.missing();
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.iter().map(|index| format!("{index}/{}", record.of)).collect();
+        let message = format!("it lacks the shares {}", names.join(", "));
+        return Err(Error::Shards { path: file.path().to_owned(), message });
+    }
+    let last = record.n_layers;
+    let held = record.manifest.fits.pairs;
+    if (0..last)
+        .any(|from| fits.pairs.targets(from, last).iter().any(|to| !held.targets(from, last).contains(to)))
+    {
+        let message = format!(
+            "`{}` has the sums to the last layer alone: use `--pairs to-final`",
+            file.path().display()
+        );
+        return Err(Error::Option(message));
+    }
+    Ok(())
+}
+
+/// r² of `mat` to the last layer as the training samples grow.
+fn learning_curve(file: &MomentsFile, from: usize) -> Result<Vec<CurveRow>> {
+    let last = file.record.n_layers;
+    let val = file.val(from, &[last])?;
+    let mut so_far = PairSums::new(file.record.d_model, 1);
+    let mut rows = Vec::new();
+    for segment in 0..LEARNING_CURVE.len().min(VAL) {
+        let sums = file.segment(segment, from)?;
+        if sums.n == 0 {
+            continue;
+        }
+        so_far.merge(&sums);
+        let map: LinearMap = Fitted::of_sums(&so_far, false)?.maps(Kind::Plain)?.maps.remove(0);
+        rows.push(CurveRow {
+            mapping: MAT.to_owned(),
+            from,
+            to: last,
+            samples: so_far.n,
+            r2: r2_of_sums(&val, 0, &map)?,
+            r2_train: r2_of_sums(&so_far, 0, &map)?,
+        });
+    }
+    Ok(rows)
+}

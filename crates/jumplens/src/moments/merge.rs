@@ -1,0 +1,46 @@
+//! Files of sums to one.
+
+use super::file::{MomentsFile, layout, write};
+use crate::error::{Error, Result};
+use crate::progress::{Observer, check};
+use std::path::{Path, PathBuf};
+
+/// Adds up files of sums in any order, with the same result: they are added in the order of their shares. Not all shares
+/// have to be there. [`Error::Shards`] names the file that holds a share another has already, or is of another experiment.
+pub fn merge(paths: &[PathBuf], out: &Path, observer: &dyn Observer) -> Result<()> {
+    let mut files = paths.iter().map(|path| MomentsFile::open(path)).collect::<Result<Vec<_>>>()?;
+    files.sort_by_key(|file| file.record.shards.first().copied());
+    let Some((first, others)) = files.split_first() else {
+        return Err(Error::Option("no files of sums were given".to_owned()));
+    };
+    let mut record = first.record.clone();
+    for file in others {
+        let fail = |message: String| Error::Shards { path: file.path().to_owned(), message };
+        let other = &file.record;
+        if let Some(what) = other.manifest.difference(&record.manifest) {
+            let message =
+                format!("it is of another experiment than `{}`: {what} differs", first.path().display());
+            return Err(fail(message));
+        }
+        if other.of != record.of {
+            return Err(fail(format!("its samples are in {} shares, not in {}", other.of, record.of)));
+        }
+        if let Some(shard) = other.shards.intersection(&record.shards).next() {
+            return Err(fail(format!("share {shard}/{} is in another of the files too", record.of)));
+        }
+        record.shards.extend(&other.shards);
+        record.counts.iter_mut().zip(other.counts).for_each(|(total, count)| *total += count);
+    }
+    observer.begin("merge", layout(&record).len() as u64, "sums");
+    write(out, &record, |sum| {
+        check(observer)?;
+        let mut total = first.values(sum)?;
+        for file in others {
+            total.iter_mut().zip(file.values(sum)?).for_each(|(total, value)| *total += value);
+        }
+        observer.advance(1);
+        Ok(total)
+    })?;
+    observer.end();
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Second-moment sums of a run's states, in shares that any number of machines can make and that add up: one file a
+//! share, from which the maps, their r² and their learning curve come without the states.
+//!
+//! ```text
+//! a share's states ─collect→ file ─merge, with those of the other shares→ file ─fit→ shortcuts, r² and learning curve
+//! ```
+//!
+//! Sums are in f64, and each share's are written apart for the segments of the training samples that the learning curve
+//! is taken over, and for the validation samples.
+
+mod collect;
+mod file;
+mod fit;
+mod folder;
+mod merge;
+
+pub use collect::collect;
+pub use file::MomentsFile;
+pub use fit::fit;
+pub use folder::fit_folder;
+pub use merge::merge;
+
+use crate::manifest::Manifest;
+use crate::models::Spec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// One of so many shares of the samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Which, from 1 on.
+    pub index: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+impl Shard {
+    /// All there is.
+    pub const WHOLE: Self = Self { index: 1, of: 1 };
+
+    /// Its samples among `n`: shares are consecutive, and differ by one sample at most.
+    pub fn share(self, n: usize) -> Range<usize> {
+        let start = |index: usize| (n as u128 * index as u128 / self.of as u128) as usize;
+        start(self.index - 1)..start(self.index)
+    }
+}
+
+/// `k/n`, as the command line has it.
+impl std::str::FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (index, of) = text.split_once('/').unzip();
+        let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
+        match (number(index), number(of)) {
+            (Some(index), Some(of)) if (1..=of).contains(&index) && of <= file::MOST_SHARES => {
+                Ok(Self { index, of })
+            }
+            _ => Err(format!("give the share as `k/n`, 1/n to n/n, with n up to {}", file::MOST_SHARES)),
+        }
+    }
+}
+
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}/{}", self.index, self.of)
+    }
+}
+
+/// Shares of the training samples that r² is followed over: their ends are at n/8, n/4, n/2 and n.
+pub(crate) const LEARNING_CURVE: [usize; 4] = [8, 4, 2, 1];
+
+/// What a file of sums says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MomentsRecord {
+    /// The experiment, without what any one machine did of it.
+    pub manifest: Manifest,
+    /// `model_type`.
+    pub family: String,
+    /// Blocks, L.
+    pub n_layers: usize,
+    /// Width of a state.
+    pub d_model: usize,
+    /// How many shares the samples are in.
+    pub of: usize,
+    /// The shares that are in the file, from 1 on.
+    pub shards: BTreeSet<usize>,
+    /// Samples by section: the four segments of the training samples, then the validation samples.
+    pub counts: [usize; SECTIONS],
+}
+
+impl MomentsRecord {
+    /// Of the share `shard` of the experiment `manifest`.
+    fn new(manifest: &Manifest, spec: &Spec, shard: Shard) -> Self {
+        let mut record = Self {
+            manifest: manifest.without_progress(),
+            family: spec.family.to_owned(),
+            n_layers: spec.n_layers,
+            d_model: spec.d_model,
+            of: shard.of,
+            shards: BTreeSet::from([shard.index]),
+            counts: [0; SECTIONS],
+        };
+        record.counts = record.expected_counts();
+        record
+    }
+
+    /// The samples of each section that the shares have.
+    fn expected_counts(&self) -> [usize; SECTIONS] {
+        let shards = self.shards.iter().map(|index| Shard { index: *index, of: self.of });
+        let count = |section| {
+            shards.clone().map(|shard| section_of_share(&self.manifest, shard, section).len()).sum()
+        };
+        std::array::from_fn(count)
+    }
+
+    /// The shares that are not in the file.
+    pub fn missing(&self) -> Vec<usize> {
+        (1..=self.of).filter(|shard| !self.shards.contains(shard)).collect()
+    }
+}
+
+/// The segments of the training samples, and the validation samples.
+const SECTIONS: usize = LEARNING_CURVE.len() + 1;
+/// The validation samples' section.
+const VAL: usize = LEARNING_CURVE.len();
+
+/// The samples of a section that are in a share, as rows of the share's state files.
+fn section_of_share(manifest: &Manifest, shard: Shard, section: usize) -> Range<usize> {
+    if section == VAL {
+        return 0..shard.share(manifest.val).len();
+    }
+    let share = shard.share(manifest.train);
+    let end = |segment: usize| manifest.train / LEARNING_CURVE[segment];
+    let start = if section == 0 { 0 } else { end(section - 1) };
+    let clamp = |at: usize| at.clamp(share.start, share.end) - share.start;
+    clamp(start)..clamp(end(section))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_consecutive_and_whole() {
+        for (n, of) in [(10, 3), (2, 5), (9000, 7), (usize::MAX, 3)] {
+            let shares: Vec<Range<usize>> = (1..=of).map(|index| Shard { index, of }.share(n)).collect();
+            assert_eq!((shares[0].start, shares[of - 1].end), (0, n));
+            assert!(shares.windows(2).all(|pair| pair[0].end == pair[1].start));
+            let sizes = shares.iter().map(Range::len);
+            assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
+        }
+    }
+}
