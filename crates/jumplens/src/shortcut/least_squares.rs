@@ -483,4 +483,109 @@ mod tests {
             prop_assert!((fit(&fast) - fit(&slow)).abs() <= 1e-6 * total, "{} against {}", fit(&fast), fit(&slow));
         }
     }
+    /// Sources as models make them, and worse.
+    #[derive(Debug, Clone, Copy)]
+    enum Source {
+        Random,
+        /// A product of two thin factors.
+        RankDeficient,
+        /// Columns of scales over twelve decades.
+        BadlyScaled,
+        /// A few coordinates 10⁴ times the others.
+        Outliers,
+        /// Singular values over five decades, in directions of no coordinate's own.
+        IllConditioned,
+        /// One to three rows and columns.
+        Tiny,
+    }
+
+    fn source(kind: Source, seed: u64) -> (Vec<f32>, usize) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let d = match kind {
+            Source::Tiny => rng.random_range(1..4u64) as usize,
+            _ => rng.random_range(4..24u64) as usize,
+        };
+        let n = match kind {
+            Source::Tiny => rng.random_range(1..4u64) as usize,
+            _ => rng.random_range(2..9u64) as usize * d / 2,
+        };
+        let mut x = random(n, d, seed + 1);
+        match kind {
+            Source::Random | Source::Tiny => {}
+            Source::RankDeficient => {
+                let rank = d.div_ceil(3);
+                let (left, right) = (random(n, rank, seed + 2), random(rank, d, seed + 3));
+                let product =
+                    |i: usize, j: usize| (0..rank).map(|k| left[i * rank + k] * right[k * d + j]).sum();
+                x = (0..n * d).map(|at| product(at / d, at % d)).collect();
+            }
+            Source::BadlyScaled => {
+                let scales: Vec<f32> = (0..d).map(|_| 10f32.powf(rng.random_range(-6.0..6.0))).collect();
+                x.iter_mut().enumerate().for_each(|(at, value)| *value *= scales[at % d]);
+            }
+            Source::Outliers => {
+                x.iter_mut().enumerate().filter(|(at, _)| at % d < 2).for_each(|(_, value)| *value *= 1e4);
+            }
+            Source::IllConditioned => {
+                let wide = Mat::from_fn(n, d, |i, j| f64::from(x[i * d + j]));
+                let svd = wide.thin_svd().unwrap();
+                let rank = svd.S().column_vector().nrows();
+                let sigma = |k: usize| 10f64.powf(-5.0 * k as f64 / (rank - 1).max(1) as f64);
+                let scaled = Mat::from_fn(n, rank, |i, k| svd.U()[(i, k)] * sigma(k));
+                let product = scaled * svd.V().transpose();
+                x = (0..n * d).map(|at| product[(at / d, at % d)] as f32).collect();
+            }
+        }
+        (x, d)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn any_source_fits_as_by_the_decomposition_of_the_whole(
+            kind in prop::sample::select(vec![
+                Source::Random, Source::RankDeficient, Source::BadlyScaled, Source::Outliers, Source::IllConditioned,
+                Source::Tiny,
+            ]),
+            seed in 0..1_000_000u64,
+        ) {
+            const D_OUT: usize = 3;
+            let (x, d) = source(kind, seed);
+            let n = x.len() / d;
+            let y = random(n, D_OUT, seed + 9);
+            let wide = Mat::from_fn(n, d, |i, j| f64::from(x[i * d + j]));
+            let svd = wide.thin_svd().unwrap();
+            let sigma: Vec<f64> = svd.S().column_vector().iter().copied().collect();
+            // Whether a singular value next to the cutoff counts is up to rounding.
+            let share = |s: &f64| s / sigma[0];
+            prop_assume!(sigma.iter().all(|s| !(0.9e-6..1.1e-6).contains(&share(s))));
+            let kept: Vec<usize> = (0..sigma.len()).filter(|k| share(&sigma[*k]) > CUTOFF).collect();
+            let u = Mat::from_fn(n, kept.len(), |i, k| svd.U()[(i, kept[k])]);
+            let target = Mat::from_fn(n, D_OUT, |i, j| f64::from(y[i * D_OUT + j]));
+            let expected = &u * (u.transpose() * &target);
+
+            let whitening = Factoring::of(&x, d).unwrap();
+            prop_assert_eq!(whitening.rank(), kept.len(), "{:?}: {:?}", kind, sigma);
+            let mut solving = Solving::new(&whitening, 1, D_OUT);
+            solving.add(&x, [&y]);
+            let coordinates = solving.finish().remove(0);
+            let basis = whitening.apply(&x);
+            let got = MatRef::from_row_major_slice(&basis, n, whitening.rank()) * &coordinates;
+            let scale = target.norm_l2();
+            let miss = |predicted: &Mat<f64>| (predicted - &expected).norm_l2() / scale;
+            // Squared, this is what r² is off by.
+            prop_assert!(miss(&got) < 1e-6, "{kind:?}: {}", miss(&got));
+
+            // As f32 the map's entries lose digits that the condition of the source makes up for in size.
+            let map = whitening.map(coordinates.as_ref()).unwrap();
+            let weight = weights(&map);
+            let condition = sigma[0] / kept.last().map_or(sigma[0], |k| sigma[*k]);
+            let image = |i: usize, j: usize| -> f64 {
+                (0..d).map(|k| f64::from(x[i * d + k]) * f64::from(weight[j * d + k])).sum()
+            };
+            let rounded = Mat::from_fn(n, D_OUT, image);
+            let bound = 1e-6 + f64::from(f32::EPSILON) * condition.min(1e5);
+            prop_assert!(miss(&rounded) < bound, "{kind:?}: {} with condition {condition}", miss(&rounded));
+        }
+    }
 }
