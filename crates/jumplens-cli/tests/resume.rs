@@ -3,6 +3,10 @@
 mod common;
 
 use common::{SMALL, assert_nothing_partial, assert_same_run, files, signal, start, stderr, succeed};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -74,6 +78,50 @@ fn stopped_and_resumed_equals_straight_through() {
         assert_same_run(&at.join("straight"), &run);
         assert_nothing_partial(&run);
     }
+}
+
+/// Kills at seeded moments: in each folder once or more within every stage, as far into it as the seed says.
+#[test]
+fn killed_at_any_moment_equals_straight_through() {
+    const KILLS: usize = 30;
+    const STAGES: [&str; 6] = ["samples", "states", "fit", "r2", "evaluate", "plot"];
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let run = [&CHUNKS[..], &["--ridge", "auto"]].concat();
+    succeed(at, &[&run[..], &["--out", "straight"]].concat());
+    let seconds = |stage: &str| manifest(&at.join("straight"))["stages"][stage]["seconds"].as_f64().unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut killed: BTreeMap<&str, usize> = BTreeMap::new();
+    for round in 0.. {
+        let out = format!("killed{round}");
+        let folder = at.join(&out);
+        let args = [&run[..], &["--out", &out, "--resume"]].concat();
+        for (index, stage) in STAGES.iter().enumerate() {
+            let before = index.checked_sub(1).map(|before| STAGES[before]);
+            let delay = Duration::from_secs_f64(rng.random_range(0.0..1.0) * seconds(stage));
+            let reached = Cell::new(None);
+            let when = || {
+                let done = |stage: &str| manifest(&folder)["stages"][stage]["done"] == true;
+                if reached.get().is_none() && before.is_none_or(done) {
+                    reached.set(Some(Instant::now()));
+                }
+                reached.get().is_some_and(|since: Instant| since.elapsed() >= delay)
+            };
+            if stop(at, &args, "KILL", &when).is_some() {
+                *killed.entry(stage).or_default() += 1;
+            }
+        }
+        succeed(at, &args);
+        assert_same_run(&at.join("straight"), &folder);
+        assert_nothing_partial(&folder);
+        fs::remove_dir_all(&folder).unwrap();
+        if killed.values().sum::<usize>() >= KILLS {
+            break;
+        }
+        assert!(round < 12, "the run is too quick to be killed: {killed:?}");
+    }
+    println!("killed in or after the stages: {killed:?}");
+    assert!(killed.len() >= 5, "{killed:?}");
 }
 
 #[test]
