@@ -143,3 +143,26 @@ fn resuming_a_finished_run_changes_nothing() {
     assert_eq!(succeed(at.path(), &args), first);
     assert!(files(&at.path().join("out")) == before);
 }
+
+#[test]
+fn a_run_folder_is_one_process_s_at_a_time() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let run = at.join("out");
+    let args = [&CHUNKS[..], &["--out", "out"]].concat();
+    let resume = [&args[..], &["--resume"]].concat();
+    let mut first = start(at, &[&["-q"], &args[..]].concat());
+    while manifest(&run)["stages"]["samples"]["done"] != true {
+        assert!(first.try_wait().unwrap().is_none(), "it ended too soon");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let in_use = ["`out` is in use by another jumplens process", "--out"];
+    for second in [&resume[..], &["plot", "--out", "out"], &["states", "--out", "out"]] {
+        common::fail(at, second, &in_use);
+    }
+    signal(&first, "KILL");
+    first.wait().unwrap();
+    // What a dead process held is free.
+    succeed(at, &resume);
+    succeed(at, &["-q", "plot", "--out", "out"]);
+}

@@ -147,6 +147,12 @@ pub enum Error {
         /// That of what it holds.
         got: String,
     },
+    /// Another process works on the run folder.
+    #[error("`{}` is in use by another jumplens process", path.display())]
+    Locked {
+        /// The run folder.
+        path: PathBuf,
+    },
     /// Files of second-moment sums that do not add up to an experiment.
     #[error("`{}` cannot be used: {message}", path.display())]
     Shards {

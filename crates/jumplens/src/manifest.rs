@@ -176,7 +176,7 @@ impl Manifest {
         }
     }
 
-    fn path(run: &Path) -> PathBuf {
+    pub(crate) fn path(run: &Path) -> PathBuf {
         run.join("manifest.json")
     }
 

@@ -9,6 +9,7 @@ use crate::eval::{
 };
 use crate::files::{create_folder, sha256, write_atomically};
 use crate::hub::{Bundled, ModelFiles, Sources};
+use crate::lock::Lock;
 use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord, StageRecord};
 use crate::models::{Backbone, Kind, Spec, load};
 use crate::moments::{self, Shard};
@@ -85,6 +86,8 @@ pub enum Existing {
 
 /// A run folder with its model loaded.
 pub struct Run {
+    /// Held for as long as this is.
+    _lock: Lock,
     folder: PathBuf,
     manifest: Manifest,
     model: Box<dyn Backbone>,
@@ -100,6 +103,8 @@ impl Run {
         sources: &Sources,
         observer: &dyn Observer,
     ) -> Result<Self> {
+        // A run that is there is nobody else's from the start; one that is not there yet, from when it is made.
+        let lock = Manifest::path(folder).exists().then(|| Lock::take(folder)).transpose()?;
         let earlier = Manifest::read(folder)?;
         match &earlier {
             // A run that got nowhere holds nothing worth keeping.
@@ -152,9 +157,21 @@ impl Run {
                 return Err(Error::Changed { path: folder.to_owned(), what });
             }
             earlier.threads = rayon::current_num_threads();
-            return Ok(Self { folder: folder.to_owned(), manifest: earlier, model });
+            let lock = lock.map_or_else(|| Lock::take(folder), Ok)?;
+            return Ok(Self { _lock: lock, folder: folder.to_owned(), manifest: earlier, model });
         }
         create_folder(folder)?;
+        let lock = match lock {
+            Some(lock) => lock,
+            None => {
+                let lock = Lock::take(folder)?;
+                // Another process may have made the folder, and ended, since.
+                if let Some(manifest) = Manifest::read(folder)? {
+                    return Err(Error::Occupied { path: folder.to_owned(), what: manifest.describe() });
+                }
+                lock
+            }
+        };
         manifest.write(folder)?;
         for stale in ["samples", "states", "shortcuts", "results", "plots"] {
             let stale = folder.join(stale);
@@ -169,7 +186,7 @@ impl Run {
             StageRecord { done: true, seconds: started.elapsed().as_secs_f64(), ..StageRecord::default() };
         manifest.stages.insert("samples".to_owned(), record);
         manifest.write(folder)?;
-        Ok(Self { folder: folder.to_owned(), manifest, model })
+        Ok(Self { _lock: lock, folder: folder.to_owned(), manifest, model })
     }
 
     /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
@@ -180,6 +197,8 @@ impl Run {
             stage: "samples",
             needed_by: "every other stage",
         };
+        let lock =
+            Manifest::path(folder).exists().then(|| Lock::take(folder)).transpose()?.ok_or_else(missing)?;
         let mut manifest = Manifest::read(folder)?.filter(|m| m.is_done("samples")).ok_or_else(missing)?;
         let files = ModelFiles::find(&manifest.model.name(), sources, observer)?;
         if record_model(&files) != manifest.model {
@@ -188,7 +207,7 @@ impl Run {
         }
         manifest.threads = rayon::current_num_threads();
         let model = load_model(&files, manifest.dtype, observer)?;
-        Ok(Self { folder: folder.to_owned(), model, manifest })
+        Ok(Self { _lock: lock, folder: folder.to_owned(), model, manifest })
     }
 
     /// The run's folder.
@@ -482,7 +501,9 @@ fn samples_path(folder: &Path, split: &str) -> PathBuf {
 
 fn is_empty(folder: &Path) -> Result<bool> {
     match std::fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
+        Ok(mut entries) => {
+            Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == crate::lock::NAME)))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(Error::io("read", folder)(error)),
     }
