@@ -53,6 +53,9 @@ fn advice(error: &Error) -> Option<String> {
         Error::RefusedPickle { .. } => {
             "get the model's `model.safetensors` instead, or save its `state_dict()` by itself".to_owned()
         }
+        Error::ChangedFile { stage, .. } => {
+            format!("do it again by `jumplens {stage}`, or have `jumplens run --resume` do whatever depends on it")
+        }
         Error::Locked { .. } => "wait for it to end, or choose another folder with `--out`".to_owned(),
         Error::Shards { .. } => {
             "give one file of each share, all made with the same options".to_owned()

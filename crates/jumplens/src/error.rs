@@ -147,6 +147,14 @@ pub enum Error {
         /// That of what it holds.
         got: String,
     },
+    /// A file of a run folder is not as the stage that wrote it left it.
+    #[error("`{}` was changed or removed since the stage `{stage}` wrote it", path.display())]
+    ChangedFile {
+        /// The file.
+        path: PathBuf,
+        /// The stage that wrote it.
+        stage: &'static str,
+    },
     /// Another process works on the run folder.
     #[error("`{}` is in use by another jumplens process", path.display())]
     Locked {

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Creates `path` and the folders above it.
@@ -48,6 +48,21 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Lower-case hexadecimal SHA-256.
 pub fn sha256(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
+}
+
+/// [`sha256`] of a file, read piece by piece.
+pub(crate) fn sha256_of(path: &Path) -> Result<String> {
+    let read = || {
+        let (mut file, mut digest) = (fs::File::open(path)?, Sha256::new());
+        let mut piece = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut piece)? {
+                0 => return Ok(digest.finalize()),
+                n => digest.update(&piece[..n]),
+            }
+        }
+    };
+    read().map(|digest| hexadecimal(&digest)).map_err(Error::io("read", path))
 }
 
 /// The name that git gives to a file of these contents: lower-case hexadecimal SHA-1 of them behind a header.

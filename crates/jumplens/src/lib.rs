@@ -63,6 +63,7 @@ pub mod eval;
 pub mod files;
 mod gguf;
 pub mod hub;
+mod integrity;
 mod lock;
 pub mod manifest;
 pub mod models;

@@ -105,6 +105,9 @@ pub struct StageRecord {
     /// For `r2` and `evaluate`: the folder of maps that were measured, where they are not the run's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shortcuts: Option<PathBuf>,
+    /// SHA-256 of every file that the stage wrote, by path below the run folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
     /// For an unfinished `states`: chunks that are on disk, by split.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub chunks: BTreeMap<String, usize>,

@@ -9,6 +9,7 @@ use crate::eval::{
 };
 use crate::files::{create_folder, sha256, write_atomically};
 use crate::hub::{Bundled, ModelFiles, Sources};
+use crate::integrity;
 use crate::lock::Lock;
 use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord, StageRecord};
 use crate::models::{Backbone, Kind, Spec, load};
@@ -18,6 +19,8 @@ use crate::progress::Observer;
 use crate::shortcut::{Fits, MAT, MapCast, Shortcuts, fit_pairs, fit_parts};
 use crate::states::StateFiles;
 use crate::tokenize::{Sample, Tokenizer, read_samples, write_samples};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -91,6 +94,8 @@ pub struct Run {
     folder: PathBuf,
     manifest: Manifest,
     model: Box<dyn Backbone>,
+    /// Stages whose files are known to be as they were left: looked at, or written, by this process.
+    intact: RefCell<BTreeSet<&'static str>>,
 }
 
 impl Run {
@@ -156,9 +161,23 @@ impl Run {
             if let Some(what) = manifest.difference(&earlier) {
                 return Err(Error::Changed { path: folder.to_owned(), what });
             }
+            let digests =
+                earlier.stages.get("samples").map(|record| record.files.clone()).unwrap_or_default();
+            if let Some(path) = integrity::changed(folder, &digests)? {
+                observer
+                    .note(&format!("`{}` was changed or removed since: it is written again", path.display()));
+                write_samples(&samples_path(folder, "train"), &train)?;
+                write_samples(&samples_path(folder, "val"), &val)?;
+            }
             earlier.threads = rayon::current_num_threads();
             let lock = lock.map_or_else(|| Lock::take(folder), Ok)?;
-            return Ok(Self { _lock: lock, folder: folder.to_owned(), manifest: earlier, model });
+            return Ok(Self {
+                _lock: lock,
+                folder: folder.to_owned(),
+                manifest: earlier,
+                model,
+                intact: RefCell::default(),
+            });
         }
         create_folder(folder)?;
         let lock = match lock {
@@ -182,11 +201,15 @@ impl Run {
         create_folder(&folder.join("samples"))?;
         write_samples(&samples_path(folder, "train"), &train)?;
         write_samples(&samples_path(folder, "val"), &val)?;
-        let record =
-            StageRecord { done: true, seconds: started.elapsed().as_secs_f64(), ..StageRecord::default() };
+        let record = StageRecord {
+            done: true,
+            seconds: started.elapsed().as_secs_f64(),
+            files: integrity::digests(folder, "samples")?,
+            ..StageRecord::default()
+        };
         manifest.stages.insert("samples".to_owned(), record);
         manifest.write(folder)?;
-        Ok(Self { _lock: lock, folder: folder.to_owned(), manifest, model })
+        Ok(Self { _lock: lock, folder: folder.to_owned(), manifest, model, intact: RefCell::default() })
     }
 
     /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
@@ -207,7 +230,7 @@ impl Run {
         }
         manifest.threads = rayon::current_num_threads();
         let model = load_model(&files, manifest.dtype, observer)?;
-        Ok(Self { _lock: lock, folder: folder.to_owned(), model, manifest })
+        Ok(Self { _lock: lock, folder: folder.to_owned(), model, manifest, intact: RefCell::default() })
     }
 
     /// The run's folder.
@@ -225,8 +248,9 @@ impl Run {
         self.model.spec()
     }
 
-    /// Does every stage that is not done yet and that the model has all it takes for.
+    /// Does every stage that is not done yet, or has lost a file since, and that the model has all it takes for.
     pub fn all(&mut self, observer: &dyn Observer) -> Result<()> {
+        self.forget_changed(observer)?;
         for stage in &STAGES[1..] {
             if *stage == "evaluate" && self.model.head().is_none() {
                 observer.note(&format!("evaluate  skipped: {}", self.no_head()));
@@ -251,6 +275,7 @@ impl Run {
 
     /// States of every layer at the chosen positions. Goes on from the last whole chunk where it was stopped.
     pub fn states(&mut self, observer: &dyn Observer) -> Result<()> {
+        self.needs("samples", "states")?;
         let splits = [("train", self.read_samples("train")?), ("val", self.read_samples("val")?)];
         let chunks = match self.manifest.stages.get("states") {
             Some(record) if !record.done => record.chunks.clone(),
@@ -380,6 +405,11 @@ impl Run {
         if !self.manifest.is_done("r2") && !self.manifest.is_done("evaluate") {
             return self.needs("r2", "plot");
         }
+        for stage in ["r2", "evaluate"] {
+            if let Some(path) = self.changed_file(stage)? {
+                return Err(Error::ChangedFile { path, stage });
+            }
+        }
         observer.begin("plot", 0, "figures");
         let started = Instant::now();
         let plots = self.folder.join("plots");
@@ -443,13 +473,48 @@ impl Run {
         Error::NoHead { model: self.manifest.model.id.clone() }
     }
 
-    /// [`Error::StageMissing`] for the first stage up to `stage` that is not done.
+    /// [`Error::StageMissing`] for the first stage up to `stage` that is not done, [`Error::ChangedFile`] for the first
+    /// whose files are not as it left them.
     fn needs(&self, stage: &'static str, needed_by: &'static str) -> Result<()> {
         let up_to = STAGES.iter().position(|name| *name == stage).map_or(0, |at| at + 1);
-        match STAGES[..up_to].iter().find(|stage| !self.manifest.is_done(stage)) {
-            Some(stage) => Err(Error::StageMissing { path: self.folder.clone(), stage, needed_by }),
-            None => Ok(()),
+        if let Some(stage) = STAGES[..up_to].iter().find(|stage| !self.manifest.is_done(stage)) {
+            return Err(Error::StageMissing { path: self.folder.clone(), stage, needed_by });
         }
+        STAGES[..up_to].iter().try_for_each(|stage| match self.changed_file(stage)? {
+            Some(path) => Err(Error::ChangedFile { path, stage }),
+            None => Ok(()),
+        })
+    }
+
+    /// The first file of a finished `stage` that is not as it was left.
+    fn changed_file(&self, stage: &'static str) -> Result<Option<PathBuf>> {
+        let record = self.manifest.stages.get(stage).filter(|record| record.done);
+        let Some(record) = record.filter(|_| !self.intact.borrow().contains(stage)) else { return Ok(None) };
+        let changed = integrity::changed(&self.folder, &record.files)?;
+        if changed.is_none() {
+            self.intact.borrow_mut().insert(stage);
+        }
+        Ok(changed)
+    }
+
+    /// Forgets the stages whose files are not as they were left, with those that depend on them.
+    fn forget_changed(&mut self, observer: &dyn Observer) -> Result<()> {
+        for stage in STAGES {
+            if let Some(path) = self.changed_file(stage)? {
+                let path = path.strip_prefix(&self.folder).unwrap_or(&path).display();
+                observer.note(&format!("`{path}` was changed or removed since: `{stage}` is done again"));
+                match stage {
+                    // Neither of the two depends on the other.
+                    "r2" | "evaluate" => {
+                        self.manifest.stages.remove(stage);
+                        self.manifest.stages.remove("plot");
+                    }
+                    _ => self.manifest.forget_from(stage),
+                }
+                self.manifest.write(&self.folder)?;
+            }
+        }
+        Ok(())
     }
 
     fn needs_maps(&self, needed_by: &'static str, elsewhere: Option<&Path>) -> Result<()> {
@@ -467,7 +532,7 @@ impl Run {
 
     fn finish_measured(
         &mut self,
-        stage: &str,
+        stage: &'static str,
         started: Instant,
         shortcuts: Option<&Path>,
         observer: &dyn Observer,
@@ -478,13 +543,15 @@ impl Run {
         self.finish(StageRecord { done: true, seconds, shortcuts, ..StageRecord::default() }, stage, observer)
     }
 
-    fn finish_timed(&mut self, stage: &str, started: Instant, observer: &dyn Observer) -> Result<()> {
+    fn finish_timed(&mut self, stage: &'static str, started: Instant, observer: &dyn Observer) -> Result<()> {
         let seconds = started.elapsed().as_secs_f64();
         self.finish(StageRecord { done: true, seconds, ..StageRecord::default() }, stage, observer)
     }
 
-    fn finish(&mut self, record: StageRecord, stage: &str, observer: &dyn Observer) -> Result<()> {
+    fn finish(&mut self, record: StageRecord, stage: &'static str, observer: &dyn Observer) -> Result<()> {
         observer.end();
+        let record = StageRecord { files: integrity::digests(&self.folder, stage)?, ..record };
+        self.intact.get_mut().insert(stage);
         self.manifest.stages.insert(stage.to_owned(), record);
         self.manifest.write(&self.folder)
     }
