@@ -3,6 +3,7 @@
 mod advice;
 mod args;
 mod commands;
+mod memory;
 mod printer;
 mod progress;
 mod sources;
@@ -13,18 +14,6 @@ use clap::error::ErrorKind;
 use printer::Printer;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Batches come and go by the thousand: an allocator that keeps their pages saves the system from clearing them anew.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Has the allocator keep freed pages for good, where it would hand them back after 10 ms: a batch takes longer than that.
-fn keep_freed_pages() {
-    /// `mi_option_purge_delay`, milliseconds.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: an option of the allocator, set before there are other threads.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
-}
 
 /// Set by Ctrl-C: the library stops at the next place where nothing is lost.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -37,7 +26,7 @@ const BUG: u8 = 2;
 const INTERRUPT: u8 = 130;
 
 fn main() -> ExitCode {
-    keep_freed_pages();
+    memory::keep_freed_pages();
     std::panic::set_hook(Box::new(|panic| {
         Printer::default().error(&format!("internal: {panic}; this is a bug in jumplens, please report it"));
         std::process::exit(BUG.into());
@@ -68,10 +57,9 @@ fn main() -> ExitCode {
     if let Err(error) = handler {
         printer.note(&format!("Ctrl-C will stop at once, since no handler could be set: {error}"));
     }
-    if let Some(threads) = args.threads
-        && let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()
-    {
-        printer.error(&format!("cannot start {threads} threads: {error}; ask for fewer with `--threads`"));
+    let threads = args.threads.map_or(0, usize::from);
+    if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
+        printer.error(&format!("cannot start threads: {error}; ask for fewer with `--threads`"));
         return ExitCode::from(USER);
     }
     match commands::dispatch(args.command, &printer) {

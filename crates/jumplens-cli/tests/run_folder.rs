@@ -164,12 +164,12 @@ fn damaged_files_of_a_run_are_named() {
     let whole = fs::read(&states).unwrap();
     for length in [0, 4, whole.len() / 2] {
         fs::write(&states, &whole[..length]).unwrap();
-        fail(at, &["fit", "--out", "out"], &["states/train/03.safetensors", "; "]);
+        fail(at, &["fit", "--out", "out"], &["states/train/03.safetensors", "changed or removed"]);
     }
     fs::remove_file(&states).unwrap();
-    fail(at, &["fit", "--out", "out"], &["states/train/03.safetensors", "path"]);
+    fail(at, &["fit", "--out", "out"], &["states/train/03.safetensors", "changed or removed"]);
     edit(&at.join("out/samples/train.jsonl"), r#"{"ids":["#, "{");
-    fail(at, &["states", "--out", "out"], &["samples/train.jsonl` line 1"]);
+    fail(at, &["states", "--out", "out"], &["samples/train.jsonl` was changed"]);
     edit(&at.join("out/manifest.json"), "{", "[");
     fail(at, &["states", "--out", "out"], &["manifest.json", "damaged"]);
 }

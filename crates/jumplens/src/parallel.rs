@@ -26,13 +26,14 @@ pub(crate) fn for_each<T: Sync, R: Send>(
             let sender = sender.clone();
             let (next, stop, work) = (&next, &stop, &work);
             let share = threads / lanes + usize::from(lane < threads % lanes);
-            scope.spawn(move || {
-                let failed = |error: rayon::ThreadPoolBuildError| {
-                    Error::Option(format!("cannot start {share} threads: {error}"))
-                };
+            let failed = move |error: &dyn std::fmt::Display| {
+                Error::Option(format!("cannot start {share} threads: {error}"))
+            };
+            let unstarted = sender.clone();
+            let started = std::thread::Builder::new().spawn_scoped(scope, move || {
                 let pool = match rayon::ThreadPoolBuilder::new().num_threads(share).build() {
                     Ok(pool) => pool,
-                    Err(error) => return drop(sender.send((0, Err(failed(error))))),
+                    Err(error) => return drop(sender.send((0, Err(failed(&error))))),
                 };
                 pool.install(|| {
                     while !stop.load(Ordering::Relaxed) {
@@ -44,6 +45,9 @@ pub(crate) fn for_each<T: Sync, R: Send>(
                     }
                 });
             });
+            if let Err(error) = started {
+                drop(unstarted.send((0, Err(failed(&error)))));
+            }
         }
         drop(sender);
         let mut waiting = std::collections::BTreeMap::new();

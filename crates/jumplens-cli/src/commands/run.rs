@@ -5,13 +5,30 @@ use crate::args::BeginArgs;
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::table;
+use jumplens::Error;
+use jumplens::manifest::{Manifest, STAGES};
+use jumplens::states::CHUNK;
 
 pub fn run(args: &BeginArgs, printer: &Printer) -> Result<(), Failure> {
     let mut run = begin(args, printer)?;
-    run.all(&Progress::new(printer))?;
+    if let Err(error) = run.all(&Progress::new(printer)) {
+        if matches!(error, Error::Interrupted) {
+            printer.note(&format!("Kept in `{}`: {}", run.folder().display(), kept(run.manifest())));
+        }
+        return Err(error.into());
+    }
     printer.note("");
     let (sources, curve) = run.diagnostics()?;
     printer.result(&table::render(&run.summary()?, &sources, &curve, run.manifest()))?;
     printer.note(&format!("Results, figures and maps are in `{}`", run.folder().display()));
     Ok(())
+}
+
+/// What of a run is on disk for good.
+fn kept(manifest: &Manifest) -> String {
+    let stages = STAGES.iter().filter(|stage| manifest.is_done(stage)).map(|stage| (*stage).to_owned());
+    let begun = manifest.stages.get("states").filter(|record| !record.done);
+    let chunks = begun.into_iter().flat_map(|record| &record.chunks);
+    let chunks = chunks.map(|(split, chunks)| format!("{chunks} chunks of {CHUNK} {split} states"));
+    stages.chain(chunks).collect::<Vec<_>>().join(", ")
 }

@@ -1,0 +1,156 @@
+//! What a long run meets: one clear line, exit code 1, nothing half written, nothing lost.
+
+mod common;
+
+use common::{
+    SMALL, assert_nothing_partial, assert_same_run, files, jumplens, model, signal, start, stderr, succeed,
+};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+#[test]
+fn memory_that_runs_out_is_said_in_one_line() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    succeed(at, &[&SMALL[..], &["--out", "straight"]].concat());
+    let mut failed = 0;
+    // From too little to start with to enough, in KiB of address space.
+    for limit in [60_000, 90_000, 120_000, 160_000, 220_000, 300_000, 8_000_000] {
+        let program = env!("CARGO_BIN_EXE_jumplens");
+        let command = format!(
+            "ulimit -v {limit}; exec {program} -q --threads 2 {} --out out --resume",
+            SMALL.join(" ")
+        );
+        let output = Command::new("sh").arg("-c").arg(command).current_dir(at).output().unwrap();
+        let said = stderr(&output);
+        if output.status.success() {
+            continue;
+        }
+        failed += 1;
+        // Below some size the system cannot even load the program.
+        if output.status.code() == Some(127) || said.contains("error while loading shared libraries") {
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(1), "{limit} KiB: {:?} {said}", output.status);
+        assert_eq!(said.lines().count(), 1, "{limit} KiB: {said}");
+        let memory = ["out of memory", "Cannot allocate memory", "cannot start"];
+        assert!(
+            said.starts_with("error: ") && memory.iter().any(|says| said.contains(says)),
+            "{limit} KiB: {said}"
+        );
+    }
+    assert!(failed > 0, "no limit was too low");
+    assert_same_run(&at.join("straight"), &at.join("out"));
+    assert_nothing_partial(&at.join("out"));
+}
+
+#[test]
+fn weights_that_vanish_are_missed_when_they_are_needed_again() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let weights = model(at, "model").join("model.safetensors");
+    let args = ["run", "--model", "model", "--train", "1500", "--val", "40", "--pairs", "to-final"];
+    succeed(at, &[&args[..], &["--out", "straight"]].concat());
+    let mut child = start(at, &[&["-q"], &args[..], &["--out", "out"]].concat());
+    let begun = at.join("out/samples/val.jsonl");
+    while !begun.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    // They are in memory by then.
+    let kept = fs::read(&weights).unwrap();
+    fs::File::options().write(true).open(&weights).unwrap().set_len(100).unwrap();
+    fs::remove_file(&weights).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_same_run(&at.join("straight"), &at.join("out"));
+    common::fail(at, &["evaluate", "--out", "out"], &["model` has no weights"]);
+    fs::write(&weights, &kept[..kept.len() - 4]).unwrap();
+    common::fail(at, &["evaluate", "--out", "out"], &["model`", "is not what the run in `out` began with"]);
+    fs::write(&weights, kept).unwrap();
+    succeed(at, &["evaluate", "--out", "out"]);
+}
+
+/// A file system of a few megabytes that is taken away when this goes.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_read_only_folder_loses_nothing() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let disk = at.join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mount = |options: &str| {
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    if !mount("size=30m") {
+        eprintln!("SKIPPED: mounting a tmpfs is not permitted here, so no folder can be made read-only");
+        return;
+    }
+    let _mounted = Mounted(&disk);
+    let run = [&SMALL[..], &["--out", "disk/run"]].concat();
+    succeed(at, &run);
+    let before = files(&disk.join("run"));
+    assert!(mount("remount,ro"));
+    let says = ["cannot write `disk/run/", "Read-only file system", "another place"];
+    for args in [
+        &[&run[..], &["--resume"]].concat()[..],
+        &["fit", "--out", "disk/run"],
+        &["plot", "--out", "disk/run"],
+    ] {
+        common::fail(at, args, &says);
+    }
+    common::fail(
+        at,
+        &[&SMALL[..], &["--out", "disk/other"]].concat(),
+        &["`disk/other`", "Read-only file system"],
+    );
+    assert!(mount("remount,rw"));
+    assert!(files(&disk.join("run")) == before);
+    succeed(at, &[&run[..], &["--resume"]].concat());
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    for args in [&[&SMALL[..], &["--out", "out"]].concat()[..], &["info", "tiny-gpt2"], &["run", "--help"]] {
+        let mut child = jumplens(at, &[&["-q"], args].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_interruption_says_what_is_kept() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let child = start(at, &["run", "--train", "4200", "--val", "20", "--pairs", "to-final", "--out", "out"]);
+    let chunk = || {
+        let manifest = fs::read_to_string(at.join("out/manifest.json")).unwrap_or_default();
+        manifest.contains("\"train\": 1\n")
+    };
+    while !chunk() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    signal(&child, "INT");
+    let output = child.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    let kept = said.lines().find(|line| line.starts_with("Kept in `out`: samples, ")).expect(&said);
+    assert!(kept.contains("chunks of 1024 train states"), "{kept}");
+    assert!(said.lines().last().unwrap().contains("`--resume` goes on"), "{said}");
+}
