@@ -2,6 +2,7 @@
 
 use crate::sources::sources;
 use jumplens::Error;
+use jumplens::hub::RepoKind;
 use std::io::ErrorKind;
 
 /// The error's message, and what to do next.
@@ -69,6 +70,9 @@ fn advice(error: &Error) -> Option<String> {
         Error::UnknownModel { .. } => {
             "check the path, or give a name on the Hugging Face Hub, for example `gpt2` or `org/name@revision`".to_owned()
         }
+        Error::NoSuchModel { kind: RepoKind::DataSet, .. } => {
+            "check the name, and set `HF_TOKEN` if it is private".to_owned()
+        }
         Error::NoSuchModel { .. } => {
             let names: Vec<String> =
                 sources().bundled.models.iter().map(|model| format!("`{}`", model.name)).collect();
@@ -78,8 +82,8 @@ fn advice(error: &Error) -> Option<String> {
             )
         }
         Error::NoSuchRevision { .. } => "give a branch, a tag or a full commit hash behind the `@`".to_owned(),
-        Error::NotInModel { .. } => "choose another revision or another model".to_owned(),
-        Error::Gated { id, with_token: false } => {
+        Error::NotInModel { kind, .. } => format!("choose another revision or another {kind}"),
+        Error::Gated { id, with_token: false, .. } => {
             format!("accept its terms on the page of `{id}`, then set `HF_TOKEN` to a token of your account")
         }
         Error::Gated { id, .. } => format!("accept its terms on the page of `{id}` with that account"),
@@ -92,7 +96,16 @@ fn advice(error: &Error) -> Option<String> {
         }
         Error::DamagedDownload { .. } => "it was thrown away: start again to fetch it anew".to_owned(),
         Error::DamagedCache { .. } => "delete it, then start again to fetch it anew".to_owned(),
-        Error::UnknownCorpus { .. } => "give a `.txt` file with one sentence a line as `--corpus`".to_owned(),
+        Error::UnknownCorpus { .. } => "check the path, or give a `.txt` file with one sentence a line as `--corpus`".to_owned(),
+        Error::CorpusRow { message, .. } if message.contains("UTF-8") => "save the file as UTF-8".to_owned(),
+        Error::CorpusRow { message, .. } if message.contains("no field") => "name one of them by `--text-column`".to_owned(),
+        Error::CorpusRow { .. } => "mend or replace the file; nothing was written".to_owned(),
+        Error::Damaged { .. } => "fetch the file again; nothing was written".to_owned(),
+        Error::NoColumn { .. } => "name one of them by `--text-column`".to_owned(),
+        Error::TooFewDrawn { .. } => {
+            "ask for fewer, give a larger `--corpus`, draw more of each by `--per-document`, or widen the bounds".to_owned()
+        }
+        Error::TooFewInOrder { .. } => "ask for fewer, or give a larger `--corpus`".to_owned(),
         Error::MissingTensor { .. } | Error::TensorShape { .. } => {
             "check that the weights belong to this model's config.json".to_owned()
         }
@@ -112,6 +125,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::Occupied { .. } => {
             "choose another `--out`, go on with it by `--resume`, or replace it by `--overwrite`".to_owned()
         }
+        Error::FileExists { .. } => "choose another `--out`, or replace it by `--overwrite`".to_owned(),
         Error::NotARun { .. } => "choose another `--out`".to_owned(),
         Error::StageMissing { path, stage, .. } => {
             format!("run `jumplens {stage} --out {}` first", path.display())

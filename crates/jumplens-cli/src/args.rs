@@ -1,10 +1,12 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use jumplens::corpus::{self, DrawOptions, HowMany, Reading};
 use jumplens::moments::Shard;
 use jumplens::nn::Precision;
 use jumplens::run::{Existing, SampleSource, Settings};
 use jumplens::shortcut::{self, Fits, Ridge};
+use jumplens::tokenize::Positions;
 use std::path::PathBuf;
 
 const DEFAULT_MODEL: &str = "tiny-gpt2";
@@ -12,6 +14,7 @@ const DEFAULT_MODEL: &str = "tiny-gpt2";
 pub const TRAIN: usize = 9000;
 pub const VAL: usize = 3000;
 const GLOBAL: &str = "Global options";
+const SENTENCES: &str = "Sentences and positions";
 
 /// Linear shortcuts between the layers of transformer language models
 ///
@@ -38,6 +41,8 @@ pub struct Args {
 pub enum Command {
     /// Do everything: samples, states, fit, r2, evaluate, plot
     Run(BeginArgs),
+    /// Draw sentences from a corpus and write them, one a line
+    Sentences(SentencesArgs),
     /// Begin a run: tokenise sentences and choose a position in each
     Samples(BeginArgs),
     /// Hidden states of every layer at the chosen positions
@@ -161,13 +166,14 @@ pub struct InputArgs {
     /// the Hugging Face Hub (`gpt2`, `org/name`, `org/name@revision`)
     #[arg(long, default_value = DEFAULT_MODEL)]
     pub model: String,
-    /// Bundled corpus (`wikipedia-sample`), or a `.txt` file with one sentence a line
+    /// Bundled corpus (`wikipedia-sample`); Wikipedia dump (`.xml`, `.xml.bz2`, `.xml.gz`); `.parquet` file or folder of them;
+    /// `.jsonl` (`.gz`, `.zst`); `.txt`; `hf://datasets/ORG/NAME[/CONFIG][@REVISION]`
     #[arg(long, default_value = "wikipedia-sample", value_name = "CORPUS")]
     pub corpus: String,
     /// Sentences to fit on
     #[arg(long, default_value_t = TRAIN, value_name = "N")]
     pub train: usize,
-    /// Sentences to measure on; they follow the training sentences in the corpus
+    /// Sentences to measure on
     #[arg(long, default_value_t = VAL, value_name = "N")]
     pub val: usize,
     /// Masked models: keep the token at the chosen position, where `[MASK]` would take its place
@@ -190,6 +196,131 @@ pub struct InputArgs {
     /// Samples to measure on instead of a corpus
     #[arg(long, value_name = "FILE.jsonl", requires = "train_samples")]
     pub val_samples: Option<PathBuf>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub draw: DrawArgs,
+    /// What training and validation may not share [default: document, where the corpus has documents]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub split_by: Option<SplitBy>,
+    /// Positions of each sentence, at random: a number, or `all`
+    #[arg(long, default_value_t = HowMany::Number(1), value_name = "K", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub positions: HowMany,
+    /// Never choose one of the first N tokens, where many models park attention
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub skip_first: usize,
+}
+
+/// What a line or a row of a corpus is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Lines {
+    /// A sentence, and the first ones are taken as they stand
+    InOrder,
+    /// A sentence, and they are drawn at random
+    Sentences,
+    /// A document, from which sentences are drawn
+    Documents,
+}
+
+/// What training and validation may not share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SplitBy {
+    /// A document
+    Document,
+    /// A sentence
+    Sentence,
+}
+
+/// How a corpus is read.
+#[derive(Debug, ClapArgs)]
+pub struct ReadingArgs {
+    /// What a line of `.txt` or `.jsonl`, or a row of Parquet is [default: in-order for `.txt`, documents for the others]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub lines: Option<Lines>,
+    /// Column or field that has the text
+    #[arg(long, default_value = "text", value_name = "NAME", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub text_column: String,
+    /// Read only K of a Hub data set's shards, drawn at random [default: all of them]
+    #[arg(long, value_name = "K", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub shards: Option<usize>,
+}
+
+impl From<&ReadingArgs> for Reading {
+    fn from(args: &ReadingArgs) -> Self {
+        let rows = args.lines.map(|lines| match lines {
+            Lines::InOrder => corpus::Rows::InOrder,
+            Lines::Sentences => corpus::Rows::Sentences,
+            Lines::Documents => corpus::Rows::Documents,
+        });
+        Self { rows, text_column: args.text_column.clone(), shards: args.shards }
+    }
+}
+
+/// Which sentences are drawn.
+#[derive(Debug, ClapArgs)]
+pub struct DrawArgs {
+    /// Sentences of one document at most: a number, or `all` [default: 1]
+    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub per_document: Option<HowMany>,
+    /// Draw only sentences that end a paragraph, and keep their newline
+    #[arg(long, help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub paragraph_final: bool,
+    /// Fewest characters of a sentence [default: 20 where sentences are drawn]
+    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub min_chars: Option<usize>,
+    /// Most characters [default: 800 where sentences are drawn]
+    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub max_chars: Option<usize>,
+    /// Fewest tokens, those that the tokenizer adds included
+    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub min_tokens: Option<usize>,
+    /// Most tokens
+    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub max_tokens: Option<usize>,
+}
+
+impl DrawArgs {
+    /// What the library draws by.
+    pub fn options(&self, split_by: Option<SplitBy>) -> DrawOptions {
+        DrawOptions {
+            per_document: self.per_document,
+            paragraph_final: self.paragraph_final,
+            min_chars: self.min_chars,
+            max_chars: self.max_chars,
+            min_tokens: self.min_tokens,
+            max_tokens: self.max_tokens,
+            split_by: split_by.map(|split_by| match split_by {
+                SplitBy::Document => corpus::SplitBy::Document,
+                SplitBy::Sentence => corpus::SplitBy::Sentence,
+            }),
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct SentencesArgs {
+    /// Corpus to draw from, as for `run`
+    #[arg(long, default_value = "wikipedia-sample")]
+    pub corpus: String,
+    /// How many sentences
+    #[arg(long, value_name = "N")]
+    pub num: usize,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// File to write, one sentence a line; FILE.jsonl says where each is from, FILE.json what was read
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Replace what is there
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Model whose tokens are counted, where their number has bounds
+    #[arg(long)]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub draw: DrawArgs,
 }
 
 /// What is to become of a run that is in the folder already.
@@ -223,6 +354,9 @@ impl InputArgs {
                 train: self.train,
                 val: self.val,
                 mask: !self.no_mask,
+                reading: (&self.reading).into(),
+                draw: self.draw.options(self.split_by),
+                positions: Positions { how_many: self.positions, skip_first: self.skip_first },
             },
         };
         Settings {

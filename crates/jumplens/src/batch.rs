@@ -1,4 +1,4 @@
-//! Sequences packed end to end, without padding.
+//! Sequences packed end to end, without padding; the positions of one sentence share a sequence.
 
 use crate::models::Kind;
 use crate::nn::QueryRows;
@@ -14,10 +14,15 @@ pub struct PackedBatch {
     pub positions: Vec<u32>,
     /// First row of each sequence, and the number of rows at the end, `[sequences + 1]`.
     pub cu_seqlens: Vec<u32>,
-    /// The row of each sequence's chosen position, `[sequences]`.
+    /// The row of each sample's chosen position, `[samples]`; sequences may have several.
     pub chosen: Vec<u32>,
     /// Which of the samples it was packed from these are, in order.
     pub samples: Range<usize>,
+}
+
+/// How many tokens are run for all of `batches`.
+pub fn tokens(batches: &[PackedBatch]) -> usize {
+    batches.iter().map(PackedBatch::tokens).sum()
 }
 
 impl PackedBatch {
@@ -26,30 +31,52 @@ impl PackedBatch {
         self.ids.len()
     }
 
-    /// Packs `samples` in order, each batch filled up to `budget` tokens (a sample longer than that gets a batch to
-    /// itself). For causal models only the tokens up to the chosen position are run, since nothing after it matters.
+    /// Packs `samples` in order, each batch filled up to `budget` tokens (a sequence longer than that gets a batch to
+    /// itself). Samples next to one another with the same ids, which are the positions of one sentence, share a sequence.
+    /// For causal models only the tokens up to the last chosen position are run, since nothing after it matters.
     pub fn pack(samples: &[Sample], kind: Kind, budget: usize) -> Vec<Self> {
+        Self::pack_sharing(samples, kind, budget, |one, other| one.ids == other.ids)
+    }
+
+    /// As [`PackedBatch::pack`], with a sequence for every sample.
+    pub fn pack_apart(samples: &[Sample], kind: Kind, budget: usize) -> Vec<Self> {
+        Self::pack_sharing(samples, kind, budget, |_, _| false)
+    }
+
+    fn pack_sharing(
+        samples: &[Sample],
+        kind: Kind,
+        budget: usize,
+        share: impl Fn(&Sample, &Sample) -> bool,
+    ) -> Vec<Self> {
         let mut batches: Vec<Self> = Vec::new();
-        for (index, sample) in samples.iter().enumerate() {
-            let ids = sample.ids_to_run(kind);
-            let batch = match batches.last_mut() {
-                Some(batch) if batch.tokens() + ids.len() <= budget => batch,
-                _ => {
-                    batches.push(Self {
-                        ids: Vec::new(),
-                        positions: Vec::new(),
-                        cu_seqlens: vec![0],
-                        chosen: Vec::new(),
-                        samples: index..index,
-                    });
-                    batches.last_mut().expect("just pushed")
-                }
-            };
-            batch.chosen.push((batch.tokens() + sample.position) as u32);
-            batch.ids.extend_from_slice(ids);
-            batch.positions.extend(0..ids.len() as u32);
-            batch.cu_seqlens.push(batch.ids.len() as u32);
-            batch.samples.end = index + 1;
+        let mut index = 0;
+        for sharing in samples.chunk_by(share) {
+            // No more chosen rows than tokens, even where a file has one position over and over.
+            for sharing in sharing.chunks(budget.max(1)) {
+                let last = sharing.iter().max_by_key(|sample| sample.position);
+                let ids = last.map_or(&[][..], |sample| sample.ids_to_run(kind));
+                let batch = match batches.last_mut() {
+                    Some(batch) if batch.tokens() + ids.len() <= budget => batch,
+                    _ => {
+                        batches.push(Self {
+                            ids: Vec::new(),
+                            positions: Vec::new(),
+                            cu_seqlens: vec![0],
+                            chosen: Vec::new(),
+                            samples: index..index,
+                        });
+                        batches.last_mut().expect("just pushed")
+                    }
+                };
+                let start = batch.tokens();
+                batch.chosen.extend(sharing.iter().map(|sample| (start + sample.position) as u32));
+                batch.ids.extend_from_slice(ids);
+                batch.positions.extend(0..ids.len() as u32);
+                batch.cu_seqlens.push(batch.ids.len() as u32);
+                index += sharing.len();
+                batch.samples.end = index;
+            }
         }
         batches
     }
@@ -72,38 +99,53 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sample() -> impl Strategy<Value = Sample> {
-        prop::collection::vec(0..100u32, 1..40)
-            .prop_flat_map(|ids| (0..ids.len(), Just(ids)))
-            .prop_map(|(position, ids)| Sample { ids, position, target: None, text: None })
+    /// Sentences with one to five of their positions, in any order, some of them twice.
+    fn samples() -> impl Strategy<Value = Vec<Sample>> {
+        let sentence = prop::collection::vec(0..100u32, 1..40).prop_flat_map(|ids| {
+            let positions = prop::collection::vec(0..ids.len(), 1..6);
+            positions.prop_map(move |positions| {
+                let sample = |position| Sample { ids: ids.clone(), position, target: None, text: None };
+                positions.into_iter().map(sample).collect::<Vec<_>>()
+            })
+        });
+        prop::collection::vec(sentence, 0..20).prop_map(|sentences| sentences.concat())
     }
 
     proptest! {
         #[test]
-        fn packing_keeps_every_sample_in_order_within_the_budget(
-            samples in prop::collection::vec(sample(), 0..30), budget in 1..120usize,
-        ) {
+        fn packing_keeps_every_sample_in_order_within_the_budget(samples in samples(), budget in 1..120usize) {
             for kind in [Kind::Causal, Kind::Masked] {
-                let batches = PackedBatch::pack(&samples, kind, budget);
-                let mut next = 0;
-                for batch in &batches {
-                    prop_assert!(batch.tokens() <= budget || batch.samples.len() == 1);
-                    prop_assert_eq!(batch.samples.start, next);
-                    next = batch.samples.end;
-                    for (i, sample) in samples[batch.samples.clone()].iter().enumerate() {
-                        let rows = batch.cu_seqlens[i] as usize..batch.cu_seqlens[i + 1] as usize;
-                        prop_assert_eq!(&batch.ids[rows.clone()], sample.ids_to_run(kind));
-                        prop_assert_eq!(batch.chosen[i] as usize, rows.start + sample.position);
-                        prop_assert_eq!(batch.ids[batch.chosen[i] as usize], sample.ids[sample.position]);
+                for (batches, shared) in [
+                    (PackedBatch::pack(&samples, kind, budget), true),
+                    (PackedBatch::pack_apart(&samples, kind, budget), false),
+                ] {
+                    let mut next = 0;
+                    let mut sequences = 0;
+                    for batch in &batches {
+                        prop_assert!(batch.tokens() <= budget || batch.cu_seqlens.len() == 2);
+                        prop_assert_eq!(batch.samples.start, next);
+                        next = batch.samples.end;
+                        prop_assert_eq!(batch.chosen.len(), batch.samples.len());
+                        sequences += batch.cu_seqlens.len() - 1;
                         let seen = batch.every_row(kind);
-                        for row in rows.clone() {
-                            prop_assert_eq!(seen.starts[row] as usize, rows.start);
-                            let end = if kind == Kind::Causal { row + 1 } else { rows.end };
-                            prop_assert_eq!(seen.ends[row] as usize, end);
+                        for (sample, chosen) in samples[batch.samples.clone()].iter().zip(&batch.chosen) {
+                            let chosen = *chosen as usize;
+                            let (start, end) = (seen.starts[chosen] as usize, seen.ends[chosen] as usize);
+                            prop_assert_eq!(start + sample.position, chosen);
+                            // What the chosen row sees is what it sees alone.
+                            prop_assert_eq!(&batch.ids[start..end], sample.ids_to_run(kind));
+                            for (at, row) in (start..end).enumerate() {
+                                prop_assert_eq!(batch.positions[row] as usize, at);
+                                prop_assert_eq!(seen.starts[row] as usize, start);
+                                let last = if kind == Kind::Causal { row + 1 } else { end };
+                                prop_assert_eq!(seen.ends[row] as usize, last);
+                            }
                         }
                     }
+                    prop_assert_eq!(next, samples.len());
+                    let runs = samples.chunk_by(|a, b| shared && a.ids == b.ids);
+                    prop_assert_eq!(sequences, runs.map(|run| run.len().div_ceil(budget)).sum::<usize>());
                 }
-                prop_assert_eq!(next, samples.len());
             }
         }
     }

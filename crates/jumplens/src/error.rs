@@ -1,5 +1,6 @@
 //! What can go wrong, with where it went wrong: each error carries the path, the tensor, what was expected and what came.
 
+use crate::hub::RepoKind;
 use std::path::{Path, PathBuf};
 
 /// The result of everything in this crate that can fail.
@@ -71,33 +72,41 @@ pub enum Error {
         /// The bundled names, for the message.
         bundled: String,
     },
-    /// The Hub has no model of that name that this user may see.
-    #[error("no model `{id}` at {endpoint}: it does not exist, or is private")]
+    /// The Hub has no model or data set of that name that this user may see.
+    #[error("no {kind} `{id}` at {endpoint}: it does not exist, or is private")]
     NoSuchModel {
+        /// Model or data set.
+        kind: RepoKind,
         /// The full name.
         id: String,
         /// The Hub's address.
         endpoint: String,
     },
-    /// The Hub's model has no such branch, tag or commit.
-    #[error("model `{id}` has no revision `{revision}`")]
+    /// The Hub's model or data set has no such branch, tag or commit.
+    #[error("{kind} `{id}` has no revision `{revision}`")]
     NoSuchRevision {
+        /// Model or data set.
+        kind: RepoKind,
         /// The full name.
         id: String,
         /// The revision that was asked for.
         revision: String,
     },
-    /// The Hub's model lacks a file.
-    #[error("model `{id}` has no file `{file}` on the Hub")]
+    /// The Hub's model or data set lacks a file.
+    #[error("{kind} `{id}` has no file `{file}` on the Hub")]
     NotInModel {
+        /// Model or data set.
+        kind: RepoKind,
         /// The full name.
         id: String,
         /// The file.
         file: String,
     },
-    /// The model's authors ask for their terms to be accepted first.
-    #[error("model `{id}` is gated: {}", if *with_token { "the account of the token that was sent has no access" } else { "it needs a token, and none was found" })]
+    /// The authors ask for their terms to be accepted first.
+    #[error("{kind} `{id}` is gated: {}", if *with_token { "the account of the token that was sent has no access" } else { "it needs a token, and none was found" })]
     Gated {
+        /// Model or data set.
+        kind: RepoKind,
         /// The full name.
         id: String,
         /// Whether a token was sent.
@@ -109,9 +118,11 @@ pub enum Error {
         /// The Hub's address.
         endpoint: String,
     },
-    /// Offline, and the cache does not have the whole model.
-    #[error("model `{id}` at revision `{revision}` is not, or not wholly, in the cache `{}`, and `HF_HUB_OFFLINE` is set", cache.display())]
+    /// Offline, and the cache does not have all of the model or data set.
+    #[error("{kind} `{id}` at revision `{revision}` is not, or not wholly, in the cache `{}`, and `HF_HUB_OFFLINE` is set", cache.display())]
     NotCached {
+        /// Model or data set.
+        kind: RepoKind,
         /// The full name.
         id: String,
         /// The revision that was asked for.
@@ -170,7 +181,9 @@ pub enum Error {
         message: String,
     },
     /// Neither a bundled corpus nor a file that can be read as one.
-    #[error("no corpus `{name}`: it is neither a bundled corpus ({bundled}) nor a `.txt` file")]
+    #[error(
+        "no corpus `{name}`: it is neither a bundled corpus ({bundled}) nor a folder, nor does it end in `.txt`, `.jsonl`, `.parquet` or `.xml`, nor is it `hf://datasets/ORG/NAME`"
+    )]
     UnknownCorpus {
         /// The name that was given.
         name: String,
@@ -255,6 +268,69 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A row of a corpus cannot be read.
+    #[error("`{}` {place}: {message}", path.display())]
+    CorpusRow {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1, the row, from 0, or the byte.
+        place: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A compressed file is damaged.
+    #[error("`{}` is damaged at byte {offset}: {message}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Byte of the compressed file; for gzip and Zstandard, up to where it had been read.
+        offset: u64,
+        /// What is wrong.
+        message: String,
+    },
+    /// A Parquet file lacks the column of texts.
+    #[error("`{}` has no column `{column}`; it has {columns}", path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column that was asked for.
+        column: String,
+        /// Those that it has, for the message.
+        columns: String,
+    },
+    /// Fewer sentences stand in order than were asked for.
+    #[error("`{name}` holds {have} usable sentences, but {wanted} were asked for")]
+    TooFewInOrder {
+        /// The corpus.
+        name: String,
+        /// What it has within the bounds.
+        have: usize,
+        /// Sentences asked for.
+        wanted: usize,
+    },
+    /// Fewer sentences can be drawn than were asked for.
+    #[error(
+        "`{name}` gives {have} sentences from {documents} documents, but {} asked for",
+        match (val, apart) {
+            (0, _) => format!("{train} were"),
+            (_, true) => format!("{train} for training and {val} for validation, with no document in both, were"),
+            _ => format!("{train} for training and {val} for validation were"),
+        }
+    )]
+    TooFewDrawn {
+        /// The corpus.
+        name: String,
+        /// Different sentences within the bounds, as many of each document as may be drawn.
+        have: usize,
+        /// Documents that were looked at.
+        documents: u64,
+        /// Training sentences asked for, or all.
+        train: usize,
+        /// Validation sentences asked for.
+        val: usize,
+        /// Whether the two may share no document.
+        apart: bool,
+    },
     /// A corpus or samples file without a single usable line.
     #[error("`{name}` holds no sentence")]
     EmptyCorpus {
@@ -285,6 +361,12 @@ pub enum Error {
         path: PathBuf,
         /// Which run that is.
         what: String,
+    },
+    /// A file that is to be written is there already.
+    #[error("`{}` is there already", path.display())]
+    FileExists {
+        /// The file.
+        path: PathBuf,
     },
     /// The output folder holds files that are not a run's.
     #[error("`{}` is not empty and not a run folder (it has no manifest.json)", path.display())]

@@ -45,6 +45,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |writer| writer.write_all(bytes))
 }
 
+/// `name` as it can be found again from any folder.
+pub(crate) fn absolute(name: &str) -> String {
+    match std::path::absolute(name) {
+        Ok(path) if path.exists() => path.display().to_string(),
+        _ => name.to_owned(),
+    }
+}
+
 /// Lower-case hexadecimal SHA-256.
 pub fn sha256(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
@@ -72,6 +80,6 @@ pub fn git_sha1(bytes: &[u8]) -> String {
     )
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -34,12 +34,7 @@
 //! // A folder with config.json, model.safetensors and tokenizer.json would do as well as a bundled name.
 //! let settings = run::Settings {
 //!     model: "tiny-gpt2".into(),
-//!     samples: run::SampleSource::Corpus {
-//!         name: "wikipedia-sample".into(),
-//!         train: 200,
-//!         val: 50,
-//!         mask: true,
-//!     },
+//!     samples: run::SampleSource::corpus("wikipedia-sample", 200, 50),
 //!     seed: 0,
 //!     fits: Fits::plain(Pairs::ToFinal),
 //!     dtype: Precision::F32,
@@ -74,6 +69,7 @@ pub mod plot;
 pub mod progress;
 pub mod run;
 pub mod runner;
+pub mod samples;
 pub mod shortcut;
 mod spread;
 pub mod states;

@@ -1,11 +1,13 @@
 //! `manifest.json`: what a run was made from, and how far it is.
 
+use crate::corpus::CorpusRecord;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::hub::HubName;
 use crate::moments::Shard;
 use crate::nn::Precision;
 use crate::shortcut::Fits;
+use crate::tokenize::Positions;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -55,10 +57,10 @@ impl ModelRecord {
     }
 }
 
-/// A file or corpus a run reads.
+/// A file a run reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRecord {
-    /// Bundled name, or absolute path.
+    /// Its absolute path.
     pub id: String,
     /// SHA-256 of its bytes.
     pub sha256: String,
@@ -68,10 +70,13 @@ pub struct SourceRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SamplesRecord {
-    /// The first sentences of a corpus for training, the next ones for validation.
+    /// Sentences of a corpus.
     Corpus {
-        /// The corpus.
-        corpus: SourceRecord,
+        /// The corpus, and how sentences were drawn from it.
+        corpus: CorpusRecord,
+        /// Which of their positions were chosen.
+        #[serde(default, skip_serializing_if = "Positions::is_default")]
+        positions: Positions,
     },
     /// Two samples files.
     Files {
@@ -83,10 +88,28 @@ pub enum SamplesRecord {
 }
 
 impl SamplesRecord {
+    /// What makes these other samples than `other`, in words.
+    fn difference(&self, other: &Self) -> Option<String> {
+        if let (
+            Self::Corpus { corpus, positions },
+            Self::Corpus { corpus: other_corpus, positions: other_positions },
+        ) = (self, other)
+            && corpus.id == other_corpus.id
+        {
+            if positions != other_positions {
+                return Some("the choice of `--positions` or `--skip-first`".to_owned());
+            }
+            if (&corpus.draw, &corpus.rows) != (&other_corpus.draw, &other_corpus.rows) {
+                return Some("the choice of which sentences are drawn".to_owned());
+            }
+        }
+        (self != other).then(|| format!("what `{}` holds", self.id()))
+    }
+
     /// The corpus, or the training samples' file.
     fn id(&self) -> &str {
         match self {
-            Self::Corpus { corpus } => &corpus.id,
+            Self::Corpus { corpus, .. } => &corpus.id,
             Self::Files { train_samples, .. } => &train_samples.id,
         }
     }
@@ -232,9 +255,10 @@ impl Manifest {
     /// What makes this another experiment than `other`, in words; `None` where both are the same, whatever the
     /// progress, the version and the threads.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
+        let samples = self.samples.difference(&other.samples);
         [
             (self.model != other.model, format!("the model `{}`", self.model.id)),
-            (self.samples != other.samples, format!("what `{}` holds", self.samples.id())),
+            (samples.is_some(), samples.unwrap_or_default()),
             (self.train != other.train, format!("the number of {} training samples", self.train)),
             (self.val != other.val, format!("the number of {} validation samples", self.val)),
             (self.seed != other.seed, format!("the seed {}", self.seed)),

@@ -1,24 +1,27 @@
 //! A run folder and its stages. Each stage reads what the ones before it left on disk; [`Run::all`] is nothing but all
 //! of them in order.
 
-use crate::corpus::Corpus;
+use crate::batch::{PackedBatch, tokens};
 use crate::error::{Error, Result};
 use crate::eval::tables::{CurveRow, ExitRow, LayerRow, R2Row, SourceRow, read_csv, write_csv};
 use crate::eval::{
-    ExitRule, Summary, advise, diagnose, early_exit, evaluate, layer_rows, r2_table, write_predictions,
+    ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, layer_rows, r2_table, sentences,
+    write_predictions,
 };
-use crate::files::{create_folder, sha256, write_atomically};
-use crate::hub::{Bundled, ModelFiles, Sources};
+use crate::files::{absolute, create_folder, write_atomically};
+use crate::hub::{ModelFiles, Sources};
 use crate::integrity;
 use crate::lock::Lock;
-use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord, StageRecord};
+use crate::manifest::{Manifest, ModelRecord, STAGES, StageRecord};
 use crate::models::{Backbone, Kind, Spec, load};
 use crate::moments::{self, Shard};
 use crate::nn::Precision;
 use crate::progress::Observer;
+pub use crate::samples::SampleSource;
+use crate::samples::Samples;
 use crate::shortcut::{Fits, MAT, MapCast, Shortcuts, fit_pairs, fit_parts};
-use crate::states::StateFiles;
-use crate::tokenize::{Sample, Tokenizer, read_samples, write_samples};
+use crate::states::{CHUNK, StateFiles, TOKEN_BUDGET};
+use crate::tokenize::{Sample, read_samples, write_samples};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -33,30 +36,6 @@ pub fn memory_bytes(spec: &Spec, parameters: u64) -> u64 {
     let unembedding = spec.vocab_size as u64 * d;
     let blocks = parameters.saturating_sub(unembedding);
     4 * (parameters + unembedding + 3 * layers * d * d + blocks)
-}
-
-/// Where the samples come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SampleSource {
-    /// The first `train` sentences of a corpus, and the `val` ones after them, with one random position each.
-    Corpus {
-        /// Bundled name or path.
-        name: String,
-        /// Training sentences.
-        train: usize,
-        /// Validation sentences.
-        val: usize,
-        /// For masked models: put `[MASK]` in the place of the token at the chosen position. Causal models have no use
-        /// for `false`, and refuse it.
-        mask: bool,
-    },
-    /// Samples files, as [`read_samples`] reads them.
-    Files {
-        /// The training samples.
-        train: PathBuf,
-        /// The validation samples.
-        val: PathBuf,
-    },
 }
 
 /// What a run is to be made from.
@@ -126,14 +105,21 @@ impl Run {
         let files = ModelFiles::find(&name, sources, observer)?;
         let model = load_model(&files, settings.dtype, observer)?;
         let started = Instant::now();
-        let (mut train, mut val, source) =
-            draw_samples(settings, &files, model.spec(), &sources.bundled, observer)?;
+        let spec = model.spec();
+        let resumed = earlier.as_ref().filter(|m| existing == Existing::Resume && m.is_done("samples"));
+        let damaged = match resumed.and_then(|m| m.stages.get("samples")) {
+            Some(record) => integrity::changed(folder, &record.files)?,
+            None => None,
+        };
+        let resumed = resumed.filter(|_| damaged.is_none());
+        let samples =
+            crate::samples::make(&settings.samples, settings.seed, &files, spec, sources, resumed, observer)?;
+        let Samples { mut train, mut val, counts: [n_train, n_val], record: source } = samples;
         let model_record = record_model(&files);
         let mask = match &settings.samples {
             SampleSource::Corpus { mask, .. } if model.spec().kind == Kind::Masked => Some(*mask),
             _ => None,
         };
-        let (n_train, n_val) = (train.len(), val.len());
         let mut manifest = Manifest::new(
             model_record,
             source,
@@ -144,7 +130,9 @@ impl Run {
             settings.fits.clone(),
             settings.dtype,
         );
-        if let Some(shard) = settings.shard {
+        manifest.shard = settings.shard;
+        // There are none where the folder has them.
+        if let Some(shard) = settings.shard.filter(|_| !train.is_empty()) {
             for (samples, what) in [(&mut train, "training"), (&mut val, "validation")] {
                 let share = shard.share(samples.len());
                 if share.is_empty() {
@@ -155,15 +143,12 @@ impl Run {
                 }
                 *samples = samples.drain(share).collect();
             }
-            manifest.shard = Some(shard);
         }
         if let Some(mut earlier) = earlier.filter(|m| existing == Existing::Resume && m.is_done("samples")) {
             if let Some(what) = manifest.difference(&earlier) {
                 return Err(Error::Changed { path: folder.to_owned(), what });
             }
-            let digests =
-                earlier.stages.get("samples").map(|record| record.files.clone()).unwrap_or_default();
-            if let Some(path) = integrity::changed(folder, &digests)? {
+            if let Some(path) = damaged {
                 observer
                     .note(&format!("`{}` was changed or removed since: it is written again", path.display()));
                 write_samples(&samples_path(folder, "train"), &train)?;
@@ -286,11 +271,10 @@ impl Run {
         self.manifest.stages.insert("states".to_owned(), record.clone());
         self.manifest.write(&self.folder)?;
         let spec = self.model.spec();
-        let tokens =
-            |samples: &[Sample]| samples.iter().map(|s| s.ids_to_run(spec.kind).len()).sum::<usize>();
         let left = |split: &str, samples: &[Sample]| {
-            let whole = record.chunks.get(split).copied().unwrap_or(0) * crate::states::CHUNK;
-            tokens(&samples[whole.min(samples.len())..])
+            let whole = record.chunks.get(split).copied().unwrap_or(0) * CHUNK;
+            let chunks = samples[whole.min(samples.len())..].chunks(CHUNK);
+            chunks.map(|chunk| tokens(&PackedBatch::pack(chunk, spec.kind, TOKEN_BUDGET))).sum::<usize>()
         };
         let total = splits.iter().map(|(split, samples)| left(split, samples)).sum::<usize>();
         observer.begin("states", total as u64, "tokens");
@@ -384,16 +368,16 @@ impl Run {
         let (maps, casts) = self.map_casts(shortcuts)?;
         let samples = self.read_samples("val")?;
         let spec = self.model.spec();
-        let tokens: usize = samples.iter().map(|sample| sample.ids_to_run(spec.kind).len()).sum();
-        observer.begin("evaluate", tokens as u64, "tokens");
+        observer.begin("evaluate", tokens(&batches(&samples, spec.kind)) as u64, "tokens");
         let started = Instant::now();
         let states = StateFiles::new(&self.folder, "val");
         let evaluation =
             evaluate(&*self.model, head, self.manifest.dtype, &samples, &states, &maps, &casts, observer)?;
         let rule = ExitRule::new(&samples, spec.kind);
         let exits: Vec<ExitRow> = evaluation.of_states().flat_map(|cast| early_exit(cast, &rule)).collect();
+        let sentences = sentences(&samples, spec.kind);
         let results = self.replace("evaluate")?;
-        write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, self.manifest.seed))?;
+        write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, &sentences, self.manifest.seed))?;
         write_csv(&results.join("early_exit.csv"), &exits)?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
         self.write_summary()?;
@@ -591,14 +575,6 @@ fn load_model(
     Ok(loaded.model)
 }
 
-/// `name` as it can be found again from any folder.
-fn absolute(name: &str) -> String {
-    match std::path::absolute(name) {
-        Ok(path) if path.exists() => path.display().to_string(),
-        _ => name.to_owned(),
-    }
-}
-
 fn record_model(files: &ModelFiles) -> ModelRecord {
     ModelRecord {
         id: if files.is_bundled() || files.revision.is_some() {
@@ -610,68 +586,5 @@ fn record_model(files: &ModelFiles) -> ModelRecord {
         config_sha256: files.config.sha256(),
         weights_sha256: files.weights_sha256(),
         tokenizer_sha256: files.tokenizer.as_ref().map(|file| file.sha256()),
-    }
-}
-
-fn draw_samples(
-    settings: &Settings,
-    files: &ModelFiles,
-    spec: &Spec,
-    bundled: &Bundled,
-    observer: &dyn Observer,
-) -> Result<(Vec<Sample>, Vec<Sample>, SamplesRecord)> {
-    match &settings.samples {
-        SampleSource::Files { train, val } => {
-            let record = |path: &Path| -> Result<SourceRecord> {
-                let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-                Ok(SourceRecord { id: absolute(&path.display().to_string()), sha256: sha256(&bytes) })
-            };
-            let source = SamplesRecord::Files { train_samples: record(train)?, val_samples: record(val)? };
-            Ok((read_samples(train, spec)?, read_samples(val, spec)?, source))
-        }
-        SampleSource::Corpus { name, train, val, mask } => {
-            if !mask && spec.kind == Kind::Causal {
-                return Err(Error::Option(format!(
-                    "`--no-mask` is for masked language models, and `{}` is a causal one: leave it out",
-                    files.id
-                )));
-            }
-            let corpus = Corpus::open(name, bundled)?;
-            let (train, val) = (*train, *val);
-            if train == 0 || val == 0 {
-                return Err(Error::Option(format!(
-                    "{train} training and {val} validation sentences were asked for: give at least 1 for `--train` and \
-                     1 for `--val`"
-                )));
-            }
-            let missing = || Error::Io {
-                action: "read",
-                path: PathBuf::from(&files.id).join("tokenizer.json"),
-                source: std::io::ErrorKind::NotFound.into(),
-            };
-            let tokenizer = Tokenizer::open(files.tokenizer.as_ref().ok_or_else(missing)?, spec, *mask)?;
-            let wanted = train.saturating_add(val);
-            observer.begin("samples", wanted as u64, "sentences");
-            let mut samples = Vec::new();
-            for (index, sentence) in corpus.sentences().enumerate() {
-                if samples.len() == wanted {
-                    break;
-                }
-                crate::progress::check(observer)?;
-                if let Some(sample) = tokenizer.sample(sentence, index as u64, settings.seed)? {
-                    samples.push(sample);
-                    observer.advance(1);
-                }
-            }
-            if samples.len() < wanted {
-                let name = corpus.id.clone();
-                return Err(Error::TooFewSentences { name, have: samples.len(), train, val });
-            }
-            observer.end();
-            let val = samples.split_off(train);
-            let id =
-                if bundled.corpora.iter().any(|c| c.name == name) { name.clone() } else { absolute(name) };
-            Ok((samples, val, SamplesRecord::Corpus { corpus: SourceRecord { id, sha256: corpus.sha256() } }))
-        }
     }
 }

@@ -261,7 +261,7 @@ fn a_run_stays_with_its_commit() {
     let out = at.path().join("out");
     let settings = |model: &str| Settings {
         model: model.into(),
-        samples: SampleSource::Corpus { name: WIKIPEDIA_SAMPLE.name.into(), train: 5, val: 5, mask: true },
+        samples: SampleSource::corpus(WIKIPEDIA_SAMPLE.name, 5, 5),
         seed: 0,
         fits: Fits::plain(Pairs::All),
         dtype: Precision::F32,

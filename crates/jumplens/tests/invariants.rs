@@ -294,3 +294,71 @@ fn a_state_that_is_not_finite_is_named() {
     };
     assert_eq!((split, layer, sample, coordinate), ("train", 2, 0, 4));
 }
+
+/// Samples of sentences with several positions each, those of one sentence next to one another, or as far apart as can be.
+fn write_positions(path: &Path, n: usize, seed: u64, together: bool) {
+    write_samples(path, n, seed, false);
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut samples: Vec<(usize, serde_json::Value)> = Vec::new();
+    for line in text.lines() {
+        let sample: serde_json::Value = serde_json::from_str(line).unwrap();
+        let length = sample["ids"].as_array().unwrap().len();
+        for (round, position) in (0..length).step_by(2).enumerate() {
+            samples.push((round, serde_json::json!({ "ids": sample["ids"], "position": position })));
+        }
+    }
+    if !together {
+        samples.sort_by_key(|(round, _)| *round);
+    }
+    std::fs::write(path, samples.iter().map(|(_, sample)| format!("{sample}\n")).collect::<String>())
+        .unwrap();
+}
+
+#[test]
+fn positions_of_one_sentence_share_a_pass_and_nothing_else_changes() {
+    for family in FAMILIES {
+        let folder = tempfile::tempdir().unwrap();
+        let model = open(&family(2), folder.path());
+        let path = folder.path().join("samples.jsonl");
+        write_positions(&path, 40, 5, true);
+        let samples = read_samples(&path, model.spec()).unwrap();
+        let shared = run_samples(&*model, &samples, true).unwrap();
+        let mut alone = 0;
+        for (i, sample) in samples.iter().enumerate() {
+            let single = run_samples(&*model, std::slice::from_ref(sample), true).unwrap();
+            alone += single.tokens;
+            let layers = shared.layers.iter().zip(&single.layers);
+            for (shared, single) in layers.chain(shared.attention.iter().zip(&single.attention)) {
+                for (a, b) in shared[i * WIDTH..][..WIDTH].iter().zip(single) {
+                    assert!((a - b).abs() <= 4e-6 * b.abs().max(1.0), "sample {i}: {a} against {b}");
+                }
+            }
+        }
+        assert!(shared.tokens * 2 < alone, "{} of {alone} tokens", shared.tokens);
+    }
+}
+
+#[test]
+fn every_cast_predicts_the_same_whether_positions_share_a_pass_or_not() {
+    for family in FAMILIES {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        family(2).write(&at.join("model"));
+        write_samples(&at.join("train.jsonl"), 150, 7, false);
+        let rows = [true, false].map(|together| {
+            write_positions(&at.join("val.jsonl"), 30, 8, together);
+            let out = if together { "together" } else { "apart" };
+            let mut run = begin(at, out, Existing::Refuse).unwrap();
+            run.all(&Silent).unwrap();
+            layers(&run)
+        });
+        assert!(!rows[0].is_empty() && rows[0].len() == rows[1].len());
+        for (together, apart) in rows[0].iter().zip(&rows[1]) {
+            let figures =
+                |row: &LayerRow| [row.precision_1, row.precision_5, row.precision_10, row.surprisal, row.kl];
+            for (a, b) in figures(together).into_iter().zip(figures(apart)) {
+                assert!((a - b).abs() < 1e-5, "{together:?}\n{apart:?}");
+            }
+        }
+    }
+}

@@ -8,7 +8,7 @@ use jumplens::hub::{ModelFiles, Sources, TokenizerFiles};
 use jumplens::models::{Kind, Spec, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
-use jumplens::tokenize::{Sample, Tokenizer};
+use jumplens::tokenize::{Positions, Sample, Tokenizer};
 use jumplens_assets::{TINY_BERT, WIKIPEDIA_SAMPLE};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,7 +22,9 @@ fn sentences(n: usize) -> impl Iterator<Item = (u64, &'static str)> {
 }
 
 fn samples(tokenizer: &Tokenizer, n: usize) -> Vec<Sample> {
-    sentences(n).map(|(index, text)| tokenizer.sample(text, index, 7).unwrap().unwrap()).collect()
+    sentences(n)
+        .flat_map(|(index, text)| tokenizer.samples(text, index, 7, Positions::default()).unwrap())
+        .collect()
 }
 
 fn tiny_bert() -> (TokenizerFiles, Spec) {

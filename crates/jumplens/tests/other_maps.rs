@@ -25,7 +25,7 @@ impl Observer for Notes {
 }
 
 fn begin(folder: &Path, model: &str, train: usize, fits: Fits) -> Run {
-    let samples = SampleSource::Corpus { name: "wikipedia-sample".into(), train, val: 80, mask: true };
+    let samples = SampleSource::corpus("wikipedia-sample", train, 80);
     let settings =
         Settings { model: model.into(), samples, seed: 1, fits, dtype: Precision::F32, shard: None };
     Run::begin(folder, &settings, Existing::Refuse, &sources(), &Silent).unwrap()

@@ -5,15 +5,19 @@ use crate::args::DoctorArgs;
 use crate::printer::{Printer, one_line};
 use crate::progress::Progress;
 use crate::sources::sources;
-use jumplens::corpus::Corpus;
+use jumplens::corpus::{Corpus, Reading};
 use jumplens::doctor::{Finding, Outcome, examine};
 use jumplens::hub::ModelFiles;
+
+/// More of them than `examine` runs, however short they are.
+const SENTENCES: usize = 2000;
 
 pub fn doctor(args: &DoctorArgs, printer: &Printer) -> Result<(), Failure> {
     let (sources, progress) = (sources(), Progress::new(printer));
     let files = ModelFiles::find(&args.model, &sources, &progress)?;
-    let corpus = Corpus::open(&args.corpus, &sources.bundled)?;
-    let findings = examine(&files, corpus.sentences(), &progress)?;
+    let corpus = Corpus::open(&args.corpus, &Reading::default(), 0, &sources, &progress)?;
+    let sentences = corpus.first_sentences(SENTENCES)?;
+    let findings = examine(&files, sentences.iter().map(String::as_str), &progress)?;
     let line = |Finding { about, outcome, detail }: &Finding| {
         let mark = match outcome {
             Outcome::Good => "ok",

@@ -4,6 +4,7 @@ mod doctor;
 mod info;
 mod moments;
 mod run;
+mod sentences;
 mod stage;
 
 use crate::args::{BeginArgs, Command};
@@ -40,6 +41,7 @@ impl From<std::io::Error> for Failure {
 pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args, printer),
+        Command::Sentences(args) => sentences::sentences(&args, printer),
         Command::Samples(args) => begin(&args, printer).map(|_| ()),
         Command::States(args) => stage::states(&args, printer),
         Command::Fit(args) => stage::fit(&args, printer),

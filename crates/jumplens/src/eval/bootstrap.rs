@@ -1,12 +1,16 @@
-//! Means over the validation samples with 95 % intervals from a seeded bootstrap by sentence. Every figure of every
-//! cast and layer is resampled with the same draws, so that differences between rows may be judged too.
+//! Means over the validation samples with 95 % intervals from a seeded bootstrap by sentence: the positions of one
+//! sentence, which know of one another, are drawn together. Every figure of every cast and layer is resampled with the same
+//! draws, so that differences between rows may be judged too.
 
 use super::predictions::{Evaluation, Prediction};
 use super::tables::LayerRow;
+use crate::models::Kind;
+use crate::tokenize::Sample;
 use faer::{Mat, Par};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Bootstrap resamples.
 pub const RESAMPLES: usize = 1000;
@@ -20,19 +24,46 @@ fn figures(p: &Prediction) -> [f64; FIGURES] {
     [share(p.hit(1)), share(p.hit(5)), share(p.hit(10)), p.surprisal, p.kl, p.loss.unwrap_or(0.0), known]
 }
 
-/// How often each resample draws each sample, `[resamples, n]`.
-fn draws(n: usize, seed: u64) -> Mat<f64> {
-    let counts: Vec<Vec<f64>> = (0..RESAMPLES as u64)
-        .into_par_iter()
-        .map(|resample| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(resample);
-            let mut counts = vec![0.0; n];
-            (0..n).for_each(|_| counts[rng.random_range(0..n as u64) as usize] += 1.0);
-            counts
-        })
-        .collect();
-    Mat::from_fn(RESAMPLES, n, |i, j| counts[i][j])
+/// Which of the samples are of one sentence: one range a sentence, in order.
+pub fn sentences(samples: &[Sample], kind: Kind) -> Vec<Range<usize>> {
+    let mut start = 0;
+    let ranges = samples.chunk_by(|one, other| one.is_of_the_same_sentence(other, kind)).map(|sentence| {
+        start += sentence.len();
+        start - sentence.len()..start
+    });
+    ranges.collect()
+}
+
+/// Which samples are drawn how often.
+struct Draws {
+    /// `[resamples, n]`.
+    counts: Mat<f64>,
+    /// Samples of each resample, which are as many as sentences only where each has one position.
+    totals: Vec<f64>,
+}
+
+impl Draws {
+    /// As many sentences as there are, with all their samples, in each resample.
+    fn new(sentences: &[Range<usize>], seed: u64) -> Self {
+        let n = sentences.last().map_or(0, |sentence| sentence.end);
+        let counts: Vec<Vec<f64>> = (0..RESAMPLES as u64)
+            .into_par_iter()
+            .map(|resample| {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                rng.set_stream(resample);
+                let mut counts = vec![0.0; n];
+                for _ in sentences {
+                    let sentence = &sentences[rng.random_range(0..sentences.len() as u64) as usize];
+                    counts[sentence.clone()].iter_mut().for_each(|count| *count += 1.0);
+                }
+                counts
+            })
+            .collect();
+        Self {
+            totals: counts.iter().map(|counts| counts.iter().sum()).collect(),
+            counts: Mat::from_fn(RESAMPLES, n, |i, j| counts[i][j]),
+        }
+    }
 }
 
 /// A mean and the bounds of its interval.
@@ -54,10 +85,10 @@ fn interval(mut values: Vec<f64>) -> (f64, f64) {
     (quantile(0.025), quantile(0.975))
 }
 
-/// The rows of `layers.csv`, cast by cast and layer by layer.
-pub fn layer_rows(evaluation: &Evaluation, seed: u64) -> Vec<LayerRow> {
+/// The rows of `layers.csv`, cast by cast and layer by layer; `sentences` says which samples are of one sentence.
+pub fn layer_rows(evaluation: &Evaluation, sentences: &[Range<usize>], seed: u64) -> Vec<LayerRow> {
     let n = evaluation.casts.first().map_or(0, |cast| cast.layers[0].len());
-    let draws = draws(n, seed);
+    let draws = Draws::new(sentences, seed);
     let mut rows = Vec::new();
     for cast in &evaluation.casts {
         for (layer, predictions) in cast.layers.iter().enumerate() {
@@ -67,14 +98,14 @@ pub fn layer_rows(evaluation: &Evaluation, seed: u64) -> Vec<LayerRow> {
             faer::linalg::matmul::matmul(
                 resampled.as_mut(),
                 faer::Accum::Replace,
-                draws.as_ref(),
+                draws.counts.as_ref(),
                 matrix.as_ref(),
                 1.0,
                 Par::rayon(0),
             );
             let total = |j: usize| values.iter().map(|v| v[j]).sum::<f64>();
             let mean = |j: usize| {
-                let values = (0..RESAMPLES).map(|i| resampled[(i, j)] / n as f64).collect();
+                let values = (0..RESAMPLES).map(|i| resampled[(i, j)] / draws.totals[i]).collect();
                 let (low, high) = interval(values);
                 Estimate { mean: total(j) / n as f64, low, high }
             };
@@ -134,20 +165,69 @@ mod tests {
         let evaluation = Evaluation {
             casts: vec![CastPredictions { mapping: "id".to_owned(), layers: vec![predictions] }],
         };
-        let row = &layer_rows(&evaluation, 5)[0];
+        let one_each: Vec<Range<usize>> = (0..n).map(|i| i..i + 1).collect();
+        let row = &layer_rows(&evaluation, &one_each, 5)[0];
         assert_eq!((row.precision_5, row.precision_10, row.kl, row.loss), (0.0, 0.25, 0.5, Some(3.0)));
         assert!((row.kl_lo - 0.5).abs() < 1e-12 && (row.loss_hi.unwrap() - 3.0).abs() < 1e-12);
         // The standard error of a uniform mean is 1 / √(12 n).
         let half_width = 1.96 / (12.0 * n as f64).sqrt();
         assert!(((row.surprisal_hi - row.surprisal_lo) / (2.0 * half_width) - 1.0).abs() < 0.1);
         assert!(row.surprisal_lo < row.surprisal && row.surprisal < row.surprisal_hi);
-        assert_eq!(layer_rows(&evaluation, 5)[0], *row);
-        assert_ne!(layer_rows(&evaluation, 6)[0].surprisal_lo, row.surprisal_lo);
+        assert_eq!(layer_rows(&evaluation, &one_each, 5)[0], *row);
+        assert_ne!(layer_rows(&evaluation, &one_each, 6)[0].surprisal_lo, row.surprisal_lo);
     }
 
     #[test]
     fn quantiles_interpolate() {
         assert_eq!(interval((0..=40).map(f64::from).collect()), (1.0, 39.0));
         assert_eq!(interval(vec![2.0]), (2.0, 2.0));
+    }
+
+    #[test]
+    fn positions_of_one_sentence_are_drawn_together() {
+        // A sentence's positions are all alike: as many numbers as sentences, however many positions there are.
+        let (n, each) = (500, 4);
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let values: Vec<f64> = (0..n).map(|_| rng.random_range(0.0..1.0)).collect();
+        let predictions: Vec<Prediction> = (0..n * each)
+            .map(|i| Prediction {
+                top: [0; TOP_K],
+                surprisal: values[i / each],
+                confidence: 0.0,
+                kl: 0.5,
+                loss: None,
+                model_rank: None,
+            })
+            .collect();
+        let evaluation = Evaluation {
+            casts: vec![CastPredictions { mapping: "id".to_owned(), layers: vec![predictions] }],
+        };
+        let together: Vec<Range<usize>> = (0..n).map(|i| i * each..(i + 1) * each).collect();
+        let alone: Vec<Range<usize>> = (0..n * each).map(|i| i..i + 1).collect();
+        let width = |sentences: &[Range<usize>]| {
+            let row = &layer_rows(&evaluation, sentences, 5)[0];
+            assert!((row.kl_lo - 0.5).abs() < 1e-12 && (row.kl_hi - 0.5).abs() < 1e-12);
+            row.surprisal_hi - row.surprisal_lo
+        };
+        let expected = 2.0 * 1.96 / (12.0 * n as f64).sqrt();
+        assert!((width(&together) / expected - 1.0).abs() < 0.1, "{} for {expected}", width(&together));
+        assert!((width(&alone) / expected * (each as f64).sqrt() - 1.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn samples_next_to_one_another_with_the_same_tokens_are_of_one_sentence() {
+        let sample =
+            |ids: &[u32], position: usize, target| Sample { ids: ids.to_vec(), position, target, text: None };
+        let causal =
+            [sample(&[1, 2, 3], 0, Some(2)), sample(&[1, 2, 3], 2, None), sample(&[1, 2], 0, Some(2))];
+        assert_eq!(sentences(&causal, Kind::Causal), [0..2, 2..3]);
+        // 9 stands for `[MASK]`.
+        let masked = [
+            sample(&[9, 2, 3], 0, Some(1)),
+            sample(&[1, 9, 3], 1, Some(2)),
+            sample(&[1, 9, 3], 1, Some(7)),
+            sample(&[9, 7, 3], 0, Some(1)),
+        ];
+        assert_eq!(sentences(&masked, Kind::Masked), [0..2, 2..4]);
     }
 }

@@ -10,13 +10,14 @@ mod scan;
 mod summary;
 pub mod tables;
 
-pub use bootstrap::{RESAMPLES, layer_rows};
+pub use bootstrap::{RESAMPLES, layer_rows, sentences};
 pub use casts::{BLOCK_CASTS, BlockCast};
 pub(crate) use diagnostics::{advise, r2_of_sums};
 pub use diagnostics::{diagnose, effective_rank};
 pub use early_exit::{
     ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, layers_saved,
 };
+pub(crate) use predictions::batches;
 pub use predictions::{
     CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, evaluate, write_predictions,
 };

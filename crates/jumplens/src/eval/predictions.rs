@@ -5,7 +5,7 @@ use super::scan::{RowScan, Unembedding, scan};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::files::write_with;
-use crate::models::{Backbone, Head};
+use crate::models::{Backbone, Head, Kind};
 use crate::nn::{Linear, Precision, with_values};
 use crate::parallel;
 use crate::progress::{Observer, check};
@@ -207,7 +207,7 @@ pub fn evaluate(
     let names = ["id".to_owned()].into_iter().chain(map_casts.iter().cloned()).chain(of_blocks);
     let mut casts: Vec<CastPredictions> =
         names.map(|mapping| CastPredictions { mapping, layers: vec![Vec::new(); last + 1] }).collect();
-    let batches = PackedBatch::pack(samples, spec.kind, TOKEN_BUDGET);
+    let batches = batches(samples, spec.kind);
     with_values(head.unembedding(), |weight| {
         let evaluator = Evaluator {
             model,
@@ -238,6 +238,15 @@ pub fn evaluate(
     })??;
     casts.iter().filter_map(note_missing).for_each(|note| observer.note(&note));
     Ok(Evaluation { casts })
+}
+
+/// What is run for the casts. In masked models a cast replaces parts at the chosen position alone, and attention brings
+/// that to the others: samples of one sentence do not share a sequence there.
+pub(crate) fn batches(samples: &[Sample], kind: Kind) -> Vec<PackedBatch> {
+    match kind {
+        Kind::Causal => PackedBatch::pack(samples, kind, TOKEN_BUDGET),
+        Kind::Masked => PackedBatch::pack_apart(samples, kind, TOKEN_BUDGET),
+    }
 }
 
 /// Says from which layers a cast had no prediction for some samples, where it had none.

@@ -1,13 +1,13 @@
 //! The Hub's cache on disk, in the layout of `huggingface_hub`, so that what one program fetched the other finds:
 //!
 //! ```text
-//! models--ORG--NAME/refs/main                    the commit that a branch or tag was at
+//! models--ORG--NAME/refs/main                    (`datasets--…` for data sets) the commit that a branch or tag was at
 //! models--ORG--NAME/blobs/ETAG                   contents, named by their digest; ETAG.incomplete while they come
 //! models--ORG--NAME/snapshots/COMMIT/FILE        links to the blobs
 //! .locks/models--ORG--NAME/ETAG.lock             held by whoever fetches the blob
 //! ```
 
-use super::{ModelFiles, SourceFile};
+use super::{DataSetFiles, ModelFiles, RepoKind, SourceFile};
 use crate::error::{Error, Result};
 use crate::files::{create_folder, git_sha1, write_atomically};
 use crate::progress::{Observer, check};
@@ -37,15 +37,19 @@ pub(super) fn digest_like(name: &str, file: &SourceFile) -> Option<String> {
     }
 }
 
-/// One model's place in the cache.
+/// One model's or data set's place in the cache.
 pub(super) struct Repo {
     folder: PathBuf,
     locks: PathBuf,
 }
 
 impl Repo {
-    pub(super) fn new(cache: &Path, id: &str) -> Self {
-        let name = format!("models--{}", id.replace('/', "--"));
+    pub(super) fn new(cache: &Path, kind: RepoKind, id: &str) -> Self {
+        let kind = match kind {
+            RepoKind::Model => "models",
+            RepoKind::DataSet => "datasets",
+        };
+        let name = format!("{kind}--{}", id.replace('/', "--"));
         Self { folder: cache.join(&name), locks: cache.join(".locks").join(name) }
     }
 
@@ -152,5 +156,43 @@ impl Repo {
             }
         }
         Ok(Some(ModelFiles { id: id.to_owned(), revision: Some(commit.to_owned()), ..files }))
+    }
+
+    /// The names of the files in the snapshot of `commit`, sorted.
+    pub(super) fn files(&self, commit: &str) -> Result<Vec<String>> {
+        fn walk(folder: &Path, prefix: &str, names: &mut Vec<String>) -> std::io::Result<()> {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+                match fs::metadata(entry.path()) {
+                    Ok(found) if found.is_dir() => walk(&entry.path(), &format!("{name}/"), names)?,
+                    Ok(_) => names.push(name),
+                    // A link whose blob was deleted.
+                    Err(_) => {}
+                }
+            }
+            Ok(())
+        }
+        let (snapshot, mut names) = (self.snapshot(commit), Vec::new());
+        if snapshot.exists() {
+            walk(&snapshot, "", &mut names).map_err(Error::io("read", &snapshot))?;
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Where the files `names` of the snapshot of `commit` are, and their digests, which are their blobs' names.
+    pub(super) fn data_set(&self, commit: &str, names: Vec<String>) -> Result<DataSetFiles> {
+        let paths: Vec<PathBuf> = names.iter().map(|name| self.snapshot(commit).join(name)).collect();
+        let digest = |path: &PathBuf| -> Result<String> {
+            let blob = fs::canonicalize(path).map_err(Error::io("read", path))?;
+            // Where links cannot be had a snapshot has copies.
+            if blob.parent().is_some_and(|folder| folder.ends_with("blobs")) {
+                return Ok(blob.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            }
+            Ok(SourceFile::open(path)?.sha256())
+        };
+        let digests = paths.iter().map(digest).collect::<Result<_>>()?;
+        Ok(DataSetFiles { revision: commit.to_owned(), names, paths, digests })
     }
 }

@@ -4,15 +4,34 @@ mod cache;
 mod remote;
 mod shards;
 
-pub use remote::{Hub, HubName};
+pub use remote::{DataSetFiles, Hub, HubName};
 pub use shards::ShardIndex;
 
 use crate::error::{Error, Result};
 use crate::files::sha256;
 use crate::gguf;
 use crate::progress::Observer;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+
+/// What a name on the Hub stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RepoKind {
+    /// A model.
+    Model,
+    /// A data set.
+    DataSet,
+}
+
+impl fmt::Display for RepoKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Model => "model",
+            Self::DataSet => "data set",
+        })
+    }
+}
 
 /// A model whose files are compiled into the program.
 #[derive(Debug, Clone, Copy)]

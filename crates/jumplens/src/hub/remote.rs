@@ -1,14 +1,14 @@
-//! Models from the Hugging Face Hub, through the cache that `huggingface_hub` and `transformers` use.
+//! Models and data sets from the Hugging Face Hub, through the cache that `huggingface_hub` and `transformers` use.
 //!
 //! A small client of our own over `ureq`, since the crate `hf-hub` (0.5) drops the header that tells a gated model from
 //! one that does not exist, neither checks what it fetched nor stops when asked to, appends to a partial file whatever
 //! the server sends, and does not know `HF_HUB_OFFLINE`; and its version 1.0 is an asynchronous one of 288 crates.
 //!
-//! The protocol is that of `huggingface_hub/file_download.py`: `GET /api/models/ID/revision/REV` gives the commit and the
-//! list of files, `HEAD /ID/resolve/COMMIT/FILE` a file's digest and size, `GET` of the same its contents.
+//! The protocol is that of `huggingface_hub/file_download.py`: `GET /api/models/ID/revision/REV` (`/api/datasets/…`) gives the commit and the
+//! list of files, `HEAD /ID/resolve/COMMIT/FILE` (`/datasets/ID/…`) a file's digest and size, `GET` of the same its contents.
 
 use super::cache::{Repo, digest_like, is_commit};
-use super::{ModelFiles, ShardIndex, SourceFile, WEIGHTS};
+use super::{ModelFiles, RepoKind, ShardIndex, SourceFile, WEIGHTS};
 use crate::error::{Error, Result};
 use crate::progress::{Observer, check};
 use serde::Deserialize;
@@ -169,6 +169,7 @@ impl Hub {
     pub(super) fn find(&self, name: &HubName, observer: &dyn Observer) -> Result<ModelFiles> {
         if self.offline {
             return self.cached(name)?.ok_or_else(|| Error::NotCached {
+                kind: RepoKind::Model,
                 id: name.id.clone(),
                 revision: name.revision().to_owned(),
                 cache: self.cache.clone(),
@@ -200,7 +201,7 @@ impl Hub {
     /// The files in the cache, where all that a model needs are there.
     fn cached(&self, name: &HubName) -> Result<Option<ModelFiles>> {
         for id in name.ids() {
-            let repo = Repo::new(&self.cache, id);
+            let repo = Repo::new(&self.cache, RepoKind::Model, id);
             if let Some(commit) = repo.commit(name.revision())
                 && let Some(files) = repo.open(&commit, &name.id)?
             {
@@ -212,12 +213,12 @@ impl Hub {
 
     /// Asks the Hub what is there, and fetches what is needed and not in the cache.
     fn fetch(&self, name: &HubName, observer: &dyn Observer) -> Result<ModelFiles> {
-        let client = Client::new(self, name);
+        let client = Client::new(self, RepoKind::Model, name);
         let Revision { sha: commit, siblings } = client.revision()?;
         let listed = |file: &str| siblings.iter().any(|sibling| sibling.rfilename == file);
-        let repos = || name.ids().map(|id| Repo::new(&self.cache, id));
+        let repos = || name.ids().map(|id| Repo::new(&self.cache, RepoKind::Model, id));
         let begun = repos().find(|repo| repo.snapshot(&commit).join("config.json").exists());
-        let repo = begun.unwrap_or_else(|| Repo::new(&self.cache, &name.id));
+        let repo = begun.unwrap_or_else(|| Repo::new(&self.cache, RepoKind::Model, &name.id));
         let snapshot = repo.snapshot(&commit);
         let absent = |file: &str| !snapshot.join(file).exists();
 
@@ -250,6 +251,83 @@ impl Hub {
         let incomplete =
             || Error::Internal(format!("`{}` lacks a file that was fetched", snapshot.display()));
         repo.open(&commit, &name.id)?.ok_or_else(incomplete)
+    }
+}
+
+/// Files of a data set, in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataSetFiles {
+    /// The commit they are from.
+    pub revision: String,
+    /// Their names in the data set, in the order they were chosen in.
+    pub names: Vec<String>,
+    /// Where they are.
+    pub paths: Vec<PathBuf>,
+    /// The digests that the Hub gives: SHA-256 for large files, git's SHA-1 for small ones.
+    pub digests: Vec<String>,
+}
+
+impl Hub {
+    /// Files of a data set, fetched where the cache does not have them. `choose` gets the names of all of them, sorted, and
+    /// gives those that are wanted. Offline it gets the names of those that are in the cache, and `is_whole` says whether
+    /// that is enough.
+    pub fn data_set(
+        &self,
+        name: &HubName,
+        choose: impl Fn(&[String]) -> Result<Vec<String>>,
+        is_whole: impl Fn(&[String]) -> bool,
+        observer: &dyn Observer,
+    ) -> Result<DataSetFiles> {
+        let repo = Repo::new(&self.cache, RepoKind::DataSet, &name.id);
+        let cached = || -> Result<Option<DataSetFiles>> {
+            let Some(commit) = repo.commit(name.revision()) else { return Ok(None) };
+            let there = repo.files(&commit)?;
+            if !is_whole(&there) {
+                return Ok(None);
+            }
+            repo.data_set(&commit, choose(&there)?).map(Some)
+        };
+        if self.offline {
+            return cached()?.ok_or_else(|| Error::NotCached {
+                kind: RepoKind::DataSet,
+                id: name.id.clone(),
+                revision: name.revision().to_owned(),
+                cache: self.cache.clone(),
+            });
+        }
+        let client = Client::new(self, RepoKind::DataSet, name);
+        let Revision { sha: commit, siblings } = match client.revision() {
+            Ok(revision) => revision,
+            Err(error @ Error::Network { .. }) => {
+                let Some(files) = cached()? else { return Err(error) };
+                let (commit, id) = (&files.revision, &name.id);
+                observer.note(&format!("{error}; commit {commit} of `{id}` is in the cache, and is used"));
+                return Ok(files);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut names: Vec<String> = siblings.into_iter().map(|sibling| sibling.rfilename).collect();
+        // They become paths.
+        names.retain(|name| {
+            name.split('/').all(|part| !["", ".", ".."].contains(&part)) && !name.contains('\\')
+        });
+        names.sort();
+        let wanted = choose(&names)?;
+        let snapshot = repo.snapshot(&commit);
+        let mut files = Vec::new();
+        for file in wanted.iter().filter(|file| !snapshot.join(file).exists()) {
+            check(observer)?;
+            files.push(client.metadata(&commit, file)?);
+        }
+        if !files.is_empty() {
+            observer.begin("download", files.iter().map(|file| file.left(&repo)).sum(), "bytes");
+            for file in &files {
+                client.download(file, &repo, observer)?;
+            }
+            observer.end();
+        }
+        repo.set_commit(name.revision(), &commit)?;
+        repo.data_set(&commit, wanted)
     }
 }
 
@@ -308,15 +386,16 @@ fn incomplete(blob: &Path) -> PathBuf {
     blob.with_file_name(name)
 }
 
-/// Asks the Hub about one model.
+/// Asks the Hub about one model or data set.
 struct Client<'a> {
     hub: &'a Hub,
+    kind: RepoKind,
     name: &'a HubName,
     agent: Agent,
 }
 
 impl<'a> Client<'a> {
-    fn new(hub: &'a Hub, name: &'a HubName) -> Self {
+    fn new(hub: &'a Hub, kind: RepoKind, name: &'a HubName) -> Self {
         let config = Agent::config_builder()
             .proxy(hub.proxy.then(Proxy::try_from_env).flatten())
             // Redirects and statuses say more than `ureq` would pass on, see `send` and `refusal`.
@@ -327,7 +406,7 @@ impl<'a> Client<'a> {
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .timeout_per_read(Some(STALL_TIMEOUT))
             .user_agent(concat!("jumplens/", env!("CARGO_PKG_VERSION")));
-        Self { hub, name, agent: config.build().into() }
+        Self { hub, kind, name, agent: config.build().into() }
     }
 
     /// The address of `path`, its parts put together as they are.
@@ -370,17 +449,19 @@ impl<'a> Client<'a> {
 
     /// What stands behind an answer that is not a success. `file` is the one that was asked for, if any.
     fn refusal(&self, url: &str, response: &Response<Body>, file: Option<&str>) -> Error {
-        let id = || self.name.id.clone();
+        let (kind, id) = (self.kind, || self.name.id.clone());
         let said = header(response, "x-error-message").unwrap_or_default();
         let status = response.status();
-        let no_model = || Error::NoSuchModel { id: id(), endpoint: self.hub.endpoint.clone() };
+        let no_model = || Error::NoSuchModel { kind, id: id(), endpoint: self.hub.endpoint.clone() };
         match (header(response, "x-error-code"), file) {
-            (Some("GatedRepo"), _) => Error::Gated { id: id(), with_token: self.hub.token.is_some() },
+            (Some("GatedRepo"), _) => Error::Gated { kind, id: id(), with_token: self.hub.token.is_some() },
             (Some("RevisionNotFound"), _) => {
-                Error::NoSuchRevision { id: id(), revision: self.name.revision().to_owned() }
+                Error::NoSuchRevision { kind, id: id(), revision: self.name.revision().to_owned() }
             }
             (Some("RepoNotFound"), _) => no_model(),
-            (Some("EntryNotFound"), Some(file)) => Error::NotInModel { id: id(), file: file.to_owned() },
+            (Some("EntryNotFound"), Some(file)) => {
+                Error::NotInModel { kind, id: id(), file: file.to_owned() }
+            }
             _ if status == StatusCode::UNAUTHORIZED && said.contains("Invalid credentials") => {
                 Error::TokenRefused { endpoint: self.hub.endpoint.clone() }
             }
@@ -388,7 +469,7 @@ impl<'a> Client<'a> {
             (None, _) if status == StatusCode::UNAUTHORIZED => no_model(),
             (None, None) if status == StatusCode::NOT_FOUND => no_model(),
             (None, Some(file)) if status == StatusCode::NOT_FOUND => {
-                Error::NotInModel { id: id(), file: file.to_owned() }
+                Error::NotInModel { kind, id: id(), file: file.to_owned() }
             }
             _ => network(url, format!("the answer was {status} {said}").trim_end()),
         }
@@ -396,8 +477,12 @@ impl<'a> Client<'a> {
 
     /// The commit that the name's revision stands for, and its files.
     fn revision(&self) -> Result<Revision> {
+        let kind = match self.kind {
+            RepoKind::Model => "models",
+            RepoKind::DataSet => "datasets",
+        };
         let url = self.url(&format!(
-            "api/models/{}/revision/{}",
+            "api/{kind}/{}/revision/{}",
             self.name.id,
             self.name.revision().replace('/', "%2F")
         ));
@@ -408,7 +493,7 @@ impl<'a> Client<'a> {
         let text = response.body_mut().with_config().limit(LONGEST_LIST).read_to_vec();
         let text = text.map_err(|error| network(&url, error))?;
         let revision: Revision = serde_json::from_slice(&text)
-            .map_err(|error| network(&url, format!("the answer is not a model's: {error}")))?;
+            .map_err(|error| network(&url, format!("the answer is not a {}'s: {error}", self.kind)))?;
         // It becomes a folder's name.
         if !is_commit(&revision.sha) {
             return Err(network(&url, format!("`{}` is not a commit", revision.sha)));
@@ -418,7 +503,8 @@ impl<'a> Client<'a> {
 
     /// Digest and size of a file.
     fn metadata(&self, commit: &str, file: &str) -> Result<RemoteFile> {
-        let url = self.url(&format!("{}/resolve/{commit}/{file}", self.name.id));
+        let place = if self.kind == RepoKind::DataSet { "datasets/" } else { "" };
+        let url = self.url(&format!("{place}{}/resolve/{commit}/{file}", self.name.id));
         let response = self.send(true, &url, 0)?;
         if !(response.status().is_success() || response.status().is_redirection()) {
             return Err(self.refusal(&url, &response, Some(file)));

@@ -1,13 +1,14 @@
-//! Sentences to samples: token ids with one chosen position.
+//! Sentences to samples: token ids, each with one chosen position.
 
 mod byte_pairs;
 mod word_piece;
 
+use crate::corpus::{HowMany, in_random_order};
 use crate::error::{Error, Result};
 use crate::gguf;
 use crate::hub::TokenizerFiles;
 use crate::models::{Kind, Spec};
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -38,6 +39,39 @@ impl Sample {
             Kind::Causal => &self.ids[..=self.position],
             Kind::Masked => &self.ids,
         }
+    }
+
+    /// True where `other`, a sample next to this one, is of the same sentence: the two have the same tokens, in masked
+    /// models but for `[MASK]` in the place of their targets.
+    pub fn is_of_the_same_sentence(&self, other: &Self, kind: Kind) -> bool {
+        let token = |sample: &Self, at: usize| match sample.target {
+            Some(target) if kind == Kind::Masked && at == sample.position => target,
+            _ => sample.ids[at],
+        };
+        self.ids.len() == other.ids.len() && (0..self.ids.len()).all(|at| token(self, at) == token(other, at))
+    }
+}
+
+/// Which positions of a sentence are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Positions {
+    /// How many, at random; all where a sentence has no more.
+    pub how_many: HowMany,
+    /// So many tokens at the beginning are never chosen: where models park attention, states are like no others.
+    pub skip_first: usize,
+}
+
+impl Default for Positions {
+    /// One, anywhere.
+    fn default() -> Self {
+        Self { how_many: HowMany::Number(1), skip_first: 0 }
+    }
+}
+
+impl Positions {
+    /// True for one position anywhere.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -122,24 +156,43 @@ impl Tokenizer {
         Ok(self.encode("")?.iter().map(name).collect())
     }
 
-    /// The sample for sentence number `index` of the corpus: its position, anywhere in the sequence, depends on the
-    /// seed, the index and the sentence alone. `None` where the sentence has no token.
-    pub fn sample(&self, text: &str, index: u64, seed: u64) -> Result<Option<Sample>> {
-        let mut ids = self.encode(text)?;
-        if ids.is_empty() {
-            return Ok(None);
-        }
+    /// The samples of sentence number `index` of the corpus, by rising position: which positions they are, anywhere in the
+    /// sequence behind those that are skipped, depends on the seed, the index and the sentence alone. None where the
+    /// sentence has no such position.
+    pub fn samples(&self, text: &str, index: u64, seed: u64, positions: Positions) -> Result<Vec<Sample>> {
+        self.samples_of(text, self.encode(text)?, index, seed, positions)
+    }
+
+    /// As [`Tokenizer::samples`], of a sentence whose token ids are known.
+    pub(crate) fn samples_of(
+        &self,
+        text: &str,
+        ids: Vec<u32>,
+        index: u64,
+        seed: u64,
+        positions: Positions,
+    ) -> Result<Vec<Sample>> {
+        let Positions { how_many, skip_first } = positions;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index);
-        let position = rng.random_range(0..ids.len() as u64) as usize;
-        let target = match self.kind {
-            Kind::Causal => ids.get(position + 1).copied(),
-            Kind::Masked => Some(ids[position]),
+        let mut chosen = Vec::new();
+        in_random_order(ids.len().saturating_sub(skip_first), how_many.limit(), &mut rng, |position| {
+            chosen.push(skip_first + position);
+            Ok(true)
+        })?;
+        chosen.sort_unstable();
+        let sample = |position: usize| {
+            let mut ids = ids.clone();
+            let target = match self.kind {
+                Kind::Causal => ids.get(position + 1).copied(),
+                Kind::Masked => Some(ids[position]),
+            };
+            if let Some(mask) = self.mask {
+                ids[position] = mask;
+            }
+            Sample { ids, position, target, text: Some(text.to_owned()) }
         };
-        if let Some(mask) = self.mask {
-            ids[position] = mask;
-        }
-        Ok(Some(Sample { ids, position, target, text: Some(text.to_owned()) }))
+        Ok(chosen.into_iter().map(sample).collect())
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 /// A file of at least this many bytes is a large one.
 const LARGE: usize = 20_000;
 
-/// A model on the server.
+/// A model on the server, or a data set, whose name begins with `datasets/`.
 #[derive(Clone, Default)]
 pub struct Model {
     pub commit: String,
@@ -118,7 +118,10 @@ fn answer(mut stream: TcpStream, is_hub: bool, elsewhere: &str, state: &Mutex<St
     if !is_hub && token.is_some() {
         return refuse("400 Bad Request", "TokenLeaked");
     }
-    let (id, rest) = match path.strip_prefix("/api/models/") {
+    let listing = path
+        .strip_prefix("/api/models/")
+        .or_else(|| path.strip_prefix("/api/").filter(|p| p.starts_with("datasets/")));
+    let (id, rest) = match listing {
         Some(rest) => rest.split_once("/revision/")?,
         None => {
             path.trim_start_matches("/api/resolve-cache").trim_start_matches('/').split_once("/resolve/")?
@@ -127,7 +130,7 @@ fn answer(mut stream: TcpStream, is_hub: bool, elsewhere: &str, state: &Mutex<St
     let Some(model) = state.models.get(id).cloned() else {
         return refuse("401 Unauthorized", "RepoNotFound");
     };
-    if path.starts_with("/api/models/") {
+    if listing.is_some() {
         if rest != "main" && rest != model.commit {
             return refuse("404 Not Found", "RevisionNotFound");
         }

@@ -1,0 +1,25 @@
+//! `jumplens sentences`: draws sentences from a corpus and writes them.
+
+use super::Failure;
+use crate::args::SentencesArgs;
+use crate::printer::Printer;
+use crate::progress::Progress;
+use crate::sources::sources;
+use jumplens::corpus::{Corpus, DrawnSentences, write_sentences};
+use jumplens::samples::tokenizer_of;
+
+pub fn sentences(args: &SentencesArgs, printer: &Printer) -> Result<(), Failure> {
+    let (sources, progress) = (sources(), Progress::new(printer));
+    if args.out.exists() && !args.overwrite {
+        return Err(jumplens::Error::FileExists { path: args.out.clone() }.into());
+    }
+    let corpus = Corpus::open(&args.corpus, &(&args.reading).into(), args.seed, &sources, &progress)?;
+    let tokenizer = args.model.as_ref().map(|model| tokenizer_of(model, &sources, &progress)).transpose()?;
+    let options = args.draw.options(None);
+    let drawn = corpus.sentences(args.num, &options, args.seed, tokenizer.as_ref(), &progress)?;
+    write_sentences(&args.out, &drawn, args.seed)?;
+    let DrawnSentences { train, record, .. } = drawn;
+    let from = record.documents.map_or(String::new(), |documents| format!(" from {documents} documents"));
+    printer.note(&format!("{} sentences{from} are in `{}`", train.len(), args.out.display()));
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! `jumplens sentences` and corpora with documents: what is written, and how a corpus that cannot be read is refused, in one
+//! line with the place, and with nothing written.
+
+mod common;
+
+use common::{assert_nothing_partial, fail, files, succeed};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn dump() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../jumplens/tests/data/enwiki-sample.xml.bz2")
+}
+
+/// Both commands that read a corpus refuse this one, and leave nothing behind.
+#[track_caller]
+fn refused(at: &Path, corpus: &str, options: &[&str], says: &[&str]) {
+    let before = files(at);
+    let sentences = ["sentences", "--corpus", corpus, "--num", "20", "--out", "drawn.txt"];
+    fail(at, &[&sentences[..], options].concat(), says);
+    let run = ["run", "--corpus", corpus, "--train", "15", "--val", "5", "--out", "out"];
+    fail(at, &[&run[..], options].concat(), says);
+    assert!(files(at) == before, "something was written");
+}
+
+#[test]
+fn sentences_of_a_dump_are_drawn_the_same_on_any_threads() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let dump = dump();
+    let draw = |out: &str, more: &[&str]| {
+        let args = ["-q", "sentences", "--corpus", dump.to_str().unwrap(), "--num", "60", "--out", out];
+        assert_eq!(succeed(at, &[&args[..], more].concat()), "");
+    };
+    draw("a.txt", &["--seed", "3"]);
+    draw("b.txt", &["--seed", "3", "--threads", "1"]);
+    draw("c.txt", &["--seed", "4", "--paragraph-final", "--per-document", "all"]);
+    for ending in ["", ".jsonl", ".json"] {
+        let read = |name: &str| fs::read_to_string(at.join(format!("{name}.txt{ending}"))).unwrap();
+        assert_eq!(read("a"), read("b"));
+        assert_ne!(read("a"), read("c"));
+    }
+    assert_eq!(fs::read_to_string(at.join("a.txt")).unwrap().lines().count(), 60);
+    let c = fs::read_to_string(at.join("c.txt.jsonl")).unwrap();
+    assert!(
+        c.lines()
+            .all(|line| line.contains(r#"\n","document":"#) && line.contains(r#""ends_paragraph":true"#))
+    );
+    let record = fs::read_to_string(at.join("a.txt.json")).unwrap();
+    for says in [r#""documents": 106"#, r#""seed": 3"#, r#""bytes": 1695871"#, r#""sha256": "a53f4648"#] {
+        assert!(record.contains(says), "no {says} in {record}");
+    }
+    // What is there is not replaced unasked.
+    let again = ["sentences", "--num", "5", "--out", "a.txt"];
+    fail(at, &again, &["`a.txt` is there already", "`--overwrite`"]);
+    succeed(at, &[&["-q"], &again[..], &["--overwrite"]].concat());
+    assert_eq!(fs::read_to_string(at.join("a.txt")).unwrap().lines().count(), 5);
+    assert_nothing_partial(at);
+}
+
+#[test]
+fn a_run_on_a_dump_records_what_it_read() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let dump = dump();
+    let args = ["run", "--corpus", dump.to_str().unwrap(), "--train", "40", "--val", "20", "--out", "out"];
+    let more = ["--pairs", "to-final", "--positions", "all", "--skip-first", "4", "--min-tokens", "8"];
+    let args = [&["-q"], &args[..], &more].concat();
+    let table = succeed(at, &args);
+    assert!(table.contains("validation samples"), "{table}");
+    let manifest = fs::read_to_string(at.join("out/manifest.json")).unwrap();
+    for says in
+        [r#""split_by": "document""#, r#""how_many": "all""#, r#""skip_first": 4"#, r#""min_tokens": 8"#]
+    {
+        assert!(manifest.contains(says), "no {says} in {manifest}");
+    }
+    // The same options go on with it, other ones do not.
+    succeed(at, &[&args[..], &["--resume"]].concat());
+    let other: Vec<&str> = args.iter().map(|arg| if *arg == "4" { "5" } else { *arg }).collect();
+    fail(at, &[&other[1..], &["--resume"]].concat(), &["`--positions` or `--skip-first`"]);
+}
+
+#[test]
+fn damaged_files_are_named_with_the_place() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let write = |name: &str, bytes: &[u8]| fs::write(at.join(name), bytes).unwrap();
+    let whole = fs::read(dump()).unwrap();
+    let mut bad = whole.clone();
+    bad[1_000_000] ^= 0x40;
+    write("bad.xml.bz2", &bad);
+    refused(
+        at,
+        "bad.xml.bz2",
+        &[],
+        &["`bad.xml.bz2` is damaged at byte ", "damaged bzip2 block", "fetch the file again"],
+    );
+    write("cut.xml.bz2", &whole[..1_200_000]);
+    refused(
+        at,
+        "cut.xml.bz2",
+        &[],
+        &["`cut.xml.bz2` is damaged at byte ", "ends in the middle of a bzip2 block"],
+    );
+    write("not.xml.bz2", b"no such thing here");
+    refused(at, "not.xml.bz2", &[], &["`not.xml.bz2` is damaged at byte 0", "no bzip2 stream"]);
+    write("not.jsonl.gz", b"no such thing here");
+    refused(at, "not.jsonl.gz", &[], &["`not.jsonl.gz` is damaged at byte ", "fetch the file again"]);
+    write("not.jsonl.zst", b"no such thing here");
+    refused(at, "not.jsonl.zst", &[], &["`not.jsonl.zst` is damaged at byte ", "fetch the file again"]);
+    write("not.parquet", b"no such thing here, and not at the end");
+    refused(at, "not.parquet", &[], &["`not.parquet` is damaged or not of its kind"]);
+
+    let page = |title: &[u8]| {
+        let text = "A sentence that is long enough. ".repeat(3);
+        let end = format!("</title><ns>0</ns><id>1</id><revision><text>{text}</text></revision></page>");
+        [b"<page><title>", title, end.as_bytes()].concat()
+    };
+    write("cut.xml", &[b"<mediawiki>".to_vec(), page(b"A")].concat());
+    refused(at, "cut.xml", &[], &["`cut.xml` byte 190 of its XML", "without `</mediawiki>`", "cut short"]);
+    write("page.xml", &[b"<mediawiki>".to_vec(), page(b"A")[..100].to_vec()].concat());
+    refused(at, "page.xml", &[], &["`page.xml` byte 11 of its XML", "a page begins here that does not end"]);
+    write("latin1.xml", &[b"<mediawiki>".to_vec(), page(b"caf\xe9"), b"</mediawiki>".to_vec()].concat());
+    refused(
+        at,
+        "latin1.xml",
+        &[],
+        &["`latin1.xml` byte 11 of its XML", "invalid UTF-8 at byte 27", "save the file as UTF-8"],
+    );
+    write("html.xml", b"<html></html>");
+    refused(at, "html.xml", &[], &["`html.xml` byte 0", "no `<mediawiki>`"]);
+}
+
+#[test]
+fn rows_that_cannot_be_read_are_named() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let write = |name: &str, bytes: &[u8]| fs::write(at.join(name), bytes).unwrap();
+    let good = br#"{"text": "A sentence that is long enough."}"#;
+    let lines = |bad: &[u8]| [&good[..], b"\n\n", bad, b"\n", good, b"\n"].concat();
+    for (bad, says) in [
+        (&b"{\"text\": \"open"[..], "not JSON"),
+        (b"nothing", "not JSON"),
+        (b"{\"text\": \"a\"} {}", "not JSON"),
+        (b"[1, 2]", "not an object with a text `text`"),
+        (b"{\"text\": 5}", "not an object with a text `text`"),
+        (b"{\"text\": null}", "not an object with a text `text`"),
+        (
+            b"{\"body\": \"x\", \"id\": 1}",
+            "no field `text`; it has `body`, `id`; name one of them by `--text-column`",
+        ),
+        (b"{\"text\": \"caf\xe9\"}", "not UTF-8 from byte 13 of the line on; save the file as UTF-8"),
+    ] {
+        write("bad.jsonl", &lines(bad));
+        refused(at, "bad.jsonl", &[], &["`bad.jsonl` line 3: ", says]);
+    }
+    write("latin1.txt", b"A good line.\ncaf\xe9\n");
+    refused(at, "latin1.txt", &[], &["`latin1.txt` line 2: not UTF-8 from byte 3"]);
+    refused(at, "latin1.txt", &["--lines", "documents"], &["`latin1.txt` line 2: not UTF-8 from byte 3"]);
+    for name in ["empty.txt", "empty.jsonl", "empty.xml.bz2", "empty.parquet"] {
+        write(name, b"");
+        refused(at, name, &[], &["`", name, "` holds no sentence"]);
+    }
+    write("blank.jsonl", b"\n \n");
+    refused(at, "blank.jsonl", &[], &["`blank.jsonl` holds no sentence"]);
+    // A Parquet file of our own, which has other columns.
+    let run = ["-q", "run", "--train", "60", "--val", "20", "--pairs", "to-final", "--out", "other"];
+    succeed(at, &run);
+    let parquet = "other/results/predictions.parquet";
+    refused(
+        at,
+        parquet,
+        &[],
+        &["has no column `text`; it has `sample`, `mapping`", "name one of them by `--text-column`"],
+    );
+    refused(at, parquet, &["--text-column", "layer"], &["its column `layer` is not one of strings"]);
+    fs::create_dir(at.join("folder")).unwrap();
+    refused(at, "folder", &[], &["`folder` has no `.parquet` file"]);
+}
+
+#[test]
+fn too_few_sentences_are_none() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let dump = dump();
+    let dump = dump.to_str().unwrap();
+    let options = ["--min-chars", "700"];
+    refused(at, dump, &options, &["sentences from 106 documents, but ", "asked for; ask for fewer"]);
+    let sentences = ["sentences", "--corpus", dump, "--num", "107", "--out", "x"];
+    fail(at, &sentences, &["from 106 documents, but 107 were asked for"]);
+    let run = ["run", "--corpus", dump, "--train", "90", "--val", "17", "--out", "x"];
+    fail(at, &run, &["90 for training and 17 for validation, with no document in both, were asked for"]);
+    assert!(files(at).is_empty());
+}
+
+#[test]
+fn options_that_cannot_work_are_refused() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let dump = dump();
+    let dump = dump.to_str().unwrap();
+    fs::write(at.join("one.txt"), "One sentence a line.\n").unwrap();
+    fs::write(at.join("ids.jsonl"), "{\"ids\": [5, 6], \"position\": 1}\n").unwrap();
+    let cases: [(&[&str], &[&str]); 15] = [
+        (&["--per-document", "2"], &["`--per-document` is about documents", "`--lines documents`"]),
+        (&["--paragraph-final"], &["`--paragraph-final` is about documents"]),
+        (&["--corpus", "one.txt", "--split-by", "document"], &["`--split-by document`", "`one.txt`"]),
+        (&["--corpus", dump, "--lines", "in-order"], &["leave out `--lines in-order`"]),
+        (&["--corpus", dump, "--lines", "sentences"], &["leave out `--lines sentences`"]),
+        (&["--corpus", dump, "--shards", "1"], &["`--shards` is for data sets on the Hub"]),
+        (&["--min-chars", "9", "--max-chars", "8"], &["at least 9 and at most 8 chars"]),
+        (&["--min-tokens", "9", "--max-tokens", "8"], &["at least 9 and at most 8 tokens"]),
+        (&["--positions", "0"], &["--positions", "a number of at least 1, or `all`"]),
+        (&["--per-document", "none"], &["--per-document", "a number of at least 1, or `all`"]),
+        (&["--skip-first", "256"], &["takes 256 tokens at most", "`--skip-first 256`"]),
+        (&["--corpus", "hf://datasets/x"], &["`hf://datasets/x` names no data set"]),
+        (
+            &["--corpus", "hf://datasets/x/y"],
+            &["data set `x/y` at revision `main` is not", "`HF_HUB_OFFLINE`"],
+        ),
+        (&["--corpus", "no.such"], &["no corpus `no.such`", "`.parquet`"]),
+        (&["--corpus", "none.jsonl"], &["`none.jsonl`", "check the path"]),
+    ];
+    for (options, says) in cases {
+        fail(at, &[&["run", "--out", "out"], options].concat(), says);
+    }
+    for option in ["--positions", "--skip-first", "--per-document", "--min-chars", "--max-tokens"] {
+        let args = ["run", "--train-samples", "ids.jsonl", "--val-samples", "ids.jsonl", option, "2"];
+        fail(at, &args, &["--train-samples", option]);
+    }
+    let sentences = ["sentences", "--num", "5", "--out", "x", "--min-tokens", "5"];
+    fail(at, &sentences, &["say by `--model` whose tokens are counted"]);
+    fail(at, &["sentences", "--num", "0", "--out", "x"], &["at least 1 for `--num`"]);
+    fail(
+        at,
+        &["sentences", "--num", "20000", "--out", "x"],
+        &["`wikipedia-sample` holds 12975", "20000 were asked for"],
+    );
+    assert!(!at.join("out").exists() && !at.join("x").exists());
+}

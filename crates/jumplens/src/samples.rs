@@ -1,0 +1,232 @@
+//! The stage `samples`: from a corpus, or from files of token ids, to the samples of both splits.
+
+use crate::corpus::{Accept, Corpus, Draw, DrawOptions, Reading};
+use crate::error::{Error, Result};
+use crate::files::{absolute, sha256};
+use crate::hub::{ModelFiles, Sources};
+use crate::manifest::{Manifest, SamplesRecord, SourceRecord};
+use crate::models::{Kind, Spec, load};
+use crate::nn::Precision;
+use crate::progress::{Observer, check};
+use crate::tokenize::{Positions, Sample, Tokenizer, read_samples};
+use std::path::{Path, PathBuf};
+
+/// Where the samples come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SampleSource {
+    /// Sentences of a corpus: the first `train` and the `val` after them where they stand in order, else drawn at random.
+    Corpus {
+        /// What [`Corpus::open`] takes.
+        name: String,
+        /// Training sentences.
+        train: usize,
+        /// Validation sentences.
+        val: usize,
+        /// For masked models: put `[MASK]` in the place of the token at the chosen position. Causal models have no use
+        /// for `false`, and refuse it.
+        mask: bool,
+        /// How the corpus is read.
+        reading: Reading,
+        /// Which sentences are taken.
+        draw: DrawOptions,
+        /// Which of their positions are.
+        positions: Positions,
+    },
+    /// Samples files, as [`read_samples`] reads them.
+    Files {
+        /// The training samples.
+        train: PathBuf,
+        /// The validation samples.
+        val: PathBuf,
+    },
+}
+
+impl SampleSource {
+    /// One position of each of so many sentences of the corpus `name`, read and drawn as is usual for it.
+    pub fn corpus(name: &str, train: usize, val: usize) -> Self {
+        Self::Corpus {
+            name: name.to_owned(),
+            train,
+            val,
+            mask: true,
+            reading: Reading::default(),
+            draw: DrawOptions::default(),
+            positions: Positions::default(),
+        }
+    }
+}
+
+/// The samples of both splits, and where they came from.
+pub(crate) struct Samples {
+    /// None where a run has them already.
+    pub train: Vec<Sample>,
+    /// As `train`.
+    pub val: Vec<Sample>,
+    /// How many there are for training and for validation.
+    pub counts: [usize; 2],
+    pub record: SamplesRecord,
+}
+
+impl Samples {
+    fn new([train, val]: [Vec<Sample>; 2], record: SamplesRecord) -> Self {
+        Self { counts: [train.len(), val.len()], train, val, record }
+    }
+}
+
+/// Makes the samples. Where sentences are drawn, and those of the run `earlier` come from the same draw, they are not drawn
+/// again: a dump is not read twice.
+pub(crate) fn make(
+    source: &SampleSource,
+    seed: u64,
+    files: &ModelFiles,
+    spec: &Spec,
+    sources: &Sources,
+    earlier: Option<&Manifest>,
+    observer: &dyn Observer,
+) -> Result<Samples> {
+    match source {
+        SampleSource::Files { train, val } => {
+            let record = |path: &Path| -> Result<SourceRecord> {
+                let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+                Ok(SourceRecord { id: absolute(&path.display().to_string()), sha256: sha256(&bytes) })
+            };
+            let record = SamplesRecord::Files { train_samples: record(train)?, val_samples: record(val)? };
+            Ok(Samples::new([read_samples(train, spec)?, read_samples(val, spec)?], record))
+        }
+        SampleSource::Corpus { name, train, val, mask, reading, draw, positions } => {
+            if !mask && spec.kind == Kind::Causal {
+                return Err(Error::Option(format!(
+                    "`--no-mask` is for masked language models, and `{}` is a causal one: leave it out",
+                    files.id
+                )));
+            }
+            if positions.skip_first >= spec.max_positions {
+                return Err(Error::Option(format!(
+                    "the model takes {} tokens at most: with `--skip-first {}` there is none left",
+                    spec.max_positions, positions.skip_first
+                )));
+            }
+            let counts = [*train, *val];
+            if counts.contains(&0) {
+                return Err(Error::Option(format!(
+                    "{train} training and {val} validation sentences were asked for: give at least 1 for `--train` and \
+                     1 for `--val`"
+                )));
+            }
+            let corpus = Corpus::open(name, reading, seed, sources, observer)?;
+            let draw = corpus.resolve(draw)?;
+            let tokenizer = open_tokenizer(files, spec, *mask)?;
+            let maker =
+                Maker { corpus: &corpus, draw: &draw, tokenizer: &tokenizer, seed, positions: *positions };
+            if corpus.is_in_order() {
+                return maker.in_order(counts, observer);
+            }
+            match earlier {
+                Some(earlier) if maker.drew(earlier, counts) => Ok(Samples {
+                    train: Vec::new(),
+                    val: Vec::new(),
+                    counts: [earlier.train, earlier.val],
+                    record: earlier.samples.clone(),
+                }),
+                _ => maker.drawn(counts, observer),
+            }
+        }
+    }
+}
+
+/// The tokenizer of the model called `name`, as [`ModelFiles::find`] takes it. The model is loaded for what it
+/// takes of tokens, and let go.
+pub fn tokenizer_of(name: &str, sources: &Sources, observer: &dyn Observer) -> Result<Tokenizer> {
+    let files = ModelFiles::find(name, sources, observer)?;
+    let model = load(&files, Precision::F32)?.model;
+    open_tokenizer(&files, model.spec(), false)
+}
+
+/// The tokenizer of a model that sentences are to be given to.
+fn open_tokenizer(files: &ModelFiles, spec: &Spec, mask: bool) -> Result<Tokenizer> {
+    let missing = || Error::Io {
+        action: "read",
+        path: PathBuf::from(&files.id).join("tokenizer.json"),
+        source: std::io::ErrorKind::NotFound.into(),
+    };
+    Tokenizer::open(files.tokenizer.as_ref().ok_or_else(missing)?, spec, mask)
+}
+
+struct Maker<'a> {
+    corpus: &'a Corpus,
+    draw: &'a Draw,
+    tokenizer: &'a Tokenizer,
+    seed: u64,
+    positions: Positions,
+}
+
+impl Maker<'_> {
+    /// The samples of the first sentences.
+    fn in_order(&self, [train, val]: [usize; 2], observer: &dyn Observer) -> Result<Samples> {
+        let wanted = train.saturating_add(val);
+        observer.begin("samples", wanted as u64, "sentences");
+        let (mut have, mut splits) = (0, [Vec::new(), Vec::new()]);
+        let mut corpus = self.corpus.each_in_order(|index, text| {
+            check(observer)?;
+            if have < wanted && self.draw.fits(text) {
+                let ids = self.tokenizer.encode(text)?;
+                if self.draw.fits_tokens(ids.len()) {
+                    let samples = self.tokenizer.samples_of(text, ids, index, self.seed, self.positions)?;
+                    if !samples.is_empty() {
+                        splits[usize::from(have >= train)].extend(samples);
+                        have += 1;
+                        observer.advance(1);
+                    }
+                }
+            }
+            Ok(have < wanted)
+        })?;
+        if have < wanted {
+            return Err(Error::TooFewSentences { name: self.corpus.id.clone(), have, train, val });
+        }
+        observer.end();
+        let bounded = self.draw != &self.corpus.resolve(&DrawOptions::default())?;
+        corpus.draw = bounded.then(|| self.draw.clone());
+        Ok(Samples::new(splits, SamplesRecord::Corpus { corpus, positions: self.positions }))
+    }
+
+    /// The samples of sentences that are drawn.
+    fn drawn(&self, counts: [usize; 2], observer: &dyn Observer) -> Result<Samples> {
+        let accept = accept_tokens(self.draw, self.tokenizer, self.positions.skip_first);
+        let drawn = self.corpus.draw(self.draw, counts, self.seed, &accept, observer)?;
+        observer.begin("samples", (counts[0] + counts[1]) as u64, "sentences");
+        let mut splits = [Vec::new(), Vec::new()];
+        let sentences = [&drawn.train, &drawn.val].into_iter().enumerate();
+        let sentences = sentences.flat_map(|(split, sentences)| sentences.iter().map(move |s| (split, s)));
+        for (index, (split, sentence)) in sentences.enumerate() {
+            check(observer)?;
+            splits[split].extend(self.tokenizer.samples(
+                &sentence.text,
+                index as u64,
+                self.seed,
+                self.positions,
+            )?);
+            observer.advance(1);
+        }
+        observer.end();
+        Ok(Samples::new(splits, SamplesRecord::Corpus { corpus: drawn.record, positions: self.positions }))
+    }
+
+    /// True where the samples of `earlier` are of the same draw.
+    fn drew(&self, earlier: &Manifest, counts: [usize; 2]) -> bool {
+        let SamplesRecord::Corpus { corpus, positions } = &earlier.samples else { return false };
+        *positions == self.positions
+            && earlier.seed == self.seed
+            && corpus.draw.as_ref() == Some(self.draw)
+            && corpus.sentences == Some(counts)
+            && self.corpus.is_as_recorded(corpus)
+    }
+}
+
+/// Accepts sentences of as many tokens as they may have, and of more than are skipped.
+fn accept_tokens<'a>(draw: &'a Draw, tokenizer: &'a Tokenizer, skip_first: usize) -> Box<Accept<'a>> {
+    Box::new(move |text| {
+        let tokens = tokenizer.encode(text)?.len();
+        Ok(tokens > skip_first && draw.fits_tokens(tokens))
+    })
+}
