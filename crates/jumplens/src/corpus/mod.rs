@@ -581,7 +581,7 @@ impl Sink for First<'_> {
         let options = DrawOptions { per_document: Some(HowMany::All), ..DrawOptions::default() };
         let draw = options.resolve("", false)?;
         let drawing = Drawing { draw: &draw, need: Need::Sentences(0), seed: 0, accept: &|_| Ok(true) };
-        let drawn = drawing.from_document(&document)?;
+        let drawn = drawing.drawn_from(&document)?;
         self.sentences.extend(drawn.into_iter().map(|sentence| sentence.text));
         self.sentences.truncate(self.number);
         Ok(self.sentences.len() < self.number)

@@ -401,7 +401,7 @@ pub(super) struct Drawing<'a> {
 
 impl Drawing<'_> {
     /// What is drawn from one document.
-    pub(super) fn from_document(&self, document: &Document) -> Result<Vec<DrawnSentence>> {
+    pub(super) fn drawn_from(&self, document: &Document) -> Result<Vec<DrawnSentence>> {
         let Draw { per_document, paragraph_final, .. } = *self.draw;
         let text: Cow<str> = match &document.body {
             Body::Wikitext(text, namespaces) => Cow::Owned(prose(text, namespaces)),
@@ -498,7 +498,7 @@ impl Drawing<'_> {
                 {
                     continue;
                 }
-                let drawn = match self.from_document(&document) {
+                let drawn = match self.drawn_from(&document) {
                     Ok(drawn) => drawn,
                     Err(error) => {
                         shared.failed.store(true, Ordering::Relaxed);
@@ -619,7 +619,7 @@ mod tests {
             .map(|(number, document)| {
                 let body = Body::Prose(document.join("\n"));
                 let document = Document { number: number as u64, id: String::new(), title: None, body };
-                let drawn = drawing.from_document(&document).unwrap();
+                let drawn = drawing.drawn_from(&document).unwrap();
                 let priority = generator(seed, number as u64).next_u64();
                 ((priority, number as u64), drawn.into_iter().map(|sentence| sentence.text).collect())
             })
