@@ -300,7 +300,7 @@ fn lines_are_read_as_what_they_are_said_to_be() {
     assert!(drawn.train.iter().all(|s| s.text.contains("\nThird of")));
     // Plain text: in order, or drawn with what is there twice left out, or documents.
     let text = "A sentence that stands first.\nA sentence that is twice there.\n\nA sentence that is twice there.\nOne. Two of \
-                them are longer than twenty characters. Like this one here.\n";
+                them are longer than twenty characters. Like this last one here.\n";
     fs::write(at("b.txt"), text).unwrap();
     let in_order =
         read("b.txt", Rows::InOrder).sentences(3, &DrawOptions::default(), 9, None, &Silent).unwrap();
@@ -314,7 +314,7 @@ fn lines_are_read_as_what_they_are_said_to_be() {
     let few = read("b.txt", Rows::Sentences).sentences(4, &DrawOptions::default(), 9, None, &Silent);
     assert!(matches!(few, Err(Error::TooFewDrawn { have: 3, documents: 4, .. })));
     let documents = read("b.txt", Rows::Documents).sentences(4, &all_of_each(), 9, None, &Silent).unwrap();
-    assert!(texts(&documents).contains(&"Like this one here."));
+    assert!(texts(&documents).contains(&"Like this last one here."));
 }
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
