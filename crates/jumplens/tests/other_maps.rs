@@ -123,7 +123,7 @@ fn the_learning_curve_ends_at_the_maps_that_were_fitted() {
         let sources: Vec<SourceRow> = table(&run, "sources.csv");
         let n_layers = run.spec().n_layers;
         assert_eq!(sources.len(), n_layers);
-        for from in 0..n_layers {
+        for (from, source) in sources.iter().enumerate() {
             let of_layer: Vec<&CurveRow> = curve.iter().filter(|row| row.from == from).collect();
             let samples: Vec<usize> = of_layer.iter().map(|row| row.samples).collect();
             assert_eq!(samples, [31, 62, 125, 250]);
@@ -131,14 +131,13 @@ fn the_learning_curve_ends_at_the_maps_that_were_fitted() {
             for (split, got) in [("val", last.r2), ("train", last.r2_train)] {
                 let expected = r2_from_files(&run, split, "mat", from, n_layers);
                 // Off the train samples, rounding a map to f32 is magnified by the condition of its source.
-                let tolerance =
-                    if split == "val" { 1e-6f64.max(4e-11 * sources[from].condition) } else { 1e-6 };
+                let tolerance = if split == "val" { 1e-6f64.max(4e-11 * source.condition) } else { 1e-6 };
                 assert!(
                     (got - expected).abs() < tolerance,
                     "{model}, {split}, layer {from}: {got} against {expected}"
                 );
             }
-            assert!(sources[from].effective_rank <= sources[from].rank as f64 + 1e-9);
+            assert!(source.effective_rank <= source.rank as f64 + 1e-9);
         }
         let said = notes.0.borrow().join("\n");
         assert!(said.contains("`mat` fits noise") && said.contains("--ridge auto"), "{model}: {said}");
