@@ -54,6 +54,8 @@ pub enum Command {
     Evaluate(MapsArgs),
     /// Figures from the result tables
     Plot(StageArgs),
+    /// What each cast predicts at every position of a text, layer by layer
+    Lens(LensArgs),
     /// Say what a model is made of, and what a run of it takes on disk
     Info(InfoArgs),
     /// Look at a model for what has made lenses wrong: unused tensors, states, head, outliers, special tokens
@@ -360,6 +362,97 @@ pub struct MapsArgs {
     /// Folder of maps to use instead of the run's own
     #[arg(long, value_name = "DIR")]
     pub shortcuts: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct LensArgs {
+    /// Text to look at; without it, standard input is read. For masked models `[MASK]` in it is a token to be guessed
+    pub text: Option<String>,
+    /// Run folder whose model and maps to look through
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    pub run: Option<PathBuf>,
+    /// Model to look through without a run; the bundled ones come with maps to their last layers
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    pub model: String,
+    /// Folder of maps to use instead of the run's own
+    #[arg(long, value_name = "DIR")]
+    pub shortcuts: Option<PathBuf>,
+    /// Casts to look through, side by side [default: mat, or id where there are no maps]
+    #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
+    pub cast: Vec<String>,
+    /// Mark the layer of early exit at this λ
+    #[arg(long, allow_negative_numbers = true)]
+    pub lambda: Option<f64>,
+    /// Positions to show, from 0: numbers, ranges such as `2-5`, or `-1` for the last [default: all]
+    #[arg(long, value_name = "P,…", value_delimiter = ',', allow_hyphen_values = true)]
+    pub position: Vec<Span>,
+    /// Layers to show, in the same way [default: all]
+    #[arg(long, value_name = "L,…", value_delimiter = ',', allow_hyphen_values = true)]
+    pub layers: Vec<Span>,
+    /// Tokens of each prediction; the table shows them where there is one position
+    #[arg(long, default_value_t = 5, value_name = "K")]
+    pub top: usize,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = LensFormat::Table)]
+    pub format: LensFormat,
+    /// Columns of the table [default: the terminal's, or 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(20..))]
+    pub width: Option<u16>,
+}
+
+/// How what a lens shows is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LensFormat {
+    /// Lines for people
+    Table,
+    /// One JSON object
+    Json,
+    /// A page that loads nothing
+    Html,
+    /// A figure
+    Svg,
+}
+
+/// Numbers from 0, one or several: `3`, `2-5`, or `-1` for the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// From the first to the last of them.
+    Range(usize, usize),
+    /// Counted from the end, which is 1.
+    FromEnd(usize),
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse::<usize>().ok();
+        let span = match text.split_once('-') {
+            Some(("", back)) => number(back).filter(|back| *back > 0).map(Self::FromEnd),
+            Some((first, last)) => number(first).zip(number(last)).map(|(a, b)| Self::Range(a, b)),
+            None => number(text).map(|only| Self::Range(only, only)),
+        };
+        let span =
+            span.filter(|span| !matches!(span, Self::Range(first, last) if first > last || *last > 1 << 20));
+        span.ok_or_else(|| "give numbers from 0, ranges such as `2-5`, or `-1` for the last".to_owned())
+    }
+}
+
+impl Span {
+    /// The numbers that `spans` stand for among `count` of them, sorted, each once; one that is beyond them is kept.
+    pub fn numbers(spans: &[Self], count: usize) -> Vec<usize> {
+        let mut numbers: Vec<usize> = spans
+            .iter()
+            .flat_map(|span| match *span {
+                Self::Range(first, last) => first..=last,
+                Self::FromEnd(back) if back <= count => count - back..=count - back,
+                Self::FromEnd(_) => count..=count,
+            })
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
 }
 
 /// How results are written.

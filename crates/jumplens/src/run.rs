@@ -5,11 +5,13 @@ use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::eval::tables::{CurveRow, ExitRow, LayerRow, R2Row, SourceRow, read_csv, write_csv};
 use crate::eval::{
-    ExitRule, Summary, advise, diagnose, early_exit, evaluate, layer_rows, r2_table, write_predictions,
+    ExitRule, Summary, advise, diagnose, early_exit, evaluate, layer_rows, mean_run, r2_table,
+    write_predictions,
 };
 use crate::files::{create_folder, sha256, write_atomically};
-use crate::hub::{Bundled, ModelFiles, Sources};
+use crate::hub::{Bundled, ModelFiles, Sources, TokenizerFiles};
 use crate::integrity;
+use crate::lens::{ID, Input, Lens, Reading, View};
 use crate::lock::Lock;
 use crate::manifest::{Manifest, ModelRecord, STAGES, SamplesRecord, SourceRecord, StageRecord};
 use crate::models::{Backbone, Kind, Spec, load};
@@ -94,8 +96,24 @@ pub struct Run {
     folder: PathBuf,
     manifest: Manifest,
     model: Box<dyn Backbone>,
+    tokenizer: Option<TokenizerFiles>,
     /// Stages whose files are known to be as they were left: looked at, or written, by this process.
     intact: RefCell<BTreeSet<&'static str>>,
+}
+
+/// Sentences in `lens.json`.
+const LENS_SENTENCES: usize = 5;
+/// Sentences up to that many tokens are preferred there.
+const LENS_PREFERRED: usize = 24;
+/// Longer sentences are left out.
+const LENS_LONGEST: usize = 256;
+/// Tokens of each prediction there.
+const LENS_TOP: usize = 5;
+
+/// `lens.json`.
+#[derive(serde::Serialize)]
+struct Sentences {
+    sentences: Vec<Reading>,
 }
 
 impl Run {
@@ -171,11 +189,13 @@ impl Run {
             }
             earlier.threads = rayon::current_num_threads();
             let lock = lock.map_or_else(|| Lock::take(folder), Ok)?;
+            let tokenizer = files.tokenizer;
             return Ok(Self {
                 _lock: lock,
                 folder: folder.to_owned(),
                 manifest: earlier,
                 model,
+                tokenizer,
                 intact: RefCell::default(),
             });
         }
@@ -209,7 +229,14 @@ impl Run {
         };
         manifest.stages.insert("samples".to_owned(), record);
         manifest.write(folder)?;
-        Ok(Self { _lock: lock, folder: folder.to_owned(), manifest, model, intact: RefCell::default() })
+        Ok(Self {
+            _lock: lock,
+            folder: folder.to_owned(),
+            manifest,
+            model,
+            tokenizer: files.tokenizer,
+            intact: RefCell::default(),
+        })
     }
 
     /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
@@ -230,7 +257,14 @@ impl Run {
         }
         manifest.threads = rayon::current_num_threads();
         let model = load_model(&files, manifest.dtype, observer)?;
-        Ok(Self { _lock: lock, folder: folder.to_owned(), model, manifest, intact: RefCell::default() })
+        Ok(Self {
+            _lock: lock,
+            folder: folder.to_owned(),
+            manifest,
+            model,
+            tokenizer: files.tokenizer,
+            intact: RefCell::default(),
+        })
     }
 
     /// The run's folder.
@@ -396,6 +430,7 @@ impl Run {
         write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, self.manifest.seed))?;
         write_csv(&results.join("early_exit.csv"), &exits)?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
+        self.write_sentences(&samples, &maps, &casts[0], observer)?;
         self.write_summary()?;
         self.finish_measured("evaluate", started, shortcuts, observer)
     }
@@ -417,6 +452,61 @@ impl Run {
         let figures = crate::plot::draw_all(&self.folder.join("results"), &plots)?;
         observer.advance(figures.len() as u64);
         self.finish_timed("plot", started, observer)
+    }
+
+    /// The lens through `casts`, whose maps are in `shortcuts`. [`Error::NoHead`] where the model makes no predictions.
+    pub fn lens(&self, shortcuts: Option<&Shortcuts>, casts: &[String]) -> Result<Lens<'_>> {
+        let head = self.model.head().ok_or_else(|| self.no_head())?;
+        Lens::new(&*self.model, head, self.manifest.dtype, shortcuts, casts)
+    }
+
+    /// This run's own maps, where they are fitted.
+    pub fn own_shortcuts(&self) -> Option<Shortcuts> {
+        self.manifest.is_done("fit").then(|| self.shortcuts(None))
+    }
+
+    /// N of this run's exit rule ([`mean_run`]).
+    pub fn mean_run(&self) -> Result<f64> {
+        Ok(mean_run(&self.read_samples("val")?))
+    }
+
+    /// The model's tokenizer; [`Error::Io`] where it has none.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        open_tokenizer(self.tokenizer.as_ref(), &self.manifest.model.id, self.spec(), false)
+    }
+
+    /// Some validation sentences through the lens, by `id` and by `cast`, for the report.
+    fn write_sentences(
+        &self,
+        samples: &[Sample],
+        shortcuts: &Shortcuts,
+        cast: &str,
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        let tokenizer = match self.tokenizer().map(Some) {
+            Err(error) if self.tokenizer.is_some() => {
+                observer.note(&format!("lens.json spells tokens as numbers: {error}"));
+                None
+            }
+            tokenizer => tokenizer.unwrap_or_default(),
+        };
+        let longest = LENS_LONGEST.min(self.spec().max_positions);
+        let mut chosen: Vec<usize> =
+            (0..samples.len()).filter(|index| samples[*index].ids.len() <= longest).collect();
+        chosen.sort_by_key(|index| samples[*index].ids.len().max(LENS_PREFERRED));
+        chosen.truncate(LENS_SENTENCES);
+        chosen.sort_unstable();
+        let input = |index: &usize| {
+            let Sample { ids, text, .. } = &samples[*index];
+            Input { text: text.clone().unwrap_or_default(), ids: ids.clone() }
+        };
+        let inputs: Vec<Input> = chosen.iter().map(input).collect();
+        let view = View { top: LENS_TOP, ..View::default() };
+        let lens = self.lens(Some(shortcuts), &[ID.to_owned(), cast.to_owned()])?;
+        let sentences = lens.read(self.manifest.model.short_name(), &inputs, tokenizer.as_ref(), &view)?;
+        let json = serde_json::to_vec(&Sentences { sentences })
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        write_atomically(&self.results()?.join("lens.json"), &json)
     }
 
     /// The headline figures so far.
@@ -591,6 +681,21 @@ fn load_model(
     Ok(loaded.model)
 }
 
+/// The tokenizer of the model `id`; [`Error::Io`] names the file to put there where there is none.
+pub fn open_tokenizer(
+    files: Option<&TokenizerFiles>,
+    id: &str,
+    spec: &Spec,
+    mask: bool,
+) -> Result<Tokenizer> {
+    let missing = || Error::Io {
+        action: "read",
+        path: PathBuf::from(id).join("tokenizer.json"),
+        source: std::io::ErrorKind::NotFound.into(),
+    };
+    Tokenizer::open(files.ok_or_else(missing)?, spec, mask)
+}
+
 /// `name` as it can be found again from any folder.
 fn absolute(name: &str) -> String {
     match std::path::absolute(name) {
@@ -644,12 +749,7 @@ fn draw_samples(
                      1 for `--val`"
                 )));
             }
-            let missing = || Error::Io {
-                action: "read",
-                path: PathBuf::from(&files.id).join("tokenizer.json"),
-                source: std::io::ErrorKind::NotFound.into(),
-            };
-            let tokenizer = Tokenizer::open(files.tokenizer.as_ref().ok_or_else(missing)?, spec, *mask)?;
+            let tokenizer = open_tokenizer(files.tokenizer.as_ref(), &files.id, spec, *mask)?;
             let wanted = train.saturating_add(val);
             observer.begin("samples", wanted as u64, "sentences");
             let mut samples = Vec::new();

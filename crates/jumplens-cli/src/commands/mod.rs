@@ -2,6 +2,7 @@
 
 mod doctor;
 mod info;
+mod lens;
 mod moments;
 mod run;
 mod stage;
@@ -48,6 +49,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::R2(args) => stage::r2(&args, printer),
         Command::Evaluate(args) => stage::evaluate(&args, printer),
         Command::Plot(args) => stage::plot(&args, printer),
+        Command::Lens(args) => lens::lens(&args, printer),
         Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),
     }

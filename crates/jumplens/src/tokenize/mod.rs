@@ -116,6 +116,17 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// What a token stands for in a text, with the white space before it where that is part of it: of a token that is
+    /// less than a character, `\u{fffd}`.
+    pub fn text_of(&self, id: u32) -> String {
+        match self.inner.id_to_token(id) {
+            // SentencePiece's mark of a space, which decoders take from the first token.
+            Some(token) if token.starts_with('▁') => token.replace('▁', " "),
+            Some(token) => self.inner.decode(&[id], false).unwrap_or(token),
+            None => id.to_string(),
+        }
+    }
+
     /// The tokens that are put around every sentence, in order.
     pub fn special_tokens(&self) -> Result<Vec<String>> {
         let name = |id: &u32| self.inner.id_to_token(*id).unwrap_or_else(|| id.to_string());
