@@ -324,6 +324,14 @@ pub enum Error {
         /// NaN or ±infinity.
         value: f32,
     },
+    /// Maps that were fitted on another model, or lead to another kind of state.
+    #[error("the maps in `{}` are not for this model: {what}", path.display())]
+    ForeignShortcuts {
+        /// Their file.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
     /// A cast that there are no maps for.
     #[error("no cast `{cast}`: there are {}", there.iter().map(|cast| format!("`{cast}`")).collect::<Vec<_>>().join(", "))]
     NoCast {

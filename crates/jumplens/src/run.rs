@@ -18,7 +18,7 @@ use crate::models::{Backbone, Kind, Spec, load};
 use crate::moments::{self, Shard};
 use crate::nn::Precision;
 use crate::progress::Observer;
-use crate::shortcut::{Fits, MAT, MapCast, Shortcuts, fit_pairs, fit_parts};
+use crate::shortcut::{Fits, MAT, MapCast, Origin, Shortcuts, fit_pairs, fit_parts};
 use crate::states::StateFiles;
 use crate::tokenize::{Sample, Tokenizer, read_samples, write_samples};
 use std::cell::RefCell;
@@ -99,6 +99,8 @@ pub struct Run {
     tokenizer: Option<TokenizerFiles>,
     /// Stages whose files are known to be as they were left: looked at, or written, by this process.
     intact: RefCell<BTreeSet<&'static str>>,
+    /// Apply maps that were fitted on another model.
+    force: bool,
 }
 
 /// Sentences in `lens.json`.
@@ -196,6 +198,7 @@ impl Run {
                 manifest: earlier,
                 model,
                 tokenizer,
+                force: false,
                 intact: RefCell::default(),
             });
         }
@@ -235,6 +238,7 @@ impl Run {
             manifest,
             model,
             tokenizer: files.tokenizer,
+            force: false,
             intact: RefCell::default(),
         })
     }
@@ -263,6 +267,7 @@ impl Run {
             manifest,
             model,
             tokenizer: files.tokenizer,
+            force: false,
             intact: RefCell::default(),
         })
     }
@@ -367,7 +372,8 @@ impl Run {
         let maps = fits.count(spec.n_layers) + spec.n_layers * spec.parts.len();
         observer.begin("fit", maps as u64, "maps");
         let started = Instant::now();
-        let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None));
+        let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None)?);
+        let shortcuts = shortcuts.with_origin(self.origin()?);
         shortcuts.forget_other_casts()?;
         fit_pairs(spec, &states, &fits, &shortcuts, observer)?;
         fit_parts(&*self.model, &states, &shortcuts, observer)?;
@@ -391,7 +397,7 @@ impl Run {
     pub fn r2(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
         self.needs_maps("r2", shortcuts)?;
         let spec = self.model.spec();
-        let (maps, casts) = self.map_casts(shortcuts)?;
+        let (maps, casts) = self.map_casts(shortcuts, observer)?;
         let pairs = self.manifest.fits.pairs.count(spec.n_layers);
         observer.begin("r2", (casts.len() * pairs + spec.n_layers) as u64, "maps and layers");
         let started = Instant::now();
@@ -415,7 +421,7 @@ impl Run {
     pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
         let head = self.model.head().ok_or_else(|| self.no_head())?;
         self.needs_maps("evaluate", shortcuts)?;
-        let (maps, casts) = self.map_casts(shortcuts)?;
+        let (maps, casts) = self.map_casts(shortcuts, observer)?;
         let samples = self.read_samples("val")?;
         let spec = self.model.spec();
         let tokens: usize = samples.iter().map(|sample| sample.ids_to_run(spec.kind).len()).sum();
@@ -462,7 +468,14 @@ impl Run {
 
     /// This run's own maps, where they are fitted.
     pub fn own_shortcuts(&self) -> Option<Shortcuts> {
-        self.manifest.is_done("fit").then(|| self.shortcuts(None))
+        self.manifest.is_done("fit").then(|| Shortcuts::new(self.folder.join("shortcuts")))
+    }
+
+    /// Maps from elsewhere, checked against this run's model.
+    pub fn foreign_shortcuts(&self, path: &Path, observer: &dyn Observer) -> Result<Shortcuts> {
+        let shortcuts = Shortcuts::open(path)?;
+        self.check_maps(&shortcuts, observer)?;
+        Ok(shortcuts)
     }
 
     /// N of this run's exit rule ([`mean_run`]).
@@ -538,8 +551,15 @@ impl Run {
     }
 
     /// The maps to measure, and the casts that they are of: this run's, or whatever is in another folder.
-    fn map_casts(&self, elsewhere: Option<&Path>) -> Result<(Shortcuts, Vec<String>)> {
-        let shortcuts = self.shortcuts(elsewhere);
+    fn map_casts(
+        &self,
+        elsewhere: Option<&Path>,
+        observer: &dyn Observer,
+    ) -> Result<(Shortcuts, Vec<String>)> {
+        let shortcuts = self.shortcuts(elsewhere)?;
+        if elsewhere.is_some() {
+            self.check_maps(&shortcuts, observer)?;
+        }
         let mut casts = match elsewhere {
             Some(_) => shortcuts.casts()?,
             None => self.manifest.fits.casts().iter().map(MapCast::to_string).collect(),
@@ -551,8 +571,28 @@ impl Run {
         Ok((shortcuts, casts))
     }
 
-    fn shortcuts(&self, elsewhere: Option<&Path>) -> Shortcuts {
-        Shortcuts::new(elsewhere.map_or_else(|| self.folder.join("shortcuts"), Path::to_owned))
+    /// [`Error::ForeignShortcuts`] where the maps are not for this run's model, unless that is what is wanted.
+    fn check_maps(&self, shortcuts: &Shortcuts, observer: &dyn Observer) -> Result<()> {
+        let own = Origin::of_model(&self.manifest.model, self.spec());
+        shortcuts.check(&own, self.force)?.iter().for_each(|note| observer.note(note));
+        Ok(())
+    }
+
+    /// From here on maps are applied even where they were fitted on another model.
+    pub fn force_shortcuts(&mut self) {
+        self.force = true;
+    }
+
+    fn shortcuts(&self, elsewhere: Option<&Path>) -> Result<Shortcuts> {
+        match elsewhere {
+            Some(path) => Shortcuts::open(path),
+            None => Ok(Shortcuts::new(self.folder.join("shortcuts"))),
+        }
+    }
+
+    /// What is written into the files of the maps.
+    fn origin(&self) -> Result<Origin> {
+        Ok(Origin::of_run(&self.manifest, self.spec(), self.mean_run()?))
     }
 
     fn read_samples(&self, split: &str) -> Result<Vec<Sample>> {

@@ -4,8 +4,10 @@ mod casts;
 mod files;
 mod fit;
 mod fitted;
+mod import;
 mod least_squares;
 mod low_rank;
+mod origin;
 mod ridge;
 mod sums;
 
@@ -14,7 +16,9 @@ pub use files::{MAT, Notes, Shortcuts, pair_name};
 pub(crate) use fit::save_maps;
 pub use fit::{fit_pairs, fit_parts};
 pub use fitted::{Fitted, Maps};
+pub use import::Foreign;
 pub use least_squares::{BLOCK, Coordinates, Factoring, Outcome, Solving, Whitening};
+pub use origin::{LastState, Origin};
 pub use sums::{PairSums, TargetSums};
 
 use crate::error::Result;
