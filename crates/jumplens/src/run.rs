@@ -744,7 +744,8 @@ fn absolute(name: &str) -> String {
     }
 }
 
-fn record_model(files: &ModelFiles) -> ModelRecord {
+/// What is recorded of a model.
+pub fn record_model(files: &ModelFiles) -> ModelRecord {
     ModelRecord {
         id: if files.is_bundled() || files.revision.is_some() {
             files.id.clone()

@@ -5,6 +5,7 @@ mod info;
 mod lens;
 mod moments;
 mod run;
+mod shortcuts;
 mod stage;
 
 use crate::args::{BeginArgs, Command};
@@ -50,6 +51,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Evaluate(args) => stage::evaluate(&args, printer),
         Command::Plot(args) => stage::plot(&args, printer),
         Command::Lens(args) => lens::lens(&args, printer),
+        Command::Shortcuts(command) => shortcuts::shortcuts(&command, printer),
         Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),
     }

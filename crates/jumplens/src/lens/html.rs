@@ -13,7 +13,6 @@ th { font-weight: 600; text-align: left; padding: 1px 6px; white-space: pre; }
 tbody th, thead th:first-child { position: sticky; left: 0; background: Canvas; text-align: right; }
 td { padding: 1px 6px; max-width: 9rem; overflow: hidden; text-overflow: ellipsis; white-space: pre; unicode-bidi: isolate; }
 td.exit { outline: 2px solid CanvasText; outline-offset: -1px; font-weight: 700; }
-td.after { opacity: .55; }
 .scale { display: inline-block; width: 9rem; height: .8rem; vertical-align: middle; }
 ";
 
@@ -65,7 +64,7 @@ pub fn html(reading: &Reading) -> String {
          <span class=\"scale\" style=\"background: linear-gradient(to right, {})\"></span> 1.{} A space is shown as ·.</p>\n",
         stops.join(", "),
         reading.lambda.map_or(String::new(), |lambda| format!(
-            " A frame marks the layer of early exit at λ = {lambda}; fainter layers are not needed."
+            " A frame marks the layer of early exit at λ = {lambda}."
         )),
     );
     for cast in &reading.casts {
@@ -90,11 +89,7 @@ fn table(page: &mut String, reading: &Reading, cast: &CastReading) {
         let _ = write!(page, "<tr><th>{layer}</th>");
         for (place, cell) in cells.iter().enumerate() {
             let exit = cast.exit_layer.as_ref().map(|exits| exits[place]);
-            let class = match exit {
-                Some(exit) if exit == layer => " class=\"exit\"",
-                Some(exit) if exit < layer => " class=\"after\"",
-                _ => "",
-            };
+            let class = if exit == Some(layer) { " class=\"exit\"" } else { "" };
             let best = cell.top.first();
             let (background, text) = color(best.map_or(0.0, |guess| guess.probability));
             let token = best.map_or(String::new(), |guess| escaped(&shown(&guess.text)));

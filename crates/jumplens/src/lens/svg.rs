@@ -71,15 +71,14 @@ fn panel(
             let (background, ink) = color(best.map_or(0.0, |guess| guess.probability));
             let (x, y) = (LEFT + column * CELL.0, top + HEAD + row * CELL.1);
             let exit = cast.exit_layer.as_ref().map(|exits| exits[place]);
-            let (frame, opacity) = match exit {
-                Some(exit) if exit == layer => (" stroke=\"#000000\" stroke-width=\"2\"", ""),
-                Some(exit) if exit < layer => ("", " opacity=\"0.55\""),
-                _ => ("", ""),
+            let frame = match exit == Some(layer) {
+                true => " stroke=\"#000000\" stroke-width=\"2\"",
+                false => "",
             };
             let token = best.map_or(String::new(), |guess| clipped(&shown(&guess.text), COLUMNS));
             let _ = writeln!(
                 figure,
-                "<g{opacity}><title>{}</title><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{}\"{frame}/>\
+                "<g><title>{}</title><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{}\"{frame}/>\
                  <text x=\"{}\" y=\"{}\" fill=\"{}\">{}</text></g>",
                 escaped(&details(cell)),
                 x + 1,

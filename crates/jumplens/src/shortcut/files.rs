@@ -24,13 +24,13 @@ pub const MAT: &str = "mat";
 const PARTS: &str = "parts";
 
 /// The entry of [`Notes`] that holds the [`Origin`].
-const ORIGIN: &str = "origin";
+pub(super) const ORIGIN: &str = "origin";
 
 /// The entry of [`Notes`] that names the cast.
-const CAST: &str = "cast";
+pub(super) const CAST: &str = "cast";
 
 /// The entry of a file's metadata that holds its [`Notes`].
-const METADATA: &str = "jumplens";
+pub(super) const METADATA: &str = "jumplens";
 
 /// What is to be known of the maps in a file beside their values. It is kept in the file's metadata as one JSON object
 /// under `jumplens`: the writer of safetensors files puts several entries in no particular order.
@@ -157,7 +157,7 @@ impl Shortcuts {
             .map_or(Ok(Vec::new()), |at| numbered_files(&at.join(PARTS)))
     }
 
-    fn open_pairs(&self, from: usize) -> Result<Opened> {
+    pub(super) fn open_pairs(&self, from: usize) -> Result<Opened> {
         match &self.place {
             Place::Folder(folder) => Opened::new(&numbered(folder, from)),
             Place::File(file) => Ok(Opened(file.clone())),
@@ -249,7 +249,9 @@ impl Shortcuts {
 
     /// The names of the parts of block `layer` that have maps.
     pub fn part_names(&self, layer: usize) -> Result<Vec<String>> {
-        self.open_parts(layer)?.names()
+        let mut names = self.open_parts(layer)?.names()?;
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// The map of part `part` of block `layer`, `[d, d]`.
@@ -285,10 +287,19 @@ fn save(path: &Path, maps: Vec<(String, &LinearMap)>, notes: &Notes) -> Result<(
     }
     let notes = serde_json::to_string(notes).map_err(|error| Error::Internal(error.to_string()))?;
     let metadata = (notes != "{}").then(|| HashMap::from([(METADATA.to_owned(), notes)]));
+    let weights = maps.iter().map(|(name, map)| (name.clone(), TensorView(map.weight())));
+    let biases = maps.iter().filter_map(|(name, map)| Some((bias_name(name), TensorView(map.bias()?))));
+    serialize(weights.chain(biases), metadata, path)
+}
+
+/// Writes a safetensors file, whole or not at all.
+pub(super) fn serialize<V: View>(
+    views: impl IntoIterator<Item = (String, V)>,
+    metadata: Option<HashMap<String, String>>,
+    path: &Path,
+) -> Result<()> {
     replace_with(path, |part| {
-        let weights = maps.iter().map(|(name, map)| (name.clone(), TensorView(map.weight())));
-        let biases = maps.iter().filter_map(|(name, map)| Some((bias_name(name), TensorView(map.bias()?))));
-        safetensors::serialize_to_file(weights.chain(biases), metadata, part).map_err(|error| match error {
+        safetensors::serialize_to_file(views, metadata, part).map_err(|error| match error {
             SafeTensorError::IoError(source) => source,
             other => std::io::Error::other(other),
         })
@@ -296,7 +307,7 @@ fn save(path: &Path, maps: Vec<(String, &LinearMap)>, notes: &Notes) -> Result<(
 }
 
 /// The tensor name of the bias of the map called `map`.
-fn bias_name(map: &str) -> String {
+pub(super) fn bias_name(map: &str) -> String {
     format!("{map}.bias")
 }
 
@@ -323,14 +334,22 @@ impl View for TensorView<'_> {
 }
 
 /// A file of maps.
-struct Opened(SourceFile);
+pub(super) struct Opened(SourceFile);
 
 impl Opened {
     fn new(path: &Path) -> Result<Self> {
         SourceFile::open(path).map(Self)
     }
 
-    fn tensors(&self) -> Result<SafeTensors<'_>> {
+    pub(super) fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
+    pub(super) fn tensors(&self) -> Result<SafeTensors<'_>> {
         SafeTensors::deserialize(self.0.bytes()).map_err(Error::format(&self.0.path))
     }
 
@@ -339,7 +358,7 @@ impl Opened {
     }
 
     /// What the file says of its maps.
-    fn notes(&self) -> Result<Notes> {
+    pub(super) fn notes(&self) -> Result<Notes> {
         let (_, metadata) =
             SafeTensors::read_metadata(self.0.bytes()).map_err(Error::format(&self.0.path))?;
         match metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA)) {

@@ -126,10 +126,12 @@ impl Foreign {
         self.width
     }
 
-    /// The largest layer that they lead to.
-    pub fn n_layers(&self) -> usize {
-        let targets = self.pairs.keys().map(|(_, to)| *to);
-        targets.chain(self.parts.keys().map(|(block, _)| block + 1)).max().unwrap_or(0)
+    /// Blocks of the model that they are for: what their files say, or else the largest layer that maps lead to, where there
+    /// is one from every layer before it.
+    pub fn n_layers(&self) -> Option<usize> {
+        let last = self.pairs.keys().map(|(_, to)| *to).max()?;
+        let is_whole = (0..last).all(|from| self.pairs.contains_key(&(from, last)));
+        self.origin.n_layers.or(is_whole.then_some(last))
     }
 
     /// Takes what a file holds, by its name and its ending.

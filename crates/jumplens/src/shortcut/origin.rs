@@ -112,7 +112,7 @@ impl Origin {
     }
 
     /// What makes maps of this origin unfit for the model of `own`, in words; `None` where nothing that is known does.
-    fn difference(&self, own: &Self) -> Option<String> {
+    pub fn difference(&self, own: &Self) -> Option<String> {
         fn differ<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {
             a.is_some() && b.is_some() && a != b
         }
@@ -177,7 +177,9 @@ impl Shortcuts {
                 continue;
             };
             match origin.difference(own) {
-                Some(what) if forced => forced_to = Some((path, what)),
+                Some(what) if forced => {
+                    forced_to.get_or_insert((path, what));
+                }
                 Some(what) => return Err(Error::ForeignShortcuts { path, what }),
                 None => {}
             }

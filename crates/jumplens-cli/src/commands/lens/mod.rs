@@ -6,14 +6,14 @@ use super::Failure;
 use crate::args::{LensArgs, LensFormat, Span};
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::sources::sources;
+use crate::sources::{bundled_maps, sources};
 use jumplens::Error;
 use jumplens::hub::ModelFiles;
 use jumplens::lens::{ID, Input, Lens, Reading, View, available, html, svg};
 use jumplens::models::{Spec, load};
 use jumplens::nn::Precision;
-use jumplens::run::{Run, open_tokenizer};
-use jumplens::shortcut::{MAT, Shortcuts};
+use jumplens::run::{Run, open_tokenizer, record_model};
+use jumplens::shortcut::{MAT, Origin, Shortcuts};
 use jumplens::tokenize::Tokenizer;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
@@ -64,9 +64,15 @@ fn from_standard_input() -> Result<String, Failure> {
 }
 
 fn through_run(args: &LensArgs, folder: &Path, text: String, printer: &Printer) -> Result<Reading, Failure> {
-    let run = Run::open(folder, &sources(), &Progress::new(printer))?;
+    let mut run = Run::open(folder, &sources(), &Progress::new(printer))?;
     super::describe(&run, printer);
-    let shortcuts = args.shortcuts.as_ref().map(Shortcuts::new).or_else(|| run.own_shortcuts());
+    if args.force {
+        run.force_shortcuts();
+    }
+    let shortcuts = match &args.shortcuts {
+        Some(path) => Some(run.foreign_shortcuts(path, &Progress::new(printer))?),
+        None => run.own_shortcuts(),
+    };
     let lens = run.lens(shortcuts.as_ref(), &casts(args, shortcuts.as_ref())?)?;
     let name = run.manifest().model.short_name();
     read(args, name, run.spec(), text, &run.tokenizer()?, &lens, Some(run.mean_run()?))
@@ -79,10 +85,24 @@ fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Rea
     let (model, spec) = (&*loaded.model, loaded.model.spec());
     let head = model.head().ok_or_else(|| Error::NoHead { model: files.id.clone() })?;
     let tokenizer = open_tokenizer(files.tokenizer.as_ref(), &files.id, spec, false)?;
-    let shortcuts = args.shortcuts.as_ref().map(Shortcuts::new);
+    let own = Origin::of_model(&record_model(&files), spec);
+    let shortcuts = match &args.shortcuts {
+        Some(path) => {
+            let shortcuts = Shortcuts::open(path)?;
+            shortcuts.check(&own, args.force)?.iter().for_each(|note| printer.note(note));
+            Some(shortcuts)
+        }
+        // A folder of that name is another model.
+        None if files.is_bundled() => bundled_maps(&files.id).map(Shortcuts::in_file).transpose()?,
+        None => None,
+    };
+    let mean_run = match &shortcuts {
+        Some(shortcuts) => shortcuts.origins()?.into_iter().find_map(|(_, origin)| origin?.mean_run),
+        None => None,
+    };
     let casts = casts(args, shortcuts.as_ref())?;
     let lens = Lens::new(model, head, Precision::F32, shortcuts.as_ref(), &casts)?;
-    read(args, &files.id, spec, text, &tokenizer, &lens, None)
+    read(args, &files.id, spec, text, &tokenizer, &lens, mean_run)
 }
 
 /// The casts that were asked for; where none was, `mat`, or another one that there are maps for, or else `id`.

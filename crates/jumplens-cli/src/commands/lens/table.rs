@@ -85,15 +85,18 @@ pub fn render(reading: &Reading, width: Option<usize>) -> String {
 fn draw(reading: &Reading, columns: usize, ink: Ink) -> String {
     let several =
         reading.casts.iter().flat_map(|cast| cast.cells.iter().flatten()).any(|cell| cell.top.len() > 1);
-    let mut text = match reading.positions[..] {
-        [position] if several => ranking(reading, position, columns, ink),
-        _ => grid(reading, columns, ink),
+    let ranked = several && reading.positions.len() == 1;
+    let mut text = match ranked {
+        true => ranking(reading, columns, ink),
+        false => grid(reading, columns, ink),
     };
     let mut legend = vec!["layer 0 is the embedding".to_owned()];
     if let Some(lambda) = reading.lambda {
         legend.push(format!("{EXIT} early exit at λ = {lambda}"));
     }
-    if ink == Ink::Bars {
+    if ranked {
+        legend.push("probability behind each token".to_owned());
+    } else if ink == Ink::Bars {
         legend.push(format!("{} to {} probability 0 to 1", BARS[0], BARS[7]));
     } else {
         let scale: String = (0..=10).map(|i| ink.paint(" ", i as f32 / 10.0, false)).collect();
@@ -177,7 +180,8 @@ fn grid(reading: &Reading, columns: usize, ink: Ink) -> String {
 }
 
 /// Layer by layer the most probable tokens at one position.
-fn ranking(reading: &Reading, position: usize, columns: usize, ink: Ink) -> String {
+fn ranking(reading: &Reading, columns: usize, ink: Ink) -> String {
+    let position = reading.positions[0];
     let mut text = format!("position {position}, {}\n", shown(&reading.tokens[position].text));
     for cast in &reading.casts {
         let _ = writeln!(text, "\n{:>5} │ {}", "layer", cast.cast);
