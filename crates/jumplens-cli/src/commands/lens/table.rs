@@ -135,15 +135,16 @@ fn grid(reading: &Reading, columns: usize, ink: Ink) -> String {
         let own = width(&shown(&reading.tokens[reading.positions[place]].text));
         extra + tokens.chain([own]).max().unwrap_or(0).clamp(3, LONGEST)
     };
-    let room = columns.saturating_sub(5) / casts.len().max(1);
-    let room = room.saturating_sub(3).max(extra + 3);
-    let wides: Vec<usize> = (0..n).map(|place| wide(place).min(room - 1)).collect();
+    // The number of the layer takes seven columns, and what is between two casts two.
+    let room = columns.saturating_sub(5 + 2 * casts.len()) / casts.len().max(1);
+    let room = room.max(extra + 3);
+    let wides: Vec<usize> = (0..n).map(|place| wide(place).min(room)).collect();
     let mut panels: Vec<Range<usize>> = Vec::new();
     let mut first = 0;
     while first < n {
         let mut end = first;
         let mut taken = 0;
-        while end < n && (end == first || taken + wides[end] < room) {
+        while end < n && (end == first || taken + wides[end] <= room) {
             taken += wides[end] + 1;
             end += 1;
         }
