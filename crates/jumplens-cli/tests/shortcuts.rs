@@ -152,9 +152,9 @@ fn maps_behind_the_final_norm_are_refused() {
     let at = tempfile::tempdir().unwrap();
     run(at.path());
     succeed(at.path(), &["shortcuts", "export", "run", "--out", "e", "--format", "npz", "--cast", "mat"]);
-    let import = |out, args: &[&str]| {
+    fn import<'a>(out: &'a str, args: &[&'a str]) -> Vec<&'a str> {
         [&["shortcuts", "import", "e/mat.npz", "--model", "tiny-gpt2", "--out", out], args].concat()
-    };
+    }
     let behind = ["--last-state", "final-norm-output"];
     fail(at.path(), &import("x", &behind), &["final norm", "--force"]);
     succeed(at.path(), &import("behind", &[&behind[..], &["--force"]].concat()));

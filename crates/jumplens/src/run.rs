@@ -92,7 +92,8 @@ pub enum Existing {
 /// A run folder with its model loaded.
 pub struct Run {
     /// Held for as long as this is.
-    _lock: Lock,
+    /// `None` where nothing is to be written.
+    _lock: Option<Lock>,
     folder: PathBuf,
     manifest: Manifest,
     model: Box<dyn Backbone>,
@@ -190,7 +191,7 @@ impl Run {
                 write_samples(&samples_path(folder, "val"), &val)?;
             }
             earlier.threads = rayon::current_num_threads();
-            let lock = lock.map_or_else(|| Lock::take(folder), Ok)?;
+            let lock = Some(lock.map_or_else(|| Lock::take(folder), Ok)?);
             let tokenizer = files.tokenizer;
             return Ok(Self {
                 _lock: lock,
@@ -233,7 +234,7 @@ impl Run {
         manifest.stages.insert("samples".to_owned(), record);
         manifest.write(folder)?;
         Ok(Self {
-            _lock: lock,
+            _lock: Some(lock),
             folder: folder.to_owned(),
             manifest,
             model,
@@ -246,13 +247,26 @@ impl Run {
     /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
     /// one the run began with.
     pub fn open(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
+        let lock = Manifest::path(folder).exists().then(|| Lock::take(folder)).transpose()?;
+        Self::open_with(lock, folder, sources, observer)
+    }
+
+    /// As [`Run::open`], for what writes nothing into the folder: any number of processes may, beside one that works on it.
+    pub fn open_to_read(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
+        Self::open_with(None, folder, sources, observer)
+    }
+
+    fn open_with(
+        lock: Option<Lock>,
+        folder: &Path,
+        sources: &Sources,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
         let missing = || Error::StageMissing {
             path: folder.to_owned(),
             stage: "samples",
             needed_by: "every other stage",
         };
-        let lock =
-            Manifest::path(folder).exists().then(|| Lock::take(folder)).transpose()?.ok_or_else(missing)?;
         let mut manifest = Manifest::read(folder)?.filter(|m| m.is_done("samples")).ok_or_else(missing)?;
         let files = ModelFiles::find(&manifest.model.name(), sources, observer)?;
         if record_model(&files) != manifest.model {
@@ -573,7 +587,7 @@ impl Run {
 
     /// [`Error::ForeignShortcuts`] where the maps are not for this run's model, unless that is what is wanted.
     fn check_maps(&self, shortcuts: &Shortcuts, observer: &dyn Observer) -> Result<()> {
-        let own = Origin::of_model(&self.manifest.model, self.spec());
+        let own = Origin::of_model(&self.manifest.model, self.spec().n_layers, self.spec().d_model);
         shortcuts.check(&own, self.force)?.iter().for_each(|note| observer.note(note));
         Ok(())
     }
@@ -592,7 +606,8 @@ impl Run {
 
     /// What is written into the files of the maps.
     fn origin(&self) -> Result<Origin> {
-        Ok(Origin::of_run(&self.manifest, self.spec(), self.mean_run()?))
+        let spec = self.spec();
+        Ok(Origin::of_run(&self.manifest, spec.n_layers, spec.d_model, Some(self.mean_run()?)))
     }
 
     fn read_samples(&self, split: &str) -> Result<Vec<Sample>> {

@@ -4,7 +4,6 @@
 use super::files::Shortcuts;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, ModelRecord, SamplesRecord, SourceRecord};
-use crate::models::Spec;
 use crate::nn::Precision;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -74,21 +73,21 @@ pub struct Origin {
 
 impl Origin {
     /// Of a model alone.
-    pub fn of_model(model: &ModelRecord, spec: &Spec) -> Self {
+    pub fn of_model(model: &ModelRecord, n_layers: usize, d_model: usize) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: Some(model.short_name().to_owned()),
             revision: model.revision.clone(),
             weights_sha256: Some(model.weights_sha256.clone()),
-            n_layers: Some(spec.n_layers),
-            d_model: Some(spec.d_model),
+            n_layers: Some(n_layers),
+            d_model: Some(d_model),
             last_state: Some(LastState::BlockOutput),
             ..Self::default()
         }
     }
 
-    /// Of the maps that a run fits; `mean_run` is N of its exit rule.
-    pub fn of_run(manifest: &Manifest, spec: &Spec, mean_run: f64) -> Self {
+    /// Of the maps that are fitted on a run's samples; `mean_run` is N of its exit rule.
+    pub fn of_run(manifest: &Manifest, n_layers: usize, d_model: usize, mean_run: Option<f64>) -> Self {
         let SourceRecord { id, sha256 } = match &manifest.samples {
             SamplesRecord::Corpus { corpus } => corpus,
             SamplesRecord::Files { train_samples, .. } => train_samples,
@@ -106,8 +105,8 @@ impl Origin {
             seed: Some(manifest.seed),
             dtype: Some(manifest.dtype),
             solver: Some("least squares, singular values above 1e-6 of the largest".to_owned()),
-            mean_run: Some(mean_run),
-            ..Self::of_model(&manifest.model, spec)
+            mean_run,
+            ..Self::of_model(&manifest.model, n_layers, d_model)
         }
     }
 

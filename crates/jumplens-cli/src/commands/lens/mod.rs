@@ -64,7 +64,7 @@ fn from_standard_input() -> Result<String, Failure> {
 }
 
 fn through_run(args: &LensArgs, folder: &Path, text: String, printer: &Printer) -> Result<Reading, Failure> {
-    let mut run = Run::open(folder, &sources(), &Progress::new(printer))?;
+    let mut run = Run::open_to_read(folder, &sources(), &Progress::new(printer))?;
     super::describe(&run, printer);
     if args.force {
         run.force_shortcuts();
@@ -85,7 +85,7 @@ fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Rea
     let (model, spec) = (&*loaded.model, loaded.model.spec());
     let head = model.head().ok_or_else(|| Error::NoHead { model: files.id.clone() })?;
     let tokenizer = open_tokenizer(files.tokenizer.as_ref(), &files.id, spec, false)?;
-    let own = Origin::of_model(&record_model(&files), spec);
+    let own = Origin::of_model(&record_model(&files), spec.n_layers, spec.d_model);
     let shortcuts = match &args.shortcuts {
         Some(path) => {
             let shortcuts = Shortcuts::open(path)?;

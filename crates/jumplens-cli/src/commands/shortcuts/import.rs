@@ -28,7 +28,7 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
             let files = ModelFiles::find(name, &sources(), &Progress::new(printer))?;
             let loaded = load(&files, Precision::F32)?;
             let spec = loaded.model.spec();
-            let own = Origin::of_model(&record_model(&files), spec);
+            let own = Origin::of_model(&record_model(&files), spec.n_layers, spec.d_model);
             if let Some(what) = said.difference(&own) {
                 if !args.force {
                     return Err(Error::ForeignShortcuts { path: args.path.clone(), what }.into());
