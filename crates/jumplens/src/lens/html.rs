@@ -1,6 +1,6 @@
 //! A reading as one page that loads nothing.
 
-use super::{CastReading, Cell, Reading, color, shown};
+use super::{CastReading, Cell, Reading, color, shown, spelled};
 use std::fmt::Write;
 
 const STYLE: &str = "
@@ -51,7 +51,7 @@ pub(super) fn css(color: super::Rgb) -> String {
 
 /// The page: for each cast a table of layers by positions, the tokens and figures of a cell in its tooltip.
 pub fn html(reading: &Reading) -> String {
-    let title = format!("{} · {}", escaped(&shown(&reading.model)), escaped(&reading.text));
+    let title = format!("{} · {}", escaped(&spelled(&reading.model)), escaped(&spelled(&reading.text)));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\

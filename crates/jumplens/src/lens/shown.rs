@@ -2,13 +2,16 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Every character visible: a space as `·`, line feeds and other controls, and what changes the direction of writing, as
-/// escapes.
+/// Every character visible: a space as `·`, all else as [`spelled`] has it.
 pub fn shown(text: &str) -> String {
+    spelled(text).replace(' ', "·")
+}
+
+/// Line feeds and other controls, and what changes the direction of writing, as escapes.
+pub fn spelled(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            ' ' => shown.push('·'),
             '\n' => shown.push_str("\\n"),
             '\t' => shown.push_str("\\t"),
             '\r' => shown.push_str("\\r"),

@@ -1,7 +1,7 @@
 //! A reading as a figure.
 
 use super::html::{css, details, escaped};
-use super::{CastReading, Reading, clipped, color, shown};
+use super::{CastReading, Reading, clipped, color, shown, spelled};
 use std::fmt::Write;
 
 /// Positions side by side before the next ones go below.
@@ -31,7 +31,7 @@ pub fn svg(reading: &Reading) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{wide}\" height=\"{high}\" viewBox=\"0 0 {wide} {high}\" \
          font-family=\"ui-monospace, 'DejaVu Sans Mono', monospace\" font-size=\"12\">\n\
          <title>{}</title>\n<rect width=\"{wide}\" height=\"{high}\" fill=\"#ffffff\"/>\n",
-        escaped(&shown(&reading.text))
+        escaped(&spelled(&reading.text))
     );
     for (number, (cast, places)) in panels.into_iter().enumerate() {
         panel(&mut figure, reading, &reading.casts[cast], places, GAP + number * panel_height);
