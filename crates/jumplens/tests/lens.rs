@@ -18,21 +18,28 @@ use std::sync::LazyLock;
 use tempfile::TempDir;
 
 /// A run of each bundled model with every kind of cast.
-static RUNS: LazyLock<[(TempDir, Run); 2]> = LazyLock::new(|| ["tiny-gpt2", "tiny-bert"].map(run));
+static RUNS: LazyLock<[TempDir; 2]> = LazyLock::new(|| ["tiny-gpt2", "tiny-bert"].map(make));
 
-fn run(model: &str) -> (TempDir, Run) {
+/// The first of them is causal.
+fn runs() -> [Run; 2] {
+    let open = |at: &TempDir| Run::open_to_read(&at.path().join("run"), &common::sources(), &Silent).unwrap();
+    [open(&RUNS[0]), open(&RUNS[1])]
+}
+
+fn make(model: &str) -> TempDir {
     let settings = Settings {
         model: model.into(),
         samples: SampleSource::Corpus { name: "wikipedia-sample".into(), train: 300, val: 60, mask: true },
         seed: 3,
         fits: Fits { intercept: true, ..Fits::plain(Pairs::ToFinal) },
         dtype: Precision::F32,
+        shard: None,
     };
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let mut run = Run::begin(&out, &settings, Existing::Refuse, &common::sources(), &Silent).unwrap();
     run.all(&Silent).unwrap();
-    (folder, run)
+    folder
 }
 
 /// Samples that every cast is compared on.
@@ -68,7 +75,7 @@ fn readings(run: &Run, casts: &[String], samples: &[Sample], view: &View) -> Vec
 
 #[test]
 fn the_lens_shows_what_evaluate_measures() {
-    for (_, run) in &*RUNS {
+    for run in &runs() {
         let model = &run.manifest().model.id;
         let (table, samples) = (predictions(run), &samples(run)[..SAMPLES]);
         let casts = available(run.own_shortcuts().as_ref()).unwrap();
@@ -99,7 +106,7 @@ fn the_lens_shows_what_evaluate_measures() {
 
 #[test]
 fn exits_are_those_of_the_table() {
-    let (_, run) = &RUNS[0];
+    let run = &runs()[0];
     let samples = samples(run);
     let rows: Vec<ExitRow> = read_csv(&run.folder().join("results/early_exit.csv")).unwrap();
     let casts = ["id", "mat", "mat+b"].map(str::to_owned);
@@ -120,7 +127,7 @@ fn exits_are_those_of_the_table() {
 
 #[test]
 fn a_view_is_a_part_of_the_whole() {
-    let (_, run) = &RUNS[0];
+    let run = &runs()[0];
     let casts = ["id", "mat"].map(str::to_owned);
     let samples = &samples(run)[..1];
     let whole = &readings(run, &casts, samples, &View { lambda: Some(0.2), top: 3, ..View::default() })[0];
@@ -140,7 +147,7 @@ fn a_view_is_a_part_of_the_whole() {
 
 #[test]
 fn the_runs_own_sentences_are_read_as_the_lens_reads_them() {
-    for (_, run) in &*RUNS {
+    for run in &runs() {
         let model = &run.manifest().model.id;
         let json: serde_json::Value =
             serde_json::from_slice(&std::fs::read(run.folder().join("results/lens.json")).unwrap()).unwrap();
