@@ -186,7 +186,7 @@ pub(crate) fn maps_to_last(spec: &Spec, shortcuts: &Shortcuts, cast: &str) -> Re
     let (maps, last) = (shortcuts.cast(cast), spec.n_layers);
     let map = |from| {
         let map = maps.load_pairs(from, &[last], spec.d_model)?.remove(&last);
-        Ok(map.ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))?.layer()?)
+        map.ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))?.layer()
     };
     (0..last).map(map).collect()
 }

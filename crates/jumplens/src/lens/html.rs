@@ -58,10 +58,10 @@ pub fn html(reading: &Reading) -> String {
          <title>{title}</title>\n<style>{STYLE}</style>\n<h1>{title}</h1>\n"
     );
     let stops: Vec<String> = (0..=8).map(|i| css(color(i as f32 / 8.0).0)).collect();
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<p>The most probable token at each position by each cast, from layer 0, the embedding, on. Probability 0 \
-         <span class=\"scale\" style=\"background: linear-gradient(to right, {})\"></span> 1.{} A space is shown as ·.</p>\n",
+         <span class=\"scale\" style=\"background: linear-gradient(to right, {})\"></span> 1.{} A space is shown as ·.</p>",
         stops.join(", "),
         reading.lambda.map_or(String::new(), |lambda| format!(
             " A frame marks the layer of early exit at λ = {lambda}."

@@ -400,9 +400,7 @@ impl<'a> Contents<'a> {
         {
             // The marks say that torch conjugates or negates the elements when it reads them.
             Some(true) => Dtype::Other(format!("{} with a mark (conj or neg)", element.dtype)),
-            _ => match element.dtype {
-                name => Dtype::named(name),
-            },
+            _ => Dtype::named(element.dtype),
         };
         if shape.contains(&0) {
             return Ok(Entry { dtype, shape, bytes: view.start..view.start, axes: None });
