@@ -4,6 +4,7 @@ mod bootstrap;
 mod casts;
 mod diagnostics;
 mod early_exit;
+mod inspect;
 mod predictions;
 mod r2;
 mod scan;
@@ -18,6 +19,7 @@ pub use diagnostics::{diagnose, effective_rank};
 pub use early_exit::{
     ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, layers_saved, mean_run,
 };
+pub use inspect::{Inspection, inspect};
 pub use predictions::{
     CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, evaluate, write_predictions,
 };

@@ -4,7 +4,8 @@ use super::{Failure, casts, r2};
 use crate::args::{Format, InspectArgs};
 use crate::printer::Printer;
 use jumplens::Error;
-use jumplens::shortcut::{self, Inspection, Shortcuts, chosen_pairs};
+use jumplens::eval::{self, Inspection};
+use jumplens::shortcut::{Shortcuts, chosen_pairs};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -18,7 +19,7 @@ pub fn inspect(args: &InspectArgs, printer: &Printer) -> Result<(), Failure> {
             let map = maps.load_pairs(from, &[to], maps.width(from)?)?.remove(&to);
             let map = map.ok_or_else(|| Error::Internal(format!("no map {from} to {to}")))?;
             let known = r2.iter().find(|row| row.mapping == cast && row.from == from && row.to == to);
-            found.push((cast.clone(), from, to, shortcut::inspect(&map)?, known.map(|row| row.r2)));
+            found.push((cast.clone(), from, to, eval::inspect(&map)?, known.map(|row| row.r2)));
         }
     }
     if found.is_empty() {

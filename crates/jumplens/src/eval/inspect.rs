@@ -1,8 +1,9 @@
 //! What kind of map a shortcut is.
 
-use super::LinearMap;
+use super::effective_rank;
 use crate::error::{Error, Result};
 use crate::nn::with_values;
+use crate::shortcut::LinearMap;
 use faer::MatRef;
 use serde::Serialize;
 
@@ -38,8 +39,6 @@ pub fn inspect(map: &LinearMap) -> Result<Inspection> {
     let values = MatRef::from_row_major_slice(&weight, d, columns)
         .singular_values()
         .map_err(|error| Error::Internal(format!("singular values: {error:?}")))?;
-    let total: f64 = values.iter().sum();
-    let shares = values.iter().map(|value| value / total).filter(|share| *share > 0.0);
     let from_identity = weight
         .iter()
         .enumerate()
@@ -52,7 +51,7 @@ pub fn inspect(map: &LinearMap) -> Result<Inspection> {
         frobenius_norm: norm(&mut weight.iter().copied()),
         spectral_norm: values.first().copied().unwrap_or(0.0),
         smallest_singular_value: values.last().copied().unwrap_or(0.0),
-        effective_rank: shares.map(|share| -share * share.ln()).sum::<f64>().exp(),
+        effective_rank: effective_rank(&values),
         distance_from_identity: norm(&mut from_identity.into_iter()) / (d as f64).sqrt(),
         singular_values: values.into_iter().take(TOLD).collect(),
         bias_norm,
