@@ -34,14 +34,20 @@ def shards(safetensors: bytes, n: int) -> list[bytes]:
 
 
 def main() -> None:
-    corpora = {name: HERE / "corpus" / name for name in ("gguf", "pickle", "safetensors_index")}
+    corpora = {name: HERE / "corpus" / name for name in ("gguf", "maps", "pickle", "safetensors_index")}
     for corpus in corpora.values():
         corpus.mkdir(parents=True, exist_ok=True)
     for path in FIXTURES.glob("gguf/*.gguf"):
         shutil.copy(path, corpora["gguf"])
     for path in FIXTURES.glob("pytorch/**/*.bin"):
         shutil.copy(path, corpora["pickle"])
+    for kind, ending in enumerate(["pickle", "npy", "npz", "safetensors"]):
+        for path in FIXTURES.glob(f"shortcuts/**/*.{ending}"):
+            seed = corpora["maps"] / f"{path.parent.name}-{path.name}"
+            seed.write_bytes(bytes([kind]) + path.read_bytes())
     for config in FIXTURES.glob("*/*/config.json"):
+        if not (config.parent / "model.safetensors").exists():
+            continue
         whole = (config.parent / "model.safetensors").read_bytes()
         for name, files in (("whole", [whole]), ("shards", shards(whole, 2))):
             seed = corpora["safetensors_index"] / f"{config.parent.parent.name}-{config.parent.name}-{name}"

@@ -5,6 +5,7 @@ use jumplens::hub::{ModelFiles, Sources, TokenizerFiles};
 use jumplens::models::{Kind, Spec, load_with_contents};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
+use jumplens::shortcut::Foreign;
 use jumplens::tokenize::Tokenizer;
 use jumplens::weights::Weights;
 use jumplens::{Error, Result};
@@ -54,6 +55,11 @@ pub fn read(path: &Path) {
     if let Some(tokenizer) = &files.tokenizer {
         read_tokenizer(tokenizer, model.as_ref().map(|model| model.spec()));
     }
+}
+
+/// Reads a file of maps as `jumplens shortcuts import` does.
+pub fn read_maps(path: &Path) {
+    sound(Foreign::read(path));
 }
 
 /// Every tensor, in whichever shape it has.

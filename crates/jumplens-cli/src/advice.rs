@@ -116,6 +116,8 @@ fn advice(error: &Error) -> Option<String> {
             "use the tokenizer the model was trained with, or keep the token at the position by `--no-mask`".to_owned()
         }
         Error::SpecialToken { .. } => "use the tokenizer the model was trained with".to_owned(),
+        Error::ForeignShortcuts { .. } => "give maps that were fitted on it, or apply these all the same by `--force`".to_owned(),
+        Error::NoCast { .. } => "choose one of them, or maps of that cast by `--run` or `--shortcuts`".to_owned(),
         Error::NoHead { .. } => {
             "its states, maps and r² can be had; for predictions choose a checkpoint saved with its head".to_owned()
         }

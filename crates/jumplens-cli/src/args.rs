@@ -59,6 +59,11 @@ pub enum Command {
     Evaluate(MapsArgs),
     /// Figures from the result tables
     Plot(StageArgs),
+    /// What each cast predicts at every position of a text, layer by layer
+    Lens(LensArgs),
+    /// Maps as files: what there is, what they are like, and from and for other programs
+    #[command(subcommand)]
+    Shortcuts(ShortcutsCommand),
     /// Say what a model is made of, and what a run of it takes on disk
     Info(InfoArgs),
     /// Look at a model for what has made lenses wrong: unused tensors, states, head, outliers, special tokens
@@ -491,9 +496,228 @@ pub struct MapsArgs {
     /// Run folder
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Folder of maps to use instead of the run's own
-    #[arg(long, value_name = "DIR")]
+    /// Folder or file of maps to use instead of the run's own
+    #[arg(long, value_name = "PATH")]
     pub shortcuts: Option<PathBuf>,
+    /// Use these maps even where they were fitted on another model
+    #[arg(long, requires = "shortcuts")]
+    pub force: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct LensArgs {
+    /// Text to look at; without it, standard input is read. For masked models `[MASK]` in it is a token to be guessed
+    pub text: Option<String>,
+    /// Run folder whose model and maps to look through
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    pub run: Option<PathBuf>,
+    /// Model to look through without a run; the bundled ones come with maps to their last layers
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    pub model: String,
+    /// Folder or file of maps to use instead of the run's own
+    #[arg(long, value_name = "PATH")]
+    pub shortcuts: Option<PathBuf>,
+    /// Use these maps even where they were fitted on another model
+    #[arg(long, requires = "shortcuts")]
+    pub force: bool,
+    /// Casts to look through, side by side [default: mat, or id where there are no maps]
+    #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
+    pub cast: Vec<String>,
+    /// Mark the layer of early exit at this λ
+    #[arg(long, allow_negative_numbers = true)]
+    pub lambda: Option<f64>,
+    /// Positions to show, from 0: numbers, ranges such as `2-5`, or `-1` for the last [default: all]
+    #[arg(long, value_name = "P,…", value_delimiter = ',', allow_hyphen_values = true)]
+    pub position: Vec<Span>,
+    /// Layers to show, in the same way [default: all]
+    #[arg(long, value_name = "L,…", value_delimiter = ',', allow_hyphen_values = true)]
+    pub layers: Vec<Span>,
+    /// Tokens of each prediction; the table shows them where there is one position
+    #[arg(long, default_value_t = 5, value_name = "K")]
+    pub top: usize,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = LensFormat::Table)]
+    pub format: LensFormat,
+    /// Columns of the table [default: the terminal's, or 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(20..))]
+    pub width: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ShortcutsCommand {
+    /// Which maps there are, and where they come from
+    List(ListArgs),
+    /// Norms, singular values, effective rank, distance from the identity, and r² where a run knows it
+    Inspect(InspectArgs),
+    /// Write a run's maps as files that others can use, with a model card
+    Export(ExportArgs),
+    /// Make a folder of maps of what other programs wrote; nothing in a pickle is run
+    Import(ImportArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ListArgs {
+    /// Run folder, or folder or file of maps
+    pub path: PathBuf,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct InspectArgs {
+    /// Run folder, or folder or file of maps
+    pub path: PathBuf,
+    /// Casts to look at [default: all that are there]
+    #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
+    pub cast: Vec<String>,
+    /// Which pairs of layers
+    #[arg(long, value_enum, default_value_t = Pairs::ToFinal)]
+    pub pairs: Pairs,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ExportArgs {
+    /// Run folder, or folder of maps
+    pub path: PathBuf,
+    /// Folder to write; it has to be empty or new
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Format of the files
+    #[arg(long, value_enum, default_value_t = ExportFormat::Safetensors)]
+    pub format: ExportFormat,
+    /// Casts to write, a file each [default: all that are there]
+    #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
+    pub cast: Vec<String>,
+    /// Which pairs of layers
+    #[arg(long, value_enum, default_value_t = Pairs::ToFinal)]
+    pub pairs: Pairs,
+}
+
+/// Formats of exported maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// With what is known of the maps in the file
+    Safetensors,
+    /// For NumPy
+    Npz,
+}
+
+impl From<ExportFormat> for shortcut::Format {
+    fn from(format: ExportFormat) -> Self {
+        match format {
+            ExportFormat::Safetensors => Self::Safetensors,
+            ExportFormat::Npz => Self::Npz,
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ImportArgs {
+    /// What other programs wrote: a folder of `I_J.pickle`, `pLAYER_A_B.pickle` or `I_J.npy`, a tuned lens (`params.pt` and
+    /// `config.json`), a `.npz` or `.safetensors` file of several maps, or a file of one
+    pub path: PathBuf,
+    /// Folder of maps to write; it has to be empty or new
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Model that the maps are for: it is recorded with them, and they have to fit it
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Name of their cast [default: mat, mat+b where there is a bias, tuned for a tuned lens]
+    #[arg(long, value_name = "NAME", value_parser = cast_name)]
+    pub cast: Option<String>,
+    /// What the maps to the last layer lead to
+    #[arg(long, value_enum, default_value_t = LastState::BlockOutput)]
+    pub last_state: LastState,
+    /// Record `--model` even where the maps say that they are for another
+    #[arg(long, requires = "model")]
+    pub force: bool,
+}
+
+/// A name that folders, tables and figures can bear, and that no other cast has.
+fn cast_name(text: &str) -> Result<String, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-_".contains(&byte));
+    let is_taken = matches!(text, "id" | "mean" | "parts" | "mat_attn" | "mat_ffn" | "mat_ln1_ln2");
+    if text.is_empty() || !is_plain || is_taken {
+        return Err("give a name of letters, digits, `+`, `-` and `_` that is no other cast's".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// What maps to the last layer lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LastState {
+    /// The last block's output, before a final norm
+    BlockOutput,
+    /// The state behind the final norm, as the last of Hugging Face's `hidden_states`
+    FinalNormOutput,
+}
+
+impl From<LastState> for shortcut::LastState {
+    fn from(state: LastState) -> Self {
+        match state {
+            LastState::BlockOutput => Self::BlockOutput,
+            LastState::FinalNormOutput => Self::FinalNormOutput,
+        }
+    }
+}
+
+/// How what a lens shows is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LensFormat {
+    /// Lines for people
+    Table,
+    /// One JSON object
+    Json,
+    /// A page that loads nothing
+    Html,
+    /// A figure
+    Svg,
+}
+
+/// Numbers from 0, one or several: `3`, `2-5`, or `-1` for the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// From the first to the last of them.
+    Range(usize, usize),
+    /// Counted from the end, which is 1.
+    FromEnd(usize),
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse::<usize>().ok();
+        let span = match text.split_once('-') {
+            Some(("", back)) => number(back).filter(|back| *back > 0).map(Self::FromEnd),
+            Some((first, last)) => number(first).zip(number(last)).map(|(a, b)| Self::Range(a, b)),
+            None => number(text).map(|only| Self::Range(only, only)),
+        };
+        let span =
+            span.filter(|span| !matches!(span, Self::Range(first, last) if first > last || *last > 1 << 20));
+        span.ok_or_else(|| "give numbers from 0, ranges such as `2-5`, or `-1` for the last".to_owned())
+    }
+}
+
+impl Span {
+    /// The numbers that `spans` stand for among `count` of them, sorted, each once; one that is beyond them is kept.
+    pub fn numbers(spans: &[Self], count: usize) -> Vec<usize> {
+        let mut numbers: Vec<usize> = spans
+            .iter()
+            .flat_map(|span| match *span {
+                Self::Range(first, last) => first..=last,
+                Self::FromEnd(back) if back <= count => count - back..=count - back,
+                Self::FromEnd(_) => count..=count,
+            })
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
 }
 
 /// How results are written.

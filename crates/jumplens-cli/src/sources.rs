@@ -1,6 +1,6 @@
 //! Where this program looks names up, and what it brings along.
 
-use jumplens::hub::{Bundled, Hub, Sources};
+use jumplens::hub::{Bundled, Hub, SourceFile, Sources};
 
 /// What is bundled, and the Hub as the environment describes it.
 pub fn sources() -> Sources {
@@ -27,4 +27,18 @@ fn bundled() -> Bundled {
 #[cfg(not(feature = "bundled"))]
 fn bundled() -> Bundled {
     Bundled::default()
+}
+
+/// The maps to the last layer that come with a bundled model.
+#[cfg(feature = "bundled")]
+pub fn bundled_maps(model: &str) -> Option<SourceFile> {
+    use jumplens_assets_maps::{TINY_BERT, TINY_GPT2};
+    let maps = [TINY_GPT2, TINY_BERT].into_iter().find(|maps| maps.model == model)?;
+    Some(SourceFile::bundled(format!("{model}/mat.safetensors"), maps.file))
+}
+
+/// None: the feature `bundled` is off.
+#[cfg(not(feature = "bundled"))]
+pub fn bundled_maps(_: &str) -> Option<SourceFile> {
+    None
 }

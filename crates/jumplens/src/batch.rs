@@ -81,6 +81,18 @@ impl PackedBatch {
         batches
     }
 
+    /// One sequence by itself, all of its positions chosen: `chosen` has an entry a token.
+    pub fn whole(ids: &[u32]) -> Self {
+        let rows = 0..ids.len() as u32;
+        Self {
+            ids: ids.to_vec(),
+            positions: rows.clone().collect(),
+            cu_seqlens: vec![0, rows.end],
+            chosen: rows.collect(),
+            samples: 0..1,
+        }
+    }
+
     /// For every row, which rows it may look at.
     pub fn every_row(&self, kind: Kind) -> QueryRows {
         let mut rows = QueryRows { positions: self.positions.clone(), ..QueryRows::default() };

@@ -406,6 +406,22 @@ pub enum Error {
         /// NaN or ±infinity.
         value: f32,
     },
+    /// Maps that were fitted on another model, or lead to another kind of state.
+    #[error("the maps in `{}` are not for this model: {what}", path.display())]
+    ForeignShortcuts {
+        /// Their file.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+    /// A cast that there are no maps for.
+    #[error("no cast `{cast}`: there are {}", there.iter().map(|cast| format!("`{cast}`")).collect::<Vec<_>>().join(", "))]
+    NoCast {
+        /// The cast that was asked for.
+        cast: String,
+        /// The casts that can be had.
+        there: Vec<String>,
+    },
     /// Predictions were asked of a model without a head.
     #[error("the checkpoint of `{model}` has no language-model head, so it makes no predictions")]
     NoHead {

@@ -59,6 +59,7 @@ pub mod files;
 mod gguf;
 pub mod hub;
 mod integrity;
+pub mod lens;
 mod lock;
 pub mod manifest;
 pub mod models;

@@ -43,6 +43,12 @@ impl ModelRecord {
         }
     }
 
+    /// The model's name without the folders above it, for what is passed on.
+    pub fn short_name(&self) -> &str {
+        let path = Path::new(&self.id);
+        path.file_name().filter(|_| path.is_absolute()).and_then(|name| name.to_str()).unwrap_or(&self.id)
+    }
+
     /// `name`, at this record's commit where it is the same model on the Hub and no other revision is asked for: a branch
     /// that has moved on since is no other experiment.
     pub(crate) fn pin(&self, name: &str) -> String {

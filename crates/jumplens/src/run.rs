@@ -5,12 +5,13 @@ use crate::batch::{PackedBatch, tokens};
 use crate::error::{Error, Result};
 use crate::eval::tables::{CurveRow, ExitRow, LayerRow, R2Row, SourceRow, read_csv, write_csv};
 use crate::eval::{
-    ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, layer_rows, r2_table, sentences,
-    write_predictions,
+    ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, layer_rows, mean_run, r2_table,
+    sentences, write_predictions,
 };
 use crate::files::{absolute, create_folder, write_atomically};
-use crate::hub::{ModelFiles, Sources};
+use crate::hub::{ModelFiles, Sources, TokenizerFiles};
 use crate::integrity;
+use crate::lens::{ID, Input, Lens, Reading, View};
 use crate::lock::Lock;
 use crate::manifest::{Manifest, ModelRecord, STAGES, StageRecord};
 use crate::models::{Backbone, Kind, Spec, load};
@@ -19,9 +20,9 @@ use crate::nn::Precision;
 use crate::progress::Observer;
 pub use crate::samples::SampleSource;
 use crate::samples::Samples;
-use crate::shortcut::{Fits, MAT, MapCast, Shortcuts, fit_pairs, fit_parts};
+use crate::shortcut::{Fits, MAT, MapCast, Origin, Shortcuts, fit_pairs, fit_parts};
 use crate::states::{CHUNK, StateFiles, TOKEN_BUDGET};
-use crate::tokenize::{Sample, read_samples, write_samples};
+use crate::tokenize::{Sample, Tokenizer, read_samples, write_samples};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -69,12 +70,31 @@ pub enum Existing {
 /// A run folder with its model loaded.
 pub struct Run {
     /// Held for as long as this is.
-    _lock: Lock,
+    /// `None` where nothing is to be written.
+    _lock: Option<Lock>,
     folder: PathBuf,
     manifest: Manifest,
     model: Box<dyn Backbone>,
+    tokenizer: Option<TokenizerFiles>,
     /// Stages whose files are known to be as they were left: looked at, or written, by this process.
     intact: RefCell<BTreeSet<&'static str>>,
+    /// Apply maps that were fitted on another model.
+    force: bool,
+}
+
+/// Sentences in `lens.json`.
+const LENS_SENTENCES: usize = 5;
+/// Sentences up to that many tokens are preferred there.
+const LENS_PREFERRED: usize = 24;
+/// Longer sentences are left out.
+const LENS_LONGEST: usize = 256;
+/// Tokens of each prediction there.
+const LENS_TOP: usize = 5;
+
+/// `lens.json`.
+#[derive(serde::Serialize)]
+struct Sentences {
+    sentences: Vec<Reading>,
 }
 
 impl Run {
@@ -155,12 +175,15 @@ impl Run {
                 write_samples(&samples_path(folder, "val"), &val)?;
             }
             earlier.threads = rayon::current_num_threads();
-            let lock = lock.map_or_else(|| Lock::take(folder), Ok)?;
+            let lock = Some(lock.map_or_else(|| Lock::take(folder), Ok)?);
+            let tokenizer = files.tokenizer;
             return Ok(Self {
                 _lock: lock,
                 folder: folder.to_owned(),
                 manifest: earlier,
                 model,
+                tokenizer,
+                force: false,
                 intact: RefCell::default(),
             });
         }
@@ -194,19 +217,40 @@ impl Run {
         };
         manifest.stages.insert("samples".to_owned(), record);
         manifest.write(folder)?;
-        Ok(Self { _lock: lock, folder: folder.to_owned(), manifest, model, intact: RefCell::default() })
+        Ok(Self {
+            _lock: Some(lock),
+            folder: folder.to_owned(),
+            manifest,
+            model,
+            tokenizer: files.tokenizer,
+            force: false,
+            intact: RefCell::default(),
+        })
     }
 
     /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
     /// one the run began with.
     pub fn open(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
+        let lock = Manifest::path(folder).exists().then(|| Lock::take(folder)).transpose()?;
+        Self::open_with(lock, folder, sources, observer)
+    }
+
+    /// As [`Run::open`], for what writes nothing into the folder: any number of processes may, beside one that works on it.
+    pub fn open_to_read(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
+        Self::open_with(None, folder, sources, observer)
+    }
+
+    fn open_with(
+        lock: Option<Lock>,
+        folder: &Path,
+        sources: &Sources,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
         let missing = || Error::StageMissing {
             path: folder.to_owned(),
             stage: "samples",
             needed_by: "every other stage",
         };
-        let lock =
-            Manifest::path(folder).exists().then(|| Lock::take(folder)).transpose()?.ok_or_else(missing)?;
         let mut manifest = Manifest::read(folder)?.filter(|m| m.is_done("samples")).ok_or_else(missing)?;
         let files = ModelFiles::find(&manifest.model.name(), sources, observer)?;
         if record_model(&files) != manifest.model {
@@ -215,7 +259,15 @@ impl Run {
         }
         manifest.threads = rayon::current_num_threads();
         let model = load_model(&files, manifest.dtype, observer)?;
-        Ok(Self { _lock: lock, folder: folder.to_owned(), model, manifest, intact: RefCell::default() })
+        Ok(Self {
+            _lock: lock,
+            folder: folder.to_owned(),
+            manifest,
+            model,
+            tokenizer: files.tokenizer,
+            force: false,
+            intact: RefCell::default(),
+        })
     }
 
     /// The run's folder.
@@ -317,7 +369,8 @@ impl Run {
         let maps = fits.count(spec.n_layers) + spec.n_layers * spec.parts.len();
         observer.begin("fit", maps as u64, "maps");
         let started = Instant::now();
-        let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None));
+        let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None)?);
+        let shortcuts = shortcuts.with_origin(self.origin()?);
         shortcuts.forget_other_casts()?;
         fit_pairs(spec, &states, &fits, &shortcuts, observer)?;
         fit_parts(&*self.model, &states, &shortcuts, observer)?;
@@ -341,7 +394,7 @@ impl Run {
     pub fn r2(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
         self.needs_maps("r2", shortcuts)?;
         let spec = self.model.spec();
-        let (maps, casts) = self.map_casts(shortcuts)?;
+        let (maps, casts) = self.map_casts(shortcuts, observer)?;
         let pairs = self.manifest.fits.pairs.count(spec.n_layers);
         observer.begin("r2", (casts.len() * pairs + spec.n_layers) as u64, "maps and layers");
         let started = Instant::now();
@@ -365,7 +418,7 @@ impl Run {
     pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
         let head = self.model.head().ok_or_else(|| self.no_head())?;
         self.needs_maps("evaluate", shortcuts)?;
-        let (maps, casts) = self.map_casts(shortcuts)?;
+        let (maps, casts) = self.map_casts(shortcuts, observer)?;
         let samples = self.read_samples("val")?;
         let spec = self.model.spec();
         observer.begin("evaluate", tokens(&batches(&samples, spec.kind)) as u64, "tokens");
@@ -380,6 +433,7 @@ impl Run {
         write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, &sentences, self.manifest.seed))?;
         write_csv(&results.join("early_exit.csv"), &exits)?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
+        self.write_sentences(&samples, &maps, &casts[0], observer)?;
         self.write_summary()?;
         self.finish_measured("evaluate", started, shortcuts, observer)
     }
@@ -401,6 +455,68 @@ impl Run {
         let figures = crate::plot::draw_all(&self.folder.join("results"), &plots)?;
         observer.advance(figures.len() as u64);
         self.finish_timed("plot", started, observer)
+    }
+
+    /// The lens through `casts`, whose maps are in `shortcuts`. [`Error::NoHead`] where the model makes no predictions.
+    pub fn lens(&self, shortcuts: Option<&Shortcuts>, casts: &[String]) -> Result<Lens<'_>> {
+        let head = self.model.head().ok_or_else(|| self.no_head())?;
+        Lens::new(&*self.model, head, self.manifest.dtype, shortcuts, casts)
+    }
+
+    /// This run's own maps, where they are fitted.
+    pub fn own_shortcuts(&self) -> Option<Shortcuts> {
+        self.manifest.is_done("fit").then(|| Shortcuts::new(self.folder.join("shortcuts")))
+    }
+
+    /// Maps from elsewhere, checked against this run's model.
+    pub fn foreign_shortcuts(&self, path: &Path, observer: &dyn Observer) -> Result<Shortcuts> {
+        let shortcuts = Shortcuts::open(path)?;
+        self.check_maps(&shortcuts, observer)?;
+        Ok(shortcuts)
+    }
+
+    /// N of this run's exit rule ([`mean_run`]).
+    pub fn mean_run(&self) -> Result<f64> {
+        Ok(mean_run(&self.read_samples("val")?))
+    }
+
+    /// The model's tokenizer; [`Error::Io`] where it has none.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        Tokenizer::of_model(self.tokenizer.as_ref(), &self.manifest.model.id, self.spec(), false)
+    }
+
+    /// Some validation sentences through the lens, by `id` and by `cast`, for the report.
+    fn write_sentences(
+        &self,
+        samples: &[Sample],
+        shortcuts: &Shortcuts,
+        cast: &str,
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        let tokenizer = match self.tokenizer().map(Some) {
+            Err(error) if self.tokenizer.is_some() => {
+                observer.note(&format!("lens.json spells tokens as numbers: {error}"));
+                None
+            }
+            tokenizer => tokenizer.unwrap_or_default(),
+        };
+        let longest = LENS_LONGEST.min(self.spec().max_positions);
+        let mut chosen: Vec<usize> =
+            (0..samples.len()).filter(|index| samples[*index].ids.len() <= longest).collect();
+        chosen.sort_by_key(|index| samples[*index].ids.len().max(LENS_PREFERRED));
+        chosen.truncate(LENS_SENTENCES);
+        chosen.sort_unstable();
+        let input = |index: &usize| {
+            let Sample { ids, text, .. } = &samples[*index];
+            Input { text: text.clone().unwrap_or_default(), ids: ids.clone() }
+        };
+        let inputs: Vec<Input> = chosen.iter().map(input).collect();
+        let view = View { top: LENS_TOP, ..View::default() };
+        let lens = self.lens(Some(shortcuts), &[ID.to_owned(), cast.to_owned()])?;
+        let sentences = lens.read(self.manifest.model.short_name(), &inputs, tokenizer.as_ref(), &view)?;
+        let json = serde_json::to_vec(&Sentences { sentences })
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        write_atomically(&self.results()?.join("lens.json"), &json)
     }
 
     /// The headline figures so far.
@@ -432,8 +548,15 @@ impl Run {
     }
 
     /// The maps to measure, and the casts that they are of: this run's, or whatever is in another folder.
-    fn map_casts(&self, elsewhere: Option<&Path>) -> Result<(Shortcuts, Vec<String>)> {
-        let shortcuts = self.shortcuts(elsewhere);
+    fn map_casts(
+        &self,
+        elsewhere: Option<&Path>,
+        observer: &dyn Observer,
+    ) -> Result<(Shortcuts, Vec<String>)> {
+        let shortcuts = self.shortcuts(elsewhere)?;
+        if elsewhere.is_some() {
+            self.check_maps(&shortcuts, observer)?;
+        }
         let mut casts = match elsewhere {
             Some(_) => shortcuts.casts()?,
             None => self.manifest.fits.casts().iter().map(MapCast::to_string).collect(),
@@ -445,8 +568,29 @@ impl Run {
         Ok((shortcuts, casts))
     }
 
-    fn shortcuts(&self, elsewhere: Option<&Path>) -> Shortcuts {
-        Shortcuts::new(elsewhere.map_or_else(|| self.folder.join("shortcuts"), Path::to_owned))
+    /// [`Error::ForeignShortcuts`] where the maps are not for this run's model, unless that is what is wanted.
+    fn check_maps(&self, shortcuts: &Shortcuts, observer: &dyn Observer) -> Result<()> {
+        let own = Origin::of_model(&self.manifest.model, self.spec().n_layers, self.spec().d_model);
+        shortcuts.check(&own, self.force)?.iter().for_each(|note| observer.note(note));
+        Ok(())
+    }
+
+    /// From here on maps are applied even where they were fitted on another model.
+    pub fn force_shortcuts(&mut self) {
+        self.force = true;
+    }
+
+    fn shortcuts(&self, elsewhere: Option<&Path>) -> Result<Shortcuts> {
+        match elsewhere {
+            Some(path) => Shortcuts::open(path),
+            None => Ok(Shortcuts::new(self.folder.join("shortcuts"))),
+        }
+    }
+
+    /// What is written into the files of the maps.
+    fn origin(&self) -> Result<Origin> {
+        let spec = self.spec();
+        Ok(Origin::of_run(&self.manifest, spec.n_layers, spec.d_model, Some(self.mean_run()?)))
     }
 
     fn read_samples(&self, split: &str) -> Result<Vec<Sample>> {
@@ -575,7 +719,8 @@ fn load_model(
     Ok(loaded.model)
 }
 
-fn record_model(files: &ModelFiles) -> ModelRecord {
+/// What is recorded of a model.
+pub fn record_model(files: &ModelFiles) -> ModelRecord {
     ModelRecord {
         id: if files.is_bundled() || files.revision.is_some() {
             files.id.clone()

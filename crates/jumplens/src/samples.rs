@@ -115,7 +115,7 @@ pub(crate) fn make(
             }
             let corpus = Corpus::open(name, reading, seed, sources, observer)?;
             let draw = corpus.resolve(draw)?;
-            let tokenizer = open_tokenizer(files, spec, *mask)?;
+            let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, spec, *mask)?;
             let maker =
                 Maker { corpus: &corpus, draw: &draw, tokenizer: &tokenizer, seed, positions: *positions };
             if corpus.is_in_order() {
@@ -139,17 +139,7 @@ pub(crate) fn make(
 pub fn tokenizer_of(name: &str, sources: &Sources, observer: &dyn Observer) -> Result<Tokenizer> {
     let files = ModelFiles::find(name, sources, observer)?;
     let model = load(&files, Precision::F32)?.model;
-    open_tokenizer(&files, model.spec(), false)
-}
-
-/// The tokenizer of a model that sentences are to be given to.
-fn open_tokenizer(files: &ModelFiles, spec: &Spec, mask: bool) -> Result<Tokenizer> {
-    let missing = || Error::Io {
-        action: "read",
-        path: PathBuf::from(&files.id).join("tokenizer.json"),
-        source: std::io::ErrorKind::NotFound.into(),
-    };
-    Tokenizer::open(files.tokenizer.as_ref().ok_or_else(missing)?, spec, mask)
+    Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, model.spec(), false)
 }
 
 struct Maker<'a> {

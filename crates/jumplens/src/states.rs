@@ -67,6 +67,12 @@ pub fn run_samples(model: &dyn Backbone, samples: &[Sample], keep_attention: boo
     Ok(chunk)
 }
 
+/// The states of the layers 0…L at every position of one sequence, `[tokens, d]` each.
+pub(crate) fn run_sequence(model: &dyn Backbone, ids: &[u32]) -> Result<Vec<Tensor>> {
+    let plan = Plan::new(model, &[], |_, _| None)?;
+    Ok(run_batch(model, &plan, &[], &PackedBatch::whole(ids))?.layers)
+}
+
 /// Runs batches side by side. `take` gets the states of each with its number, in order, and may fail to stop the run.
 fn run_batches(
     model: &dyn Backbone,

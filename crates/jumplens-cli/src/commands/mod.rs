@@ -2,9 +2,11 @@
 
 mod doctor;
 mod info;
+mod lens;
 mod moments;
 mod run;
 mod sentences;
+mod shortcuts;
 mod stage;
 
 use crate::args::{BeginArgs, Command};
@@ -50,6 +52,8 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::R2(args) => stage::r2(&args, printer),
         Command::Evaluate(args) => stage::evaluate(&args, printer),
         Command::Plot(args) => stage::plot(&args, printer),
+        Command::Lens(args) => lens::lens(&args, printer),
+        Command::Shortcuts(command) => shortcuts::shortcuts(&command, printer),
         Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),
     }

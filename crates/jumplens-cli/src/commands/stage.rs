@@ -32,12 +32,20 @@ pub fn fit(args: &FitArgs, printer: &Printer) -> Result<(), Failure> {
     Ok(run.fit(fits, &Progress::new(printer))?)
 }
 
+fn open_for(args: &MapsArgs, printer: &Printer) -> Result<Run, Failure> {
+    let mut run = open(&args.out, printer)?;
+    if args.force {
+        run.force_shortcuts();
+    }
+    Ok(run)
+}
+
 pub fn r2(args: &MapsArgs, printer: &Printer) -> Result<(), Failure> {
-    Ok(open(&args.out, printer)?.r2(args.shortcuts.as_deref(), &Progress::new(printer))?)
+    Ok(open_for(args, printer)?.r2(args.shortcuts.as_deref(), &Progress::new(printer))?)
 }
 
 pub fn evaluate(args: &MapsArgs, printer: &Printer) -> Result<(), Failure> {
-    Ok(open(&args.out, printer)?.evaluate(args.shortcuts.as_deref(), &Progress::new(printer))?)
+    Ok(open_for(args, printer)?.evaluate(args.shortcuts.as_deref(), &Progress::new(printer))?)
 }
 
 pub fn plot(args: &StageArgs, printer: &Printer) -> Result<(), Failure> {

@@ -23,8 +23,8 @@ pub const BLOCK_CASTS: [BlockCast; 3] = [
     BlockCast { name: "mat_ln1_ln2", parts: &["ln1", "ln2"] },
 ];
 
-/// [`BLOCK_CASTS`] with their maps loaded.
-pub(super) struct BlockCasts {
+/// Casts that run blocks, with their maps loaded.
+pub(crate) struct BlockCasts {
     /// Nothing replaced.
     exact: Plan,
     /// One a cast.
@@ -32,7 +32,7 @@ pub(super) struct BlockCasts {
 }
 
 impl BlockCasts {
-    pub(super) fn load(model: &dyn Backbone, shortcuts: &Shortcuts) -> Result<Self> {
+    pub(crate) fn load(model: &dyn Backbone, shortcuts: &Shortcuts, casts: &[BlockCast]) -> Result<Self> {
         let spec = model.spec();
         let plan = |cast: &BlockCast| {
             let mut maps = vec![vec![None; spec.parts.len()]; spec.n_layers];
@@ -46,7 +46,7 @@ impl BlockCasts {
         };
         Ok(Self {
             exact: Plan::new(model, &[], |_, _| None)?,
-            plans: BLOCK_CASTS.iter().map(plan).collect::<Result<_>>()?,
+            plans: casts.iter().map(plan).collect::<Result<_>>()?,
         })
     }
 
@@ -56,7 +56,7 @@ impl BlockCasts {
     /// The model itself runs once. Before each block its states join those that each cast brings there from earlier
     /// layers, so that one product serves all starting layers; where the cast's first parts are the model's own, they join
     /// after those, which are then not run again.
-    pub(super) fn run(&self, model: &dyn Backbone, batch: &PackedBatch) -> Result<Vec<Tensor>> {
+    pub(crate) fn run(&self, model: &dyn Backbone, batch: &PackedBatch) -> Result<Vec<Tensor>> {
         let spec = model.spec();
         let contexts: Vec<Context> =
             (1..=spec.n_layers).map(|times| Context::new(batch, spec.kind, times)).collect();

@@ -22,20 +22,40 @@ impl ExitRule {
     /// For causal models t is the sample's position; for masked ones the reference experiment uses 3 throughout. N is
     /// the mean of (position + 1).
     pub fn new(samples: &[Sample], kind: Kind) -> Self {
-        let mean = samples.iter().map(|s| (s.position + 1) as f64).sum::<f64>() / samples.len() as f64;
-        let t = |sample: &Sample| match kind {
-            Kind::Causal => sample.position as f64,
+        Self::at(samples.iter().map(|sample| sample.position), mean_run(samples), kind)
+    }
+
+    /// For samples at `positions`, where N is `mean`.
+    pub fn at(positions: impl IntoIterator<Item = usize>, mean: f64, kind: Kind) -> Self {
+        let t = |position: usize| match kind {
+            Kind::Causal => position as f64,
             Kind::Masked => 3.0,
         };
-        Self { decay: samples.iter().map(|sample| (-4.0 * t(sample) / mean).exp()).collect() }
+        Self { decay: positions.into_iter().map(|position| (-4.0 * t(position) / mean).exp()).collect() }
     }
 
     /// The layer at which `sample` exits: from 1 on, and at the last one at the latest.
     pub fn exit_layer(&self, cast: &CastPredictions, sample: usize, lambda: f64) -> usize {
-        let last = cast.layers.len() - 1;
-        let threshold = 0.9 * lambda + 0.1 * self.decay[sample];
-        (1..last).find(|&layer| cast.layers[layer][sample].confidence > threshold).unwrap_or(last)
+        let confidence = |layer: usize| cast.layers[layer][sample].confidence;
+        self.first_sure(sample, lambda, cast.layers.len() - 1, confidence)
     }
+
+    /// The same for a cast of that `confidence` by layer.
+    pub fn first_sure(
+        &self,
+        sample: usize,
+        lambda: f64,
+        last: usize,
+        confidence: impl Fn(usize) -> f64,
+    ) -> usize {
+        let threshold = 0.9 * lambda + 0.1 * self.decay[sample];
+        (1..last).find(|&layer| confidence(layer) > threshold).unwrap_or(last)
+    }
+}
+
+/// N of the exit rule: the mean of (position + 1).
+pub fn mean_run(samples: &[Sample]) -> f64 {
+    samples.iter().map(|sample| (sample.position + 1) as f64).sum::<f64>() / samples.len() as f64
 }
 
 /// The rows of `early_exit.csv` for one cast, by rising λ.

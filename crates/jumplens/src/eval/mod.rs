@@ -4,6 +4,7 @@ mod bootstrap;
 mod casts;
 mod diagnostics;
 mod early_exit;
+mod inspect;
 mod predictions;
 mod r2;
 mod scan;
@@ -11,16 +12,19 @@ mod summary;
 pub mod tables;
 
 pub use bootstrap::{RESAMPLES, layer_rows, sentences};
+pub(crate) use casts::BlockCasts;
 pub use casts::{BLOCK_CASTS, BlockCast};
 pub(crate) use diagnostics::{advise, r2_of_sums};
 pub use diagnostics::{diagnose, effective_rank};
 pub use early_exit::{
-    ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, layers_saved,
+    ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, layers_saved, mean_run,
 };
+pub use inspect::{Inspection, inspect};
 pub(crate) use predictions::batches;
 pub use predictions::{
     CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, evaluate, write_predictions,
 };
+pub(crate) use predictions::{maps_to_last, predict, with_unembedding};
 pub(crate) use r2::score;
 pub use r2::{r2_score, r2_table};
 pub use scan::{RowScan, Unembedding, scan};

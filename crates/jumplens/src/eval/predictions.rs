@@ -5,7 +5,7 @@ use super::scan::{RowScan, Unembedding, scan};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::files::write_with;
-use crate::models::{Backbone, Head, Kind};
+use crate::models::{Backbone, Head, Kind, Spec};
 use crate::nn::{Linear, Precision, with_values};
 use crate::parallel;
 use crate::progress::{Observer, check};
@@ -117,9 +117,6 @@ struct Evaluator<'a> {
 impl Evaluator<'_> {
     /// The predictions for the batch's samples: the model's own, then each cast's from each layer 0…L−1.
     fn predictions(&self, batch: &PackedBatch) -> Result<Vec<Vec<Prediction>>> {
-        let n = batch.samples.len();
-        let unembedding = &self.unembedding;
-        let d = unembedding.d();
         let states =
             self.states.iter().map(|file| file.rows(batch.samples.clone())).collect::<Result<Vec<_>>>()?;
         let (last, earlier) =
@@ -132,23 +129,66 @@ impl Evaluator<'_> {
         if let Some(casts) = &self.block_casts {
             lasts.extend(casts.run(self.model, batch)?);
         }
-        let prepared = self.head.prepare(&Tensor::cat(&lasts, 0)?)?;
         let targets: Vec<Option<u32>> =
             self.samples[batch.samples.clone()].iter().map(|sample| sample.target).collect();
-        Ok(with_values(&prepared, |rows| {
-            let scans = scan(rows, unembedding, TOP_K, &targets);
-            let state = |row: usize| &rows[row * d..][..d];
-            let one = |(row, scan): (usize, &RowScan)| {
-                if state(row).iter().all(|value| value.is_finite()) && scan.log_sum_exp.is_finite() {
-                    prediction(unembedding, scan, &scans[row % n], state(row % n))
-                } else {
-                    Prediction::none(targets[row % n].is_some())
-                }
-            };
-            let all: Vec<Prediction> = scans.iter().enumerate().map(one).collect();
-            all.chunks(n).map(<[Prediction]>::to_vec).collect()
-        })?)
+        predict(self.head, &self.unembedding, &lasts, TOP_K, &targets, |prediction, _| prediction)
     }
+}
+
+/// What the head makes of states of the last layer: `lasts` are the model's own, then those of one cast after another, a
+/// state for each of `targets` in every one, `[n, d]` rows all in all. `take` gets each prediction with the scan of its logits, whose
+/// `k` largest are kept. Returns what it made, as many of them to a list as there are `targets`.
+pub(crate) fn predict<T>(
+    head: &dyn Head,
+    unembedding: &Unembedding,
+    lasts: &[Tensor],
+    k: usize,
+    targets: &[Option<u32>],
+    take: impl Fn(Prediction, &RowScan) -> T,
+) -> Result<Vec<Vec<T>>> {
+    let (n, d) = (targets.len(), unembedding.d());
+    let prepared = head.prepare(&Tensor::cat(lasts, 0)?)?;
+    Ok(with_values(&prepared, |rows| {
+        let scans = scan(rows, unembedding, k.max(TOP_K), targets);
+        let state = |row: usize| &rows[row * d..][..d];
+        let one = |row: usize| {
+            let scan = &scans[row];
+            let is_finite = state(row).iter().all(|value| value.is_finite()) && scan.log_sum_exp.is_finite();
+            let prediction = match is_finite {
+                true => prediction(unembedding, scan, &scans[row % n], state(row % n)),
+                false => Prediction::none(targets[row % n].is_some()),
+            };
+            take(prediction, scan)
+        };
+        (0..scans.len()).step_by(n).map(|first| (first..first + n).map(one).collect()).collect()
+    })?)
+}
+
+/// Calls `f` with the unembedding of `head`, for products in `precision`. [`Error::Option`] where the vocabulary is too small.
+pub(crate) fn with_unembedding<R>(
+    head: &dyn Head,
+    precision: Precision,
+    f: impl FnOnce(Unembedding) -> Result<R>,
+) -> Result<R> {
+    let (vocab, d) = head.unembedding().dims2()?;
+    if vocab < TOP_K {
+        let message = format!("the vocabulary has {vocab} tokens, fewer than the {TOP_K} that are kept");
+        return Err(Error::Option(message));
+    }
+    let bias = head.bias().map(|bias| with_values(bias, <[f32]>::to_vec)).transpose()?;
+    with_values(head.unembedding(), |weight| {
+        f(Unembedding::new(weight, d, bias, head.soft_cap(), precision))
+    })?
+}
+
+/// The maps of `cast` from the layers 0…L−1 to L.
+pub(crate) fn maps_to_last(spec: &Spec, shortcuts: &Shortcuts, cast: &str) -> Result<Vec<Linear>> {
+    let (maps, last) = (shortcuts.cast(cast), spec.n_layers);
+    let map = |from| {
+        let map = maps.load_pairs(from, &[last], spec.d_model)?.remove(&last);
+        map.ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))?.layer()
+    };
+    (0..last).map(map).collect()
 }
 
 /// `own` is what the model's own row gave, `state` that row `[d]`.
@@ -180,24 +220,10 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let spec = model.spec();
     let last = spec.n_layers;
-    if spec.vocab_size < TOP_K {
-        let message =
-            format!("the vocabulary has {} tokens, fewer than the {TOP_K} that are kept", spec.vocab_size);
-        return Err(Error::Option(message));
-    }
-    let bias = head.bias().map(|bias| with_values(bias, <[f32]>::to_vec)).transpose()?;
-    let d = head.unembedding().dim(1)?;
-    let to_last = |cast: &String| -> Result<Vec<Linear>> {
-        let maps = shortcuts.cast(cast);
-        let map = |from| {
-            let map = maps.load_pairs(from, &[last], spec.d_model)?.remove(&last);
-            map.ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))?.layer()
-        };
-        (0..last).map(map).collect()
-    };
-    let to_last = map_casts.iter().map(to_last).collect::<Result<Vec<_>>>()?;
+    let to_last =
+        map_casts.iter().map(|cast| maps_to_last(spec, shortcuts, cast)).collect::<Result<Vec<_>>>()?;
     let block_casts = if shortcuts.has_parts() {
-        Some(BlockCasts::load(model, shortcuts)?)
+        Some(BlockCasts::load(model, shortcuts, &BLOCK_CASTS)?)
     } else {
         observer.note("there are no maps of parts: the casts that run blocks are left out");
         None
@@ -208,16 +234,8 @@ pub fn evaluate(
     let mut casts: Vec<CastPredictions> =
         names.map(|mapping| CastPredictions { mapping, layers: vec![Vec::new(); last + 1] }).collect();
     let batches = batches(samples, spec.kind);
-    with_values(head.unembedding(), |weight| {
-        let evaluator = Evaluator {
-            model,
-            head,
-            unembedding: Unembedding::new(weight, d, bias, head.soft_cap(), precision),
-            samples,
-            states,
-            to_last,
-            block_casts,
-        };
+    with_unembedding(head, precision, |unembedding| {
+        let evaluator = Evaluator { model, head, unembedding, samples, states, to_last, block_casts };
         parallel::for_each(
             &batches,
             usize::MAX,
@@ -235,7 +253,7 @@ pub fn evaluate(
                 check(observer)
             },
         )
-    })??;
+    })?;
     casts.iter().filter_map(note_missing).for_each(|note| observer.note(&note));
     Ok(Evaluation { casts })
 }

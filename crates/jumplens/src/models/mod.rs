@@ -64,7 +64,7 @@ impl Part {
 }
 
 /// The parts of a block that normalises what its sub-modules read: GPT-2, Llama, most of today's.
-const PRE_NORM_PARTS: &[Part] = &[
+pub const PRE_NORM_PARTS: &[Part] = &[
     Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::BlockInput] },
     Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::Part(0)] },
     Part { name: "res1", kind: PartKind::Add, inputs: &[Slot::BlockInput, Slot::Part(1)] },

@@ -12,7 +12,7 @@ use faer::Mat;
 use std::path::Path;
 
 /// Writes the sums of the states in `train` and `val`, which are those of the share `shard` of the experiment `manifest`.
-/// Advances by one a sum, of which there are [`sums`]. Goes through the states block by block, and holds the sums of one
+/// Advances by one a sum. Goes through the states block by block, and holds the sums of one
 /// source layer.
 pub fn collect(
     manifest: &Manifest,

@@ -7,7 +7,7 @@ use crate::eval::tables::write_csv;
 use crate::files::create_folder;
 use crate::manifest::{Manifest, StageRecord};
 use crate::progress::Observer;
-use crate::shortcut::{Fits, Shortcuts};
+use crate::shortcut::{Fits, Origin, Shortcuts};
 use std::path::Path;
 use std::time::Instant;
 
@@ -32,7 +32,9 @@ pub fn fit_folder(
         _ => {}
     }
     check_fits(file, fits)?;
-    let shortcuts = Shortcuts::new(folder.join("shortcuts"));
+    let record = &file.record;
+    let origin = Origin::of_run(&record.manifest, record.n_layers, record.d_model, None);
+    let shortcuts = Shortcuts::new(folder.join("shortcuts")).with_origin(origin);
     let results = folder.join("results");
     create_folder(&results)?;
     let mut manifest = file.record.manifest.clone();

@@ -1,9 +1,10 @@
 //! `shortcuts/`: one safetensors file a source layer, one tensor `[d, d]` a map, `y = A·x` (rows are outputs), and one `[d]`
 //! a bias. Those of the cast `mat` lie in the folder itself, those of each other cast in a folder of its name.
 
-use super::LinearMap;
+use super::{LinearMap, Origin};
 use crate::error::{Error, Result};
 use crate::files::{create_folder, replace_with};
+use crate::hub::SourceFile;
 use crate::nn::with_values;
 use candle_core::Tensor;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
@@ -22,64 +23,123 @@ pub const MAT: &str = "mat";
 /// The folder of the parts' maps.
 const PARTS: &str = "parts";
 
+/// The entry of [`Notes`] that holds the [`Origin`].
+pub(super) const ORIGIN: &str = "origin";
+
+/// The entry of [`Notes`] that names the cast.
+pub(super) const CAST: &str = "cast";
+
 /// The entry of a file's metadata that holds its [`Notes`].
-const METADATA: &str = "jumplens";
+pub(super) const METADATA: &str = "jumplens";
 
 /// What is to be known of the maps in a file beside their values. It is kept in the file's metadata as one JSON object
 /// under `jumplens`: the writer of safetensors files puts several entries in no particular order.
 pub type Notes = BTreeMap<String, serde_json::Value>;
 
-/// A folder of shortcuts.
+/// A folder of shortcuts, or a file that holds those of one cast.
 #[derive(Debug, Clone)]
 pub struct Shortcuts {
-    folder: PathBuf,
+    place: Place,
+    cast: String,
+    /// Is written into every file.
+    origin: Option<Origin>,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Folder(PathBuf),
+    File(SourceFile),
 }
 
 impl Shortcuts {
     /// The shortcuts in `folder`, which need not be there yet.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { place: Place::Folder(folder.into()), cast: MAT.to_owned(), origin: None }
+    }
+
+    /// Those of one cast, all in one file: the tensors that the files of a folder have, side by side.
+    pub fn in_file(file: SourceFile) -> Result<Self> {
+        let notes = Opened(file.clone()).notes()?;
+        let cast = notes.get(CAST).and_then(|cast| cast.as_str()).unwrap_or(MAT).to_owned();
+        Ok(Self { place: Place::File(file), cast, origin: None })
+    }
+
+    /// Those at `path`: a run's, where it is a run folder, or a folder or file of shortcuts. [`Error::Io`] where nothing is
+    /// there.
+    pub fn open(path: &Path) -> Result<Self> {
+        let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
+        let of_run = path.join("shortcuts");
+        Ok(match found.is_dir() {
+            true if path.join("manifest.json").exists() => Self::new(of_run),
+            true => Self::new(path),
+            false => Self::in_file(SourceFile::open(path)?)?,
+        })
+    }
+
+    /// The same, with `origin` written into every file that is saved.
+    pub fn with_origin(self, origin: Origin) -> Self {
+        Self { origin: Some(origin), ..self }
+    }
+
+    /// The folder, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Folder(folder) => Some(folder),
+            Place::File(_) => None,
+        }
     }
 
     /// The maps of the cast of that name.
     pub fn cast(&self, name: &str) -> Self {
-        Self { folder: if name == MAT { self.folder.clone() } else { self.folder.join(name) } }
+        let place = match &self.place {
+            Place::Folder(folder) if name != self.cast => Place::Folder(folder.join(name)),
+            place => place.clone(),
+        };
+        Self { place, cast: name.to_owned(), origin: self.origin.clone() }
     }
 
     /// The names of the casts whose maps are there, `mat` first, the others in the order of their names.
     pub fn casts(&self) -> Result<Vec<String>> {
+        let Place::Folder(folder) = &self.place else { return Ok(vec![self.cast.clone()]) };
         let mut names = Vec::new();
-        if self.holds_maps() {
+        if !self.sources()?.is_empty() {
             names.push(MAT.to_owned());
         }
         let mut others = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).map_err(Error::io("read", &self.folder))? {
-            let name = entry.map_err(Error::io("read", &self.folder))?.file_name();
-            others.extend(name.to_str().filter(|name| *name != PARTS && *name != MAT).map(str::to_owned));
+        for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
+            let entry = entry.map_err(Error::io("read", folder))?;
+            let name = entry.file_name();
+            let name = name.to_str().filter(|name| *name != PARTS && *name != MAT && entry.path().is_dir());
+            others.extend(name.map(str::to_owned));
         }
-        others.retain(|name| self.cast(name).holds_maps());
         others.sort_unstable();
-        names.extend(others);
+        for name in others {
+            if !self.cast(&name).sources()?.is_empty() {
+                names.push(name);
+            }
+        }
         Ok(names)
     }
 
-    /// True where the folder itself has maps from some layer.
-    fn holds_maps(&self) -> bool {
-        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| {
-            let name = entry.file_name();
-            let stem = name.to_str().and_then(|name| name.strip_suffix(".safetensors"));
-            stem.is_some_and(|stem| stem.parse::<usize>().is_ok())
-        })
+    /// The layers that maps of this cast lead from.
+    pub fn sources(&self) -> Result<Vec<usize>> {
+        let mut sources: Vec<usize> = match &self.place {
+            Place::Folder(folder) => numbered_files(folder)?,
+            Place::File(file) => {
+                let names = Opened(file.clone()).names()?;
+                names.iter().filter_map(|name| name.split_once('_')?.0.parse().ok()).collect()
+            }
+        };
+        sources.sort_unstable();
+        sources.dedup();
+        Ok(sources)
     }
 
     /// Removes the maps of every cast but `mat`.
     pub(crate) fn forget_other_casts(&self) -> Result<()> {
-        if !self.folder.exists() {
-            return Ok(());
-        }
+        let Some(folder) = self.folder().filter(|folder| folder.exists()) else { return Ok(()) };
         for name in self.casts()?.iter().filter(|name| *name != MAT) {
-            let folder = self.folder.join(name);
+            let folder = folder.join(name);
             std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
         }
         Ok(())
@@ -87,33 +147,80 @@ impl Shortcuts {
 
     /// True where there are maps of parts.
     pub fn has_parts(&self) -> bool {
-        self.folder.join(PARTS).is_dir()
+        self.folder().is_some_and(|folder| folder.join(PARTS).is_dir())
     }
 
-    fn pairs_path(&self, from: usize) -> PathBuf {
-        self.folder.join(format!("{from:02}.safetensors"))
+    /// The blocks whose parts have maps.
+    pub fn blocks(&self) -> Result<Vec<usize>> {
+        self.folder()
+            .filter(|_| self.has_parts())
+            .map_or(Ok(Vec::new()), |at| numbered_files(&at.join(PARTS)))
     }
 
-    fn parts_path(&self, layer: usize) -> PathBuf {
-        self.folder.join(PARTS).join(format!("{layer:02}.safetensors"))
+    pub(super) fn open_pairs(&self, from: usize) -> Result<Opened> {
+        match &self.place {
+            Place::Folder(folder) => Opened::new(&numbered(folder, from)),
+            Place::File(file) => Ok(Opened(file.clone())),
+        }
+    }
+
+    fn open_parts(&self, layer: usize) -> Result<Opened> {
+        match &self.place {
+            Place::Folder(folder) => Opened::new(&numbered(&folder.join(PARTS), layer)),
+            Place::File(file) => Ok(Opened(file.clone())),
+        }
+    }
+
+    /// `notes`, and what all files say.
+    fn all_notes(&self, cast: Option<&str>, notes: &Notes) -> Result<Notes> {
+        let mut notes = notes.clone();
+        if let Some(origin) = &self.origin {
+            let origin = serde_json::to_value(origin).map_err(|error| Error::Internal(error.to_string()))?;
+            notes.insert(ORIGIN.to_owned(), origin);
+            notes.extend(cast.map(|cast| (CAST.to_owned(), cast.into())));
+        }
+        Ok(notes)
+    }
+
+    fn to_write(&self) -> Result<&Path> {
+        self.folder().ok_or_else(|| Error::Internal("maps are written to folders".into()))
     }
 
     /// Writes the maps from layer `from`, by target layer.
     pub fn save_pairs(&self, from: usize, maps: &BTreeMap<usize, LinearMap>, notes: &Notes) -> Result<()> {
         let named = maps.iter().map(|(to, map)| (pair_name(from, *to), map)).collect();
-        save(&self.pairs_path(from), named, notes)
+        save(&numbered(self.to_write()?, from), named, &self.all_notes(Some(&self.cast), notes)?)
     }
 
     /// Writes the maps of the parts of block `layer`, by part name.
     pub fn save_parts(&self, layer: usize, maps: &BTreeMap<&str, LinearMap>) -> Result<()> {
         let named = maps.iter().map(|(part, map)| ((*part).to_owned(), map)).collect();
-        save(&self.parts_path(layer), named, &Notes::new())
+        save(&numbered(&self.to_write()?.join(PARTS), layer), named, &self.all_notes(None, &Notes::new())?)
+    }
+
+    /// What each file says of where its maps come from.
+    pub fn origins(&self) -> Result<Vec<(PathBuf, Option<Origin>)>> {
+        let mut files = Vec::new();
+        for cast in self.casts()? {
+            let maps = self.cast(&cast);
+            files.extend(maps.sources()?.into_iter().map(|from| maps.open_pairs(from)));
+            if maps.folder().is_none() {
+                files.truncate(1);
+            }
+        }
+        files.extend(self.blocks()?.into_iter().map(|layer| self.open_parts(layer)));
+        let origin = |file: Result<Opened>| {
+            let file = file?;
+            let origin = file.notes()?.remove(ORIGIN).map(serde_json::from_value).transpose();
+            Ok((file.0.path.clone(), origin.map_err(Error::format(&file.0.path))?))
+        };
+        files.into_iter().map(origin).collect()
     }
 
     /// The target layers of the maps from layer `from` that are there.
     pub fn targets(&self, from: usize) -> Result<Vec<usize>> {
         let prefix = format!("{from:02}_");
-        let file = Opened::new(self.pairs_path(from))?;
+        let file = self.open_pairs(from)?;
         let mut targets: Vec<usize> =
             file.names()?.iter().filter_map(|name| name.strip_prefix(&prefix)?.parse().ok()).collect();
         targets.sort_unstable();
@@ -122,19 +229,56 @@ impl Shortcuts {
 
     /// The maps from layer `from` to those of the layers `to`, `[d, d]` each.
     pub fn load_pairs(&self, from: usize, to: &[usize], d: usize) -> Result<BTreeMap<usize, LinearMap>> {
-        let file = Opened::new(self.pairs_path(from))?;
+        let file = self.open_pairs(from)?;
         to.iter().map(|to| Ok((*to, file.map(&pair_name(from, *to), d)?))).collect()
     }
 
     /// What is known of the maps from layer `from`.
     pub fn notes(&self, from: usize) -> Result<Notes> {
-        Opened::new(self.pairs_path(from))?.notes()
+        self.open_pairs(from)?.notes()
+    }
+
+    /// Width of the states that the maps from layer `from` are for.
+    pub fn width(&self, from: usize) -> Result<usize> {
+        let file = self.open_pairs(from)?;
+        let tensors = file.tensors()?;
+        let shape = tensors.iter().map(|(_, view)| view.shape().to_vec()).find(|shape| shape.len() == 2);
+        let missing = || Error::format(&file.0.path)("it holds no matrix");
+        Ok(*shape.as_deref().and_then(<[usize]>::last).ok_or_else(missing)?)
+    }
+
+    /// The names of the parts of block `layer` that have maps.
+    pub fn part_names(&self, layer: usize) -> Result<Vec<String>> {
+        let mut names = self.open_parts(layer)?.names()?;
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// The map of part `part` of block `layer`, `[d, d]`.
     pub fn load_part(&self, layer: usize, part: &str, d: usize) -> Result<LinearMap> {
-        Opened::new(self.parts_path(layer))?.map(part, d)
+        self.open_parts(layer)?.map(part, d)
     }
+}
+
+fn numbered(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("{number:02}.safetensors"))
+}
+
+/// The numbers of the files of maps in `folder`, sorted; none where it is not there.
+fn numbered_files(folder: &Path) -> Result<Vec<usize>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", folder)(error)),
+    };
+    let mut numbers = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io("read", folder))?.file_name();
+        let stem = name.to_str().and_then(|name| name.strip_suffix(".safetensors"));
+        numbers.extend(stem.and_then(|stem| stem.parse::<usize>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 fn save(path: &Path, maps: Vec<(String, &LinearMap)>, notes: &Notes) -> Result<()> {
@@ -143,10 +287,19 @@ fn save(path: &Path, maps: Vec<(String, &LinearMap)>, notes: &Notes) -> Result<(
     }
     let notes = serde_json::to_string(notes).map_err(|error| Error::Internal(error.to_string()))?;
     let metadata = (notes != "{}").then(|| HashMap::from([(METADATA.to_owned(), notes)]));
+    let weights = maps.iter().map(|(name, map)| (name.clone(), TensorView(map.weight())));
+    let biases = maps.iter().filter_map(|(name, map)| Some((bias_name(name), TensorView(map.bias()?))));
+    serialize(weights.chain(biases), metadata, path)
+}
+
+/// Writes a safetensors file, whole or not at all.
+pub(super) fn serialize<V: View>(
+    views: impl IntoIterator<Item = (String, V)>,
+    metadata: Option<HashMap<String, String>>,
+    path: &Path,
+) -> Result<()> {
     replace_with(path, |part| {
-        let weights = maps.iter().map(|(name, map)| (name.clone(), TensorView(map.weight())));
-        let biases = maps.iter().filter_map(|(name, map)| Some((bias_name(name), TensorView(map.bias()?))));
-        safetensors::serialize_to_file(weights.chain(biases), metadata, part).map_err(|error| match error {
+        safetensors::serialize_to_file(views, metadata, part).map_err(|error| match error {
             SafeTensorError::IoError(source) => source,
             other => std::io::Error::other(other),
         })
@@ -154,7 +307,7 @@ fn save(path: &Path, maps: Vec<(String, &LinearMap)>, notes: &Notes) -> Result<(
 }
 
 /// The tensor name of the bias of the map called `map`.
-fn bias_name(map: &str) -> String {
+pub(super) fn bias_name(map: &str) -> String {
     format!("{map}.bias")
 }
 
@@ -180,20 +333,24 @@ impl View for TensorView<'_> {
     }
 }
 
-/// A file of maps, read whole.
-struct Opened {
-    path: PathBuf,
-    bytes: Vec<u8>,
-}
+/// A file of maps.
+pub(super) struct Opened(SourceFile);
 
 impl Opened {
-    fn new(path: PathBuf) -> Result<Self> {
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        Ok(Self { path, bytes })
+    fn new(path: &Path) -> Result<Self> {
+        SourceFile::open(path).map(Self)
     }
 
-    fn tensors(&self) -> Result<SafeTensors<'_>> {
-        SafeTensors::deserialize(&self.bytes).map_err(Error::format(&self.path))
+    pub(super) fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
+    pub(super) fn tensors(&self) -> Result<SafeTensors<'_>> {
+        SafeTensors::deserialize(self.0.bytes()).map_err(Error::format(&self.0.path))
     }
 
     fn names(&self) -> Result<Vec<String>> {
@@ -201,10 +358,11 @@ impl Opened {
     }
 
     /// What the file says of its maps.
-    fn notes(&self) -> Result<Notes> {
-        let (_, metadata) = SafeTensors::read_metadata(&self.bytes).map_err(Error::format(&self.path))?;
+    pub(super) fn notes(&self) -> Result<Notes> {
+        let (_, metadata) =
+            SafeTensors::read_metadata(self.0.bytes()).map_err(Error::format(&self.0.path))?;
         match metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA)) {
-            Some(notes) => serde_json::from_str(notes).map_err(Error::format(&self.path)),
+            Some(notes) => serde_json::from_str(notes).map_err(Error::format(&self.0.path)),
             None => Ok(Notes::new()),
         }
     }
@@ -219,7 +377,7 @@ impl Opened {
     }
 
     fn values(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
-        let (path, expected) = (|| self.path.clone(), expected.to_vec());
+        let (path, expected) = (|| self.0.path.clone(), expected.to_vec());
         let tensors = self.tensors()?;
         let Ok(view) = tensors.tensor(name) else {
             return Err(Error::MissingTensor { path: path(), tensor: name.into(), expected });

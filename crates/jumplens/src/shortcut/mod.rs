@@ -1,20 +1,26 @@
 //! Shortcuts: linear maps from one layer's states to another's, how they are fitted, and the files they are kept in.
 
 mod casts;
+mod export;
 mod files;
 mod fit;
 mod fitted;
+mod import;
 mod least_squares;
 mod low_rank;
+mod origin;
 mod ridge;
 mod sums;
 
 pub use casts::{Fits, Kind, MapCast, Pairs, Ridge};
+pub use export::{Format, chosen_pairs, export};
 pub use files::{MAT, Notes, Shortcuts, pair_name};
 pub(crate) use fit::save_maps;
 pub use fit::{fit_pairs, fit_parts};
 pub use fitted::{Fitted, Maps};
+pub use import::Foreign;
 pub use least_squares::{BLOCK, Coordinates, Factoring, Outcome, Solving, Whitening};
+pub use origin::{LastState, Origin};
 pub use sums::{PairSums, TargetSums};
 
 use crate::error::Result;

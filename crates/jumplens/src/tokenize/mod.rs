@@ -12,6 +12,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
@@ -65,6 +66,21 @@ impl Default for Positions {
     /// One, anywhere.
     fn default() -> Self {
         Self { how_many: HowMany::Number(1), skip_first: 0 }
+    }
+}
+
+impl fmt::Display for Positions {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.how_many {
+            HowMany::Number(1) => f.write_str("one random position a sentence")?,
+            HowMany::Number(n) => write!(f, "{n} random positions a sentence")?,
+            HowMany::All => f.write_str("every position of a sentence")?,
+        }
+        match self.skip_first {
+            0 => Ok(()),
+            1 => f.write_str(", the first token left out"),
+            n => write!(f, ", the first {n} tokens left out"),
+        }
     }
 }
 
@@ -144,10 +160,32 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// The tokenizer of the model `id`, as [`open`](Self::open) opens it; [`Error::Io`] names the file to put there where
+    /// there is none.
+    pub fn of_model(files: Option<&TokenizerFiles>, id: &str, spec: &Spec, mask: bool) -> Result<Self> {
+        let missing = || Error::Io {
+            action: "read",
+            path: Path::new(id).join("tokenizer.json"),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        Self::open(files.ok_or_else(missing)?, spec, mask)
+    }
+
     /// Token ids of `text` with those that the tokenizer puts around it, cut within them at the model's longest sequence.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, true).map_err(Error::format(&self.path))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// What a token stands for in a text, with the white space before it where that is part of it: of a token that is
+    /// less than a character, `\u{fffd}`.
+    pub fn text_of(&self, id: u32) -> String {
+        match self.inner.id_to_token(id) {
+            // SentencePiece's mark of a space, which decoders take from the first token.
+            Some(token) if token.starts_with('▁') => token.replace('▁', " "),
+            Some(token) => self.inner.decode(&[id], false).unwrap_or(token),
+            None => id.to_string(),
+        }
     }
 
     /// The tokens that are put around every sentence, in order.

@@ -1,6 +1,7 @@
 //! Checkpoints as named tensors, checked: every tensor a model asks for must be there in the shape its configuration
 //! gives, and what it did not ask for can be listed.
 
+pub(crate) mod arrays;
 mod gguf;
 mod pickle;
 mod pytorch;
@@ -51,6 +52,30 @@ impl Entry {
             })
             .collect()
     }
+
+    /// The tensor's elements as f32, row by row; `name` is for messages. [`Error::TensorDtype`] or
+    /// [`Error::WeightNotFinite`] where that cannot be had.
+    fn read(&self, file: &SourceFile, name: &str) -> Result<Vec<f32>> {
+        let path = || file.path.clone();
+        let bytes = &file.bytes()[self.bytes.clone()];
+        let values: Vec<f32> = match &self.dtype {
+            Dtype::F32 => self.values(bytes.as_chunks().0, f32::from_le_bytes),
+            Dtype::F64 => self.values(bytes.as_chunks().0, |b| f64::from_le_bytes(b) as f32),
+            Dtype::F16 => self.values(bytes.as_chunks().0, |b| half::f16::from_le_bytes(b).to_f32()),
+            Dtype::Bf16 => self.values(bytes.as_chunks().0, |b| half::bf16::from_le_bytes(b).to_f32()),
+            Dtype::Quantised(quant) => {
+                let values = quant.dequantise(bytes);
+                if self.axes.is_some() { self.values(&values, |value| value) } else { values }
+            }
+            Dtype::Other(got) => {
+                return Err(Error::TensorDtype { path: path(), tensor: name.into(), got: got.clone() });
+            }
+        };
+        match values.iter().find(|value| !value.is_finite()) {
+            Some(value) => Err(Error::WeightNotFinite { path: path(), tensor: name.into(), value: *value }),
+            None => Ok(values),
+        }
+    }
 }
 
 /// The number formats, of which all but the last can be read. They are widened (F64: narrowed) to f32.
@@ -62,6 +87,19 @@ enum Dtype {
     F64,
     Quantised(Quant),
     Other(String),
+}
+
+impl Dtype {
+    /// As safetensors spells it.
+    fn named(name: &str) -> Self {
+        match name {
+            "F32" => Self::F32,
+            "F16" => Self::F16,
+            "BF16" => Self::Bf16,
+            "F64" => Self::F64,
+            other => Self::Other(other.to_owned()),
+        }
+    }
 }
 
 impl fmt::Display for Dtype {
@@ -167,6 +205,11 @@ impl<'a> Weights<'a> {
         self.entries.contains_key(name)
     }
 
+    /// The shape of the tensor of that full name, where there is one.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|(_, entry)| &entry.shape[..])
+    }
+
     /// The full names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
@@ -191,32 +234,15 @@ impl<'a> Weights<'a> {
                 expected: shape.into(),
             });
         };
-        let path = || file.path.clone();
         if entry.shape != shape {
             return Err(Error::TensorShape {
-                path: path(),
+                path: file.path.clone(),
                 tensor: name.into(),
                 expected: shape.into(),
                 got: entry.shape.clone(),
             });
         }
-        let bytes = &file.bytes()[entry.bytes.clone()];
-        let values: Vec<f32> = match &entry.dtype {
-            Dtype::F32 => entry.values(bytes.as_chunks().0, f32::from_le_bytes),
-            Dtype::F64 => entry.values(bytes.as_chunks().0, |b| f64::from_le_bytes(b) as f32),
-            Dtype::F16 => entry.values(bytes.as_chunks().0, |b| half::f16::from_le_bytes(b).to_f32()),
-            Dtype::Bf16 => entry.values(bytes.as_chunks().0, |b| half::bf16::from_le_bytes(b).to_f32()),
-            Dtype::Quantised(quant) => {
-                let values = quant.dequantise(bytes);
-                if entry.axes.is_some() { entry.values(&values, |value| value) } else { values }
-            }
-            Dtype::Other(got) => {
-                return Err(Error::TensorDtype { path: path(), tensor: name.into(), got: got.clone() });
-            }
-        };
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            return Err(Error::WeightNotFinite { path: path(), tensor: name.into(), value: *value });
-        }
+        let values = entry.read(file, name)?;
         self.used.borrow_mut().insert(name.to_owned());
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }

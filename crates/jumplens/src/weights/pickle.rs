@@ -51,10 +51,11 @@ pub(super) enum Value<'a> {
         items: Vec<(Id, Id)>,
     },
     Global(Global<'a>),
-    /// A call that was not made. `args` is a tuple.
+    /// A call that was not made. `args` is a tuple; `state` what the returned object was to be filled from.
     Call {
         callable: Global<'a>,
         args: Id,
+        state: Option<Id>,
     },
     /// What the program that wrote the pickle stored elsewhere, under this identifier.
     Persistent(Id),
@@ -131,20 +132,29 @@ impl<'a> Pickle<'a> {
     }
 }
 
+/// What a pickle may name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Vocabulary {
+    /// At all.
+    pub allows: fn(Global<'_>) -> bool,
+    /// Where what it returns is filled from a state.
+    pub fills: fn(Global<'_>) -> bool,
+}
+
 /// Reads the pickle that begins at byte `start` of `bytes`, and says where it ends. `path` is for messages.
 ///
-/// [`Error::RefusedPickle`] at the first name that is not `allowed`, [`Error::Format`] for everything else that is not
+/// [`Error::RefusedPickle`] at the first name that is not allowed, [`Error::Format`] for everything else that is not
 /// plain data.
 pub(super) fn read<'a>(
     path: &Path,
     bytes: &'a [u8],
     start: usize,
-    allowed: fn(Global<'_>) -> bool,
+    vocabulary: Vocabulary,
 ) -> Result<(Pickle<'a>, usize)> {
     let mut machine = Machine {
         path,
         bytes,
-        allowed,
+        vocabulary,
         opcode_at: start,
         at: start,
         values: Vec::new(),
@@ -164,7 +174,7 @@ pub(super) fn read<'a>(
 struct Machine<'a, 'p> {
     path: &'p Path,
     bytes: &'a [u8],
-    allowed: fn(Global<'_>) -> bool,
+    vocabulary: Vocabulary,
     opcode_at: usize,
     at: usize,
     values: Vec<Value<'a>>,
@@ -255,7 +265,7 @@ impl<'a> Machine<'a, '_> {
                 let bytes = self.counted::<4>()?;
                 self.push(Value::Bytes(bytes));
             }
-            op::BINBYTES8 => {
+            op::BINBYTES8 | op::BYTEARRAY8 => {
                 let bytes = self.counted::<8>()?;
                 self.push(Value::Bytes(bytes));
             }
@@ -339,12 +349,18 @@ impl<'a> Machine<'a, '_> {
             }
             op::REDUCE => self.call()?,
             op::BUILD => {
-                self.pop()?;
+                let filled_from = self.pop()?;
                 let top = self.top()?;
-                // torch puts `_metadata` there, version numbers of modules: nothing that a tensor needs.
-                if !matches!(self.values[top.0], Value::OrderedDict { .. }) {
-                    let kind = self.values[top.0].kind();
-                    return Err(self.damaged(format!("a state (BUILD) for {kind}")));
+                match &mut self.values[top.0] {
+                    // torch puts `_metadata` there, version numbers of modules: nothing that a tensor needs.
+                    Value::OrderedDict { .. } => {}
+                    Value::Call { callable, state, .. } if (self.vocabulary.fills)(*callable) => {
+                        *state = Some(filled_from);
+                    }
+                    other => {
+                        let kind = other.kind();
+                        return Err(self.damaged(format!("a state (BUILD) for {kind}")));
+                    }
                 }
             }
             op::BINPERSID => {
@@ -497,7 +513,7 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn name(&mut self, global: Global<'a>) -> Result<()> {
-        if !(self.allowed)(global) {
+        if !(self.vocabulary.allows)(global) {
             return Err(Error::RefusedPickle { path: self.path.to_owned(), callable: global.to_string() });
         }
         self.push(Value::Global(global));
@@ -515,7 +531,7 @@ impl<'a> Machine<'a, '_> {
                 // The list stays where it is: a copy here would let a short file ask for many long ones.
                 Value::OrderedDict { from: items.first().copied(), items: Vec::new() }
             }
-            (callable, _) => Value::Call { callable: *callable, args },
+            (callable, _) => Value::Call { callable: *callable, args, state: None },
         };
         self.push(value);
         Ok(())
@@ -586,6 +602,7 @@ mod op {
     pub const STACK_GLOBAL: u8 = 0x93;
     pub const MEMOIZE: u8 = 0x94;
     pub const FRAME: u8 = 0x95;
+    pub const BYTEARRAY8: u8 = 0x96;
 
     /// The name of an opcode that exists but is not read.
     pub fn unsupported(opcode: u8) -> Option<&'static str> {
@@ -604,7 +621,6 @@ mod op {
             0x83 => "EXT2",
             0x84 => "EXT4",
             0x92 => "NEWOBJ_EX",
-            0x96 => "BYTEARRAY8",
             0x97 => "NEXT_BUFFER",
             0x98 => "READONLY_BUFFER",
             _ => return None,
@@ -617,12 +633,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn plain(global: Global<'_>) -> bool {
-        global == Global { module: "collections", name: "OrderedDict" }
-    }
+    const PLAIN: Vocabulary = Vocabulary {
+        allows: |global| global.module == "collections" && matches!(global.name, "OrderedDict" | "filled"),
+        fills: |global| global.name == "filled",
+    };
 
     fn load(bytes: &[u8]) -> Result<(Pickle<'_>, usize)> {
-        read(Path::new("a.pkl"), bytes, 0, plain)
+        read(Path::new("a.pkl"), bytes, 0, PLAIN)
     }
 
     fn root(bytes: &[u8]) -> Value<'_> {
@@ -639,7 +656,7 @@ mod tests {
     #[test]
     fn numbers_and_strings_of_all_widths() {
         // As `pickletools.dis` reads them.
-        let cases: [(&[u8], Value<'_>); 20] = [
+        let cases: [(&[u8], Value<'_>); 21] = [
             (b"K\xff.", Value::Int(255)),
             (b"M\x01\x02.", Value::Int(513)),
             (b"J\xfe\xff\xff\xff.", Value::Int(-2)),
@@ -662,6 +679,7 @@ mod tests {
             (b"C\x01a.", Value::Bytes(b"a")),
             (b"B\x01\x00\x00\x00a.", Value::Bytes(b"a")),
             (b"\x8e\x01\x00\x00\x00\x00\x00\x00\x00a.", Value::Bytes(b"a")),
+            (b"\x96\x01\x00\x00\x00\x00\x00\x00\x00a.", Value::Bytes(b"a")),
             (b"(NNt0N.", Value::None),
         ];
         for (bytes, value) in cases {
@@ -703,6 +721,13 @@ mod tests {
             let expected = [1, 2, 3].map(Value::Int);
             assert_eq!(keys, expected.iter().map(|key| (key, &Value::None)).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn objects_keep_the_state_they_are_to_be_filled_from() {
+        let (pickle, _) = load(b"ccollections\nfilled\n)RK\x07b.").unwrap();
+        let Value::Call { state: Some(state), .. } = pickle.get(pickle.root()) else { panic!("no state") };
+        assert_eq!(pickle.get(*state), &Value::Int(7));
     }
 
     #[test]

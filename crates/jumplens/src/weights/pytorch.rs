@@ -1,7 +1,7 @@
 //! The list of tensors of a PyTorch checkpoint, as `torch.save` writes a `state_dict()`: a zip file, or before torch 1.6 a
 //! stream of pickles and raw storages. What is in them: torch's `torch/serialization.py` and `torch/_utils.py`.
 
-use super::pickle::{self, Global, Id, Pickle, Value};
+use super::pickle::{self, Global, Id, Pickle, Value, Vocabulary};
 use super::{Dtype, Entry};
 use crate::error::{Error, Result};
 use crate::hub::SourceFile;
@@ -67,7 +67,14 @@ fn find(table: &[(&str, Element)], name: &str) -> Option<Element> {
 }
 
 /// What the pickle of a `state_dict()` names.
-fn allowed(global: Global<'_>) -> bool {
+const STATE_DICT: Vocabulary = Vocabulary { allows: rebuilds_tensors, fills: |_| false };
+
+/// The function by which a tensor that is pickled by itself brings its storage: as a stream within the pickle.
+pub(super) const STORAGE_IN_BYTES: Global<'static> =
+    Global { module: "torch.storage", name: "_load_from_bytes" };
+
+/// True for what tensors are made of.
+pub(super) fn rebuilds_tensors(global: Global<'_>) -> bool {
     match global.module {
         "collections" => global.name == "OrderedDict",
         "torch._utils" => matches!(
@@ -85,7 +92,7 @@ pub(super) fn entries(file: &SourceFile) -> Result<BTreeMap<String, Entry>> {
     let contents = match checkpoint.bytes {
         [b'P', b'K', 3, 4, ..] => checkpoint.zip()?,
         // The opcode PROTO, with which every pickle since protocol 2 begins.
-        [0x80, ..] => checkpoint.stream()?,
+        [0x80, ..] => checkpoint.stream(0)?,
         bytes => {
             let begin = bytes[..bytes.len().min(24)].escape_ascii();
             return Err(checkpoint.damaged(format!(
@@ -100,26 +107,25 @@ pub(super) fn entries(file: &SourceFile) -> Result<BTreeMap<String, Entry>> {
 
 /// A file that is being read.
 #[derive(Debug, Clone, Copy)]
-struct Checkpoint<'a> {
-    path: &'a Path,
-    bytes: &'a [u8],
+pub(super) struct Checkpoint<'a> {
+    pub path: &'a Path,
+    pub bytes: &'a [u8],
 }
 
 /// The pickled object, and where in the file the bytes of each storage are, by the storage's key.
-struct Contents<'a> {
-    checkpoint: Checkpoint<'a>,
-    pickle: Pickle<'a>,
-    storages: HashMap<String, Range<usize>>,
+pub(super) struct Contents<'a> {
+    pub checkpoint: Checkpoint<'a>,
+    pub pickle: Pickle<'a>,
+    pub storages: HashMap<String, Range<usize>>,
 }
 
 impl<'a> Checkpoint<'a> {
-    fn damaged(&self, message: impl Into<String>) -> Error {
+    pub fn damaged(&self, message: impl Into<String>) -> Error {
         Error::Format { path: self.path.to_owned(), message: message.into() }
     }
 
-    /// `NAME/data.pkl`, `NAME/data/KEY` for each storage, and in newer files `NAME/byteorder`. The check sums are not
-    /// looked at: torch does not either, and can be told to leave them out.
-    fn zip(self) -> Result<Contents<'a>> {
+    /// Where the records of a zip file are, and whether each is there as it is.
+    pub fn records(&self) -> Result<BTreeMap<String, (Range<usize>, bool)>> {
         let mut archive = ZipArchive::new(Cursor::new(self.bytes)).map_err(Error::format(self.path))?;
         let mut records = BTreeMap::new();
         for number in 0..archive.len() {
@@ -134,6 +140,13 @@ impl<'a> Checkpoint<'a> {
             let stored = record.compression() == CompressionMethod::Stored && !record.encrypted();
             records.insert(name, (start..end, stored));
         }
+        Ok(records)
+    }
+
+    /// `NAME/data.pkl`, `NAME/data/KEY` for each storage, and in newer files `NAME/byteorder`. The check sums are not
+    /// looked at: torch does not either, and can be told to leave them out.
+    fn zip(self) -> Result<Contents<'a>> {
+        let records = self.records()?;
         let stored = |(name, (range, stored)): (&String, &(Range<usize>, bool))| match stored {
             true => Ok(range.clone()),
             false => Err(self.damaged(format!(
@@ -154,7 +167,7 @@ impl<'a> Checkpoint<'a> {
             return Err(self.damaged(format!("its byte order is \"{}\"", order.escape_ascii())));
         }
         let data = stored(data)?;
-        let (pickle, _) = pickle::read(self.path, &self.bytes[..data.end], data.start, allowed)?;
+        let (pickle, _) = pickle::read(self.path, &self.bytes[..data.end], data.start, STATE_DICT)?;
         let prefix = format!("{root}/data/");
         let storages = records
             .iter()
@@ -164,12 +177,11 @@ impl<'a> Checkpoint<'a> {
         Ok(Contents { checkpoint: self, pickle, storages })
     }
 
-    /// Five pickles (magic number, version, the writer's machine, the object, the keys of the storages), then for each
-    /// key the number of its elements and their bytes.
-    fn stream(self) -> Result<Contents<'a>> {
-        let mut at = 0;
+    /// From byte `at` on five pickles (magic number, version, the writer's machine, the object, the keys of the storages),
+    /// then for each key the number of its elements and their bytes.
+    fn stream(self, mut at: usize) -> Result<Contents<'a>> {
         let mut next = || -> Result<Pickle<'a>> {
-            let (pickle, end) = pickle::read(self.path, self.bytes, at, allowed)?;
+            let (pickle, end) = pickle::read(self.path, self.bytes, at, STATE_DICT)?;
             at = end;
             Ok(pickle)
         };
@@ -298,9 +310,9 @@ impl<'a> Contents<'a> {
     }
 
     /// The tensor that a value is, as the call which rebuilds it.
-    fn tensor(&self, id: Id) -> Option<(&'a str, &[Id])> {
+    pub fn tensor(&self, id: Id) -> Option<(&'a str, &[Id])> {
         let call = |id| match self.pickle.get(id) {
-            Value::Call { callable, args } if callable.module == "torch._utils" => {
+            Value::Call { callable, args, .. } if callable.module == "torch._utils" => {
                 Some((callable.name, self.pickle.sequence(*args)))
             }
             _ => None,
@@ -313,14 +325,46 @@ impl<'a> Contents<'a> {
         }
     }
 
-    fn entry(&self, name: &str, (rebuild, args): (&str, &[Id])) -> Result<Entry> {
+    /// A storage, and where its bytes are.
+    fn storage(&self, name: &str, id: Id) -> Result<(Storage<'a>, Range<usize>)> {
+        let Self { checkpoint, pickle, .. } = self;
+        let damaged = |what: String| checkpoint.damaged(format!("tensor `{name}` {what}"));
+        match pickle.get(id) {
+            Value::Persistent(identifier) => {
+                let storage = checkpoint.storage(pickle, *identifier)?;
+                match self.storages.get(storage.key) {
+                    Some(bytes) => Ok((storage, bytes.clone())),
+                    None => Err(damaged(format!(
+                        "lies in storage `{}`, which the file does not have",
+                        storage.key
+                    ))),
+                }
+            }
+            Value::Call { callable, args, .. } if *callable == STORAGE_IN_BYTES => {
+                let [bytes] = pickle.sequence(*args) else {
+                    return Err(damaged("brings its storage in a way that torch does not".into()));
+                };
+                let Value::Bytes(stream) = pickle.get(*bytes) else {
+                    return Err(damaged(format!("brings its storage as {}", pickle.get(*bytes).kind())));
+                };
+                let start = stream.as_ptr() as usize - checkpoint.bytes.as_ptr() as usize;
+                let within = Checkpoint { bytes: &checkpoint.bytes[..start + stream.len()], ..*checkpoint };
+                let contents = within.stream(start)?;
+                // What a stream's own pickle may name holds no other stream.
+                contents.storage(name, contents.pickle.root())
+            }
+            _ => Err(damaged("is not described as torch does".into())),
+        }
+    }
+
+    /// The tensor called `name`, in messages, that is rebuilt by this call.
+    pub fn entry(&self, name: &str, (rebuild, args): (&str, &[Id])) -> Result<Entry> {
         let Self { checkpoint, pickle, .. } = self;
         let damaged = |what: &str| checkpoint.damaged(format!("tensor `{name}` {what}"));
         let strange = || damaged("is not described as torch does");
 
         let [storage, offset, shape, strides, rest @ ..] = args else { return Err(strange()) };
-        let Value::Persistent(storage) = pickle.get(*storage) else { return Err(strange()) };
-        let storage = checkpoint.storage(pickle, *storage)?;
+        let (storage, stored) = self.storage(name, *storage)?;
         let (mut element, metadata) =
             (storage.element, rest.get(2 + usize::from(rebuild == "_rebuild_tensor_v3")));
         if rebuild == "_rebuild_tensor_v3" {
@@ -338,9 +382,6 @@ impl<'a> Contents<'a> {
         let shape = sizes(shape).ok_or_else(strange)?;
         let mut strides = sizes(strides).filter(|s| s.len() == shape.len()).ok_or_else(strange)?;
 
-        let Some(stored) = self.storages.get(storage.key) else {
-            return Err(damaged(&format!("lies in storage `{}`, which the file does not have", storage.key)));
-        };
         let wanted = storage.numel.checked_mul(storage.element.bytes);
         if wanted.is_none_or(|bytes| bytes > stored.len()) {
             let Element { dtype, bytes } = storage.element;
@@ -359,13 +400,7 @@ impl<'a> Contents<'a> {
         {
             // The marks say that torch conjugates or negates the elements when it reads them.
             Some(true) => Dtype::Other(format!("{} with a mark (conj or neg)", element.dtype)),
-            _ => match element.dtype {
-                "F32" => Dtype::F32,
-                "F16" => Dtype::F16,
-                "BF16" => Dtype::Bf16,
-                "F64" => Dtype::F64,
-                other => Dtype::Other(other.to_owned()),
-            },
+            _ => Dtype::named(element.dtype),
         };
         if shape.contains(&0) {
             return Ok(Entry { dtype, shape, bytes: view.start..view.start, axes: None });

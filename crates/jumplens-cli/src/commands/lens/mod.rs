@@ -1,0 +1,137 @@
+//! `jumplens lens`: what casts predict at every position of a text.
+
+mod table;
+
+use super::Failure;
+use crate::args::{LensArgs, LensFormat, Span};
+use crate::printer::Printer;
+use crate::progress::Progress;
+use crate::sources::{bundled_maps, sources};
+use jumplens::Error;
+use jumplens::hub::ModelFiles;
+use jumplens::lens::{ID, Input, Lens, Reading, View, available, html, svg};
+use jumplens::models::{Spec, load};
+use jumplens::nn::Precision;
+use jumplens::run::{Run, record_model};
+use jumplens::shortcut::{MAT, Origin, Shortcuts};
+use jumplens::tokenize::Tokenizer;
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+
+pub fn lens(args: &LensArgs, printer: &Printer) -> Result<(), Failure> {
+    let text = match &args.text {
+        Some(text) => text.clone(),
+        None => from_standard_input()?,
+    };
+    let reading = match &args.run {
+        Some(folder) => through_run(args, folder, text, printer)?,
+        None => through_model(args, text, printer)?,
+    };
+    let out = match args.format {
+        LensFormat::Table => table::render(&reading, args.width.map(usize::from)),
+        LensFormat::Json => {
+            let mut json = serde_json::to_string(&reading)
+                .map_err(|error| Error::Internal(format!("a reading as JSON: {error}")))?;
+            json.push('\n');
+            json
+        }
+        LensFormat::Html => html(&reading),
+        LensFormat::Svg => svg(&reading),
+    };
+    Ok(printer.result(&out)?)
+}
+
+/// All of it, without the line feed at its end.
+fn from_standard_input() -> Result<String, Failure> {
+    let mut stdin = std::io::stdin().lock();
+    if stdin.is_terminal() {
+        return Err(Error::Option(
+            "no text: give one, as in `jumplens lens \"The capital of France is\"`".into(),
+        )
+        .into());
+    }
+    let mut text = String::new();
+    stdin.read_to_string(&mut text).map_err(|source| Error::Io {
+        action: "read",
+        path: "standard input".into(),
+        source,
+    })?;
+    Ok(text
+        .strip_suffix('\n')
+        .map(|line| line.strip_suffix('\r').unwrap_or(line))
+        .unwrap_or(&text)
+        .to_owned())
+}
+
+fn through_run(args: &LensArgs, folder: &Path, text: String, printer: &Printer) -> Result<Reading, Failure> {
+    let mut run = Run::open_to_read(folder, &sources(), &Progress::new(printer))?;
+    super::describe(&run, printer);
+    if args.force {
+        run.force_shortcuts();
+    }
+    let shortcuts = match &args.shortcuts {
+        Some(path) => Some(run.foreign_shortcuts(path, &Progress::new(printer))?),
+        None => run.own_shortcuts(),
+    };
+    let lens = run.lens(shortcuts.as_ref(), &casts(args, shortcuts.as_ref())?)?;
+    let name = run.manifest().model.short_name();
+    read(args, name, run.spec(), text, &run.tokenizer()?, &lens, Some(run.mean_run()?))
+}
+
+fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Reading, Failure> {
+    let files = ModelFiles::find(&args.model, &sources(), &Progress::new(printer))?;
+    let loaded = load(&files, Precision::F32)?;
+    loaded.notes.iter().for_each(|note| printer.note(&format!("`{}`: {note}", files.id)));
+    let (model, spec) = (&*loaded.model, loaded.model.spec());
+    let head = model.head().ok_or_else(|| Error::NoHead { model: files.id.clone() })?;
+    let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, spec, false)?;
+    let own = Origin::of_model(&record_model(&files), spec.n_layers, spec.d_model);
+    let shortcuts = match &args.shortcuts {
+        Some(path) => {
+            let shortcuts = Shortcuts::open(path)?;
+            shortcuts.check(&own, args.force)?.iter().for_each(|note| printer.note(note));
+            Some(shortcuts)
+        }
+        // A folder of that name is another model.
+        None if files.is_bundled() => bundled_maps(&files.id).map(Shortcuts::in_file).transpose()?,
+        None => None,
+    };
+    let mean_run = match &shortcuts {
+        Some(shortcuts) => shortcuts.origins()?.into_iter().find_map(|(_, origin)| origin?.mean_run),
+        None => None,
+    };
+    let casts = casts(args, shortcuts.as_ref())?;
+    let lens = Lens::new(model, head, Precision::F32, shortcuts.as_ref(), &casts)?;
+    read(args, &files.id, spec, text, &tokenizer, &lens, mean_run)
+}
+
+/// The casts that were asked for; where none was, `mat`, or another one that there are maps for, or else `id`.
+fn casts(args: &LensArgs, shortcuts: Option<&Shortcuts>) -> Result<Vec<String>, Failure> {
+    if !args.cast.is_empty() {
+        return Ok(args.cast.clone());
+    }
+    let there = available(shortcuts)?;
+    let best = there.iter().find(|cast| *cast == MAT).or(there.get(1));
+    Ok(vec![best.map_or(ID, String::as_str).to_owned()])
+}
+
+fn read(
+    args: &LensArgs,
+    model: &str,
+    spec: &Spec,
+    text: String,
+    tokenizer: &Tokenizer,
+    lens: &Lens,
+    mean_run: Option<f64>,
+) -> Result<Reading, Failure> {
+    let ids = tokenizer.encode(&text)?;
+    let view = View {
+        positions: Span::numbers(&args.position, ids.len()),
+        layers: Span::numbers(&args.layers, spec.n_layers + 1),
+        top: args.top,
+        lambda: args.lambda,
+        mean_run,
+    };
+    let reading = lens.read(model, &[Input { text, ids }], Some(tokenizer), &view)?.pop();
+    Ok(reading.ok_or_else(|| Error::Internal("one text was read as none".into()))?)
+}

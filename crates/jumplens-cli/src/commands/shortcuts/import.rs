@@ -1,0 +1,76 @@
+//! `jumplens shortcuts import`: a folder of maps of what other programs wrote.
+
+use super::{Failure, check_empty};
+use crate::args::ImportArgs;
+use crate::printer::Printer;
+use crate::progress::Progress;
+use crate::sources::sources;
+use jumplens::Error;
+use jumplens::hub::ModelFiles;
+use jumplens::models::{PRE_NORM_PARTS, load};
+use jumplens::nn::Precision;
+use jumplens::run::record_model;
+use jumplens::shortcut::{Foreign, Origin};
+
+pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
+    check_empty(&args.out)?;
+    let foreign = Foreign::read(&args.path)?;
+    let said = Origin {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        d_model: Some(foreign.width()),
+        n_layers: foreign.n_layers(),
+        last_state: foreign.origin.last_state.or(Some(args.last_state.into())),
+        imported_from: foreign.origin.imported_from.clone().or(Some(foreign.format.to_owned())),
+        ..foreign.origin.clone()
+    };
+    let (origin, parts) = match &args.model {
+        Some(name) => {
+            let files = ModelFiles::find(name, &sources(), &Progress::new(printer))?;
+            let loaded = load(&files, Precision::F32)?;
+            let spec = loaded.model.spec();
+            let own = Origin::of_model(&record_model(&files), spec.n_layers, spec.d_model);
+            if let Some(what) = said.difference(&own) {
+                if !args.force {
+                    return Err(Error::ForeignShortcuts { path: args.path.clone(), what }.into());
+                }
+                printer.note(&format!(
+                    "the maps in `{}` are recorded for this model although {what}",
+                    args.path.display()
+                ));
+            }
+            let origin = Origin {
+                model: own.model,
+                revision: own.revision,
+                weights_sha256: own.weights_sha256,
+                ..said
+            };
+            (origin, spec.parts)
+        }
+        None => (said, PRE_NORM_PARTS),
+    };
+    let casts = foreign.save(&args.out, &origin, args.cast.as_deref(), parts)?;
+    let mut made: Vec<String> = casts.iter().map(|cast| format!("`{cast}`")).collect();
+    if !foreign.parts.is_empty() {
+        made.push(format!("{} maps of parts", foreign.parts.len()));
+    }
+    printer.note(&format!(
+        "{} maps of width {} ({}) are in `{}`: {}",
+        foreign.pairs.len() + foreign.parts.len(),
+        foreign.width(),
+        foreign.format,
+        args.out.display(),
+        made.join(", ")
+    ));
+    if !foreign.passed_over.is_empty() {
+        let names: Vec<String> =
+            foreign.passed_over.iter().take(5).map(|path| format!("`{}`", path.display())).collect();
+        let more = if foreign.passed_over.len() > names.len() { " and others" } else { "" };
+        printer.note(&format!("Not maps by their names, and passed over: {}{more}", names.join(", ")));
+    }
+    if origin.weights_sha256.is_none() {
+        printer.note(
+            "The files do not say which model these maps are for: with `--model` it is recorded and checked",
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! The lens shows what `evaluate` measures: the same tokens, surprisal, confidence and exits, from one pass over a text.
+
+mod common;
+
+use jumplens::eval::tables::{ExitRow, read_csv};
+use jumplens::hub::ModelFiles;
+use jumplens::lens::{Input, Reading, View, available};
+use jumplens::models::Kind;
+use jumplens::nn::Precision;
+use jumplens::progress::Silent;
+use jumplens::run::{Existing, Run, SampleSource, Settings};
+use jumplens::shortcut::{Fits, Pairs};
+use jumplens::tokenize::Tokenizer;
+use jumplens::tokenize::{Sample, read_samples};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{ListAccessor, RowAccessor};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use tempfile::TempDir;
+
+/// A run of each bundled model with every kind of cast.
+static RUNS: LazyLock<[TempDir; 2]> = LazyLock::new(|| ["tiny-gpt2", "tiny-bert"].map(make));
+
+/// The first of them is causal.
+fn runs() -> [Run; 2] {
+    let open = |at: &TempDir| Run::open_to_read(&at.path().join("run"), &common::sources(), &Silent).unwrap();
+    [open(&RUNS[0]), open(&RUNS[1])]
+}
+
+fn make(model: &str) -> TempDir {
+    let settings = Settings {
+        model: model.into(),
+        samples: SampleSource::corpus("wikipedia-sample", 300, 60),
+        seed: 3,
+        fits: Fits { intercept: true, ..Fits::plain(Pairs::ToFinal) },
+        dtype: Precision::F32,
+        shard: None,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let mut run = Run::begin(&out, &settings, Existing::Refuse, &common::sources(), &Silent).unwrap();
+    run.all(&Silent).unwrap();
+    folder
+}
+
+/// Samples that every cast is compared on.
+const SAMPLES: usize = 12;
+
+/// The table's top ten, surprisal and confidence by sample, cast and layer.
+type Table = BTreeMap<(usize, String, usize), (Vec<u32>, f32, f32)>;
+
+fn predictions(run: &Run) -> Table {
+    let path = run.folder().join("results/predictions.parquet");
+    let file = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+    let rows = file.get_row_iter(None).unwrap().map(|row| {
+        let row = row.unwrap();
+        let top = row.get_list(3).unwrap();
+        let top = (0..top.len()).map(|i| top.get_int(i).unwrap() as u32).collect();
+        let key = (row.get_int(0).unwrap() as usize, row.get_string(1).unwrap().clone());
+        let layer = row.get_int(2).unwrap() as usize;
+        ((key.0, key.1, layer), (top, row.get_float(4).unwrap(), row.get_float(5).unwrap()))
+    });
+    rows.collect()
+}
+
+fn samples(run: &Run) -> Vec<Sample> {
+    read_samples(&run.folder().join("samples/val.jsonl"), run.spec()).unwrap()
+}
+
+fn readings(run: &Run, casts: &[String], samples: &[Sample], view: &View) -> Vec<Reading> {
+    let lens = run.lens(run.own_shortcuts().as_ref(), casts).unwrap();
+    let input = |sample: &Sample| Input { text: sample.text.clone().unwrap(), ids: sample.ids.clone() };
+    let inputs: Vec<Input> = samples.iter().map(input).collect();
+    lens.read("model", &inputs, None, view).unwrap()
+}
+
+#[test]
+fn the_lens_shows_what_evaluate_measures() {
+    for run in &runs() {
+        let model = &run.manifest().model.id;
+        let (table, samples) = (predictions(run), &samples(run)[..SAMPLES]);
+        let casts = available(run.own_shortcuts().as_ref()).unwrap();
+        let readings = readings(run, &casts, samples, &View { top: 10, ..View::default() });
+        let mut compared = 0;
+        for (index, (sample, reading)) in samples.iter().zip(&readings).enumerate() {
+            assert_eq!(reading.positions, (0..sample.ids.len()).collect::<Vec<_>>());
+            for cast in &reading.casts {
+                assert_eq!(cast.layers, (0..=run.spec().n_layers).collect::<Vec<_>>());
+                for (layer, cells) in cast.cells.iter().enumerate() {
+                    let what = format!("{model}, sample {index}, {} from layer {layer}", cast.cast);
+                    let (top, surprisal, confidence) = &table[&(index, cast.cast.clone(), layer)];
+                    let cell = &cells[sample.position];
+                    let ids: Vec<u32> = cell.top.iter().map(|guess| guess.id).collect();
+                    assert_eq!(&ids, top, "{what}");
+                    let near = |got: Option<f32>, want: f32| (got.unwrap() - want).abs() < 2e-5;
+                    assert!(near(cell.surprisal, *surprisal), "{what}: {:?} {surprisal}", cell.surprisal);
+                    assert!(near(cell.confidence, *confidence), "{what}: {:?} {confidence}", cell.confidence);
+                    let gap = cell.top[0].probability - cell.top[1].probability;
+                    assert!((gap - confidence).abs() < 2e-5, "{what}: {gap} {confidence}");
+                    compared += 1;
+                }
+            }
+        }
+        assert_eq!(compared, table.len() / 60 * SAMPLES, "{model}");
+    }
+}
+
+#[test]
+fn exits_are_those_of_the_table() {
+    let run = &runs()[0];
+    let samples = samples(run);
+    let rows: Vec<ExitRow> = read_csv(&run.folder().join("results/early_exit.csv")).unwrap();
+    let casts = ["id", "mat", "mat+b"].map(str::to_owned);
+    for lambda in [0.0, 0.3, 0.6] {
+        let view = View { lambda: Some(lambda), mean_run: Some(run.mean_run().unwrap()), ..View::default() };
+        let readings = readings(run, &casts, &samples, &view);
+        for mapping in &casts {
+            let exit = |(sample, reading): (&Sample, &Reading)| {
+                let cast = reading.casts.iter().find(|cast| &cast.cast == mapping).unwrap();
+                cast.exit_layer.as_ref().unwrap()[sample.position]
+            };
+            let mean = samples.iter().zip(&readings).map(exit).sum::<usize>() as f64 / samples.len() as f64;
+            let row = rows.iter().find(|row| &row.mapping == mapping && row.lambda == lambda).unwrap();
+            assert_eq!(mean, row.layers_processed, "{mapping} at {lambda}");
+        }
+    }
+}
+
+#[test]
+fn a_view_is_a_part_of_the_whole() {
+    let run = &runs()[0];
+    let casts = ["id", "mat"].map(str::to_owned);
+    let samples = &samples(run)[..1];
+    let whole = &readings(run, &casts, samples, &View { lambda: Some(0.2), top: 3, ..View::default() })[0];
+    let view = View { positions: vec![1, 2], layers: vec![0, 7], lambda: Some(0.2), top: 2, mean_run: None };
+    let part = &readings(run, &casts, samples, &view)[0];
+    assert_eq!(part.tokens, whole.tokens);
+    for (part, whole) in part.casts.iter().zip(&whole.casts) {
+        assert_eq!(part.exit_layer.as_ref().unwrap()[..], whole.exit_layer.as_ref().unwrap()[1..3]);
+        for (row, layer) in part.cells.iter().zip([0, 7]) {
+            for (cell, whole) in row.iter().zip(&whole.cells[layer][1..3]) {
+                assert_eq!(cell.top, whole.top[..2]);
+                assert_eq!(cell.surprisal, whole.surprisal);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_runs_own_sentences_are_read_as_the_lens_reads_them() {
+    for run in &runs() {
+        let model = &run.manifest().model.id;
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(run.folder().join("results/lens.json")).unwrap()).unwrap();
+        let written: Vec<Reading> = serde_json::from_value(json["sentences"].clone()).unwrap();
+        let short = |sample: &Sample| sample.ids.len() <= 24;
+        let expected: Vec<Sample> = samples(run).into_iter().filter(short).take(5).collect();
+        assert_eq!(expected.len(), 5, "the sample has short sentences");
+        let shortcuts = run.own_shortcuts().unwrap();
+        let lens = run.lens(Some(&shortcuts), &["id".to_owned(), "mat".to_owned()]).unwrap();
+        for (written, sample) in written.iter().zip(&expected) {
+            let input = Input { text: sample.text.clone().unwrap(), ids: sample.ids.clone() };
+            let view = View { top: 5, ..View::default() };
+            let reading = lens.read(model, &[input], Some(&run.tokenizer().unwrap()), &view).unwrap();
+            assert_eq!(*written, reading[0]);
+            // Tokens are spelled so that they make the text again; the masked one is not in it.
+            let spelled: String = written.tokens.iter().map(|token| token.text.as_str()).collect();
+            match run.spec().kind {
+                Kind::Causal => assert_eq!(spelled, written.text),
+                Kind::Masked => assert!(spelled.contains("[MASK]"), "{spelled}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mask_in_the_text_is_guessed() {
+    let files = ModelFiles::find("tiny-bert", &common::sources(), &Silent).unwrap();
+    let model = jumplens::models::load(&files, Precision::F32).unwrap().model;
+    let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), "tiny-bert", model.spec(), false).unwrap();
+    let ids = tokenizer.encode("he was born in [MASK] .").unwrap();
+    let masks: Vec<usize> = (0..ids.len()).filter(|i| tokenizer.text_of(ids[*i]) == "[MASK]").collect();
+    assert_eq!(masks.len(), 1);
+    let whole = tokenizer.encode("he was born in london .").unwrap();
+    assert_eq!(ids[..masks[0]], whole[..masks[0]], "what stands before it is the same");
+}
