@@ -41,6 +41,16 @@ impl ModelRecord {
         }
     }
 
+    /// The name without the folders above it.
+    pub fn short_name(&self) -> &str {
+        let path = Path::new(&self.id);
+        if path.is_absolute() {
+            path.file_name().and_then(|name| name.to_str()).unwrap_or(&self.id)
+        } else {
+            &self.id
+        }
+    }
+
     /// `name`, at this record's commit where it is the same model on the Hub and no other revision is asked for: a branch
     /// that has moved on since is no other experiment.
     pub(crate) fn pin(&self, name: &str) -> String {

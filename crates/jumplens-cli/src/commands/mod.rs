@@ -1,5 +1,6 @@
 //! The commands, one file each where there is more to one than a call.
 
+mod compare;
 mod doctor;
 mod info;
 mod moments;
@@ -48,6 +49,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::R2(args) => stage::r2(&args, printer),
         Command::Evaluate(args) => stage::evaluate(&args, printer),
         Command::Plot(args) => stage::plot(&args, printer),
+        Command::Compare(args) => compare::run(&args, printer),
         Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),
     }

@@ -2,6 +2,7 @@
 //! cast and layer is resampled with the same draws, so that differences between rows may be judged too.
 
 use super::predictions::{Evaluation, Prediction};
+use super::ranks::quantile;
 use super::tables::LayerRow;
 use faer::{Mat, Par};
 use rand::{RngExt, SeedableRng};
@@ -21,7 +22,7 @@ fn figures(p: &Prediction) -> [f64; FIGURES] {
 }
 
 /// How often each resample draws each sample, `[resamples, n]`.
-fn draws(n: usize, seed: u64) -> Mat<f64> {
+pub(crate) fn draws(n: usize, seed: u64) -> Mat<f64> {
     let counts: Vec<Vec<f64>> = (0..RESAMPLES as u64)
         .into_par_iter()
         .map(|resample| {
@@ -44,14 +45,9 @@ struct Estimate {
 }
 
 /// The 2.5 % and 97.5 % quantiles, interpolated linearly.
-fn interval(mut values: Vec<f64>) -> (f64, f64) {
+pub(crate) fn interval(mut values: Vec<f64>) -> (f64, f64) {
     values.sort_by(f64::total_cmp);
-    let quantile = |q: f64| {
-        let place = q * (values.len() - 1) as f64;
-        let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
-        below + (above - below) * place.fract()
-    };
-    (quantile(0.025), quantile(0.975))
+    (quantile(&values, 0.025), quantile(&values, 0.975))
 }
 
 /// The rows of `layers.csv`, cast by cast and layer by layer.
@@ -129,6 +125,7 @@ mod tests {
                 kl: 0.5,
                 loss: (i % 2 == 0).then_some(3.0),
                 model_rank: (i % 4 == 0).then_some(7),
+                rank: 1,
             })
             .collect();
         let evaluation = Evaluation {

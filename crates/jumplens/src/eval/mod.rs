@@ -6,21 +6,26 @@ mod diagnostics;
 mod early_exit;
 mod predictions;
 mod r2;
+mod ranks;
 mod scan;
+mod spectra;
 mod summary;
 pub mod tables;
 
 pub use bootstrap::{RESAMPLES, layer_rows};
+pub(crate) use bootstrap::{draws, interval};
 pub use casts::{BLOCK_CASTS, BlockCast};
 pub(crate) use diagnostics::{advise, r2_of_sums};
 pub use diagnostics::{diagnose, effective_rank};
 pub use early_exit::{
-    ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, layers_saved,
+    ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, exit_layers, layers_saved,
 };
 pub use predictions::{
     CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, evaluate, write_predictions,
 };
 pub(crate) use r2::score;
 pub use r2::{r2_score, r2_table};
+pub use ranks::rank_rows;
 pub use scan::{RowScan, Unembedding, scan};
+pub use spectra::spectra;
 pub use summary::{LastLayer, Summary};
