@@ -84,10 +84,12 @@ pub fn differences(runs: &[ComparedRun]) -> Result<Vec<DifferenceRow>> {
     Ok(rows)
 }
 
+/// Ids and position of a sample.
+type IdsAndPosition = (Vec<u32>, usize);
+
 /// What is known of each validation sample of a run.
 struct PerSample {
-    /// Ids and position of each.
-    samples: Vec<(Vec<u32>, usize)>,
+    samples: Vec<IdsAndPosition>,
     measured: Measured,
 }
 
@@ -104,7 +106,7 @@ impl PerSample {
     }
 }
 
-fn samples(path: &Path) -> Result<Option<Vec<(Vec<u32>, usize)>>> {
+fn samples(path: &Path) -> Result<Option<Vec<IdsAndPosition>>> {
     #[derive(Deserialize)]
     struct Line {
         ids: Vec<u32>,

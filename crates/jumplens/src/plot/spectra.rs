@@ -71,9 +71,12 @@ pub(super) fn spectra(rows: &[SpectrumRow]) -> Option<Facets> {
     })
 }
 
+/// By source layer: the singular values by falling size, each with its index.
+type Spectra = BTreeMap<usize, Vec<(usize, f64)>>;
+
 /// The singular values by source layer, by falling size.
-fn by_layer(rows: &[SpectrumRow]) -> BTreeMap<usize, Vec<(usize, f64)>> {
-    let mut by_layer: BTreeMap<usize, Vec<(usize, f64)>> = BTreeMap::new();
+fn by_layer(rows: &[SpectrumRow]) -> Spectra {
+    let mut by_layer = Spectra::new();
     for row in rows {
         by_layer.entry(row.from).or_default().push((row.index, row.singular_value));
     }
@@ -91,7 +94,7 @@ pub(super) fn effective_ranks(rows: &[SpectrumRow], x: impl Fn(usize) -> f64) ->
 }
 
 /// The singular values that are drawn, `(index, value)` by source layer, and the effective ranks `(layer, rank)`.
-pub(crate) fn summary(rows: &[SpectrumRow]) -> (BTreeMap<usize, Vec<(usize, f64)>>, Vec<(f64, f64)>) {
+pub(crate) fn summary(rows: &[SpectrumRow]) -> (Spectra, Vec<(f64, f64)>) {
     let drawn = by_layer(rows).into_iter().map(|(layer, values)| (layer, thinned(&values).collect()));
     (
         drawn.collect(),
