@@ -142,7 +142,7 @@ fn differences_are_those_of_the_tables_and_say_how_they_were_found() {
     run("bert", "300", &["--model", "tiny-bert"]);
     let said = succeed(at, &["compare", "a", "b", "c", "bert", "--out", "compared"]);
     assert!(said.contains("`b` − `a`") && said.contains("same validation samples"), "{said}");
-    assert!(said.contains("validation samples differ") && said.contains("Layers of `bert`"), "{said}");
+    assert!(said.contains("as of independent runs") && said.contains("Layers of `bert`"), "{said}");
 
     let tables: BTreeMap<&str, Vec<BTreeMap<String, String>>> =
         ["a", "b", "c", "bert"].map(|run| (run, rows(at.join(run).join("results/layers.csv")))).into();
@@ -187,7 +187,8 @@ fn differences_are_those_of_the_tables_and_say_how_they_were_found() {
     assert_eq!(names(&at.join("compared")), wanted);
 
     fail(at, &["compare", "a", "--out", "x"], &["2"]);
-    fail(at, &["compare", "a", "b", "a", "b", "a", "b", "a", "b", "--out", "x"], &["8 runs", "2 to 7"]);
+    fail(at, &["compare", "a", "b", "c", "d", "e", "f", "g", "h", "--out", "x"], &["8 runs", "2 to 7"]);
+    fail(at, &["compare", "a", "./a", "--out", "x"], &["`./a` is given twice"]);
     fail(at, &["compare", "a", "nowhere", "--out", "x"], &["nowhere/results", "check the path"]);
     fail(at, &["compare", "a", "b", "--out", "c"], &["`c` is a run folder", "choose another"]);
     succeed(at, &["samples", "--train", "20", "--val", "10", "--out", "begun"]);
@@ -195,7 +196,7 @@ fn differences_are_those_of_the_tables_and_say_how_they_were_found() {
     assert!(!at.join("x").exists());
     // Without the samples' own figures there is the tables'.
     fs::remove_file(at.join("b/results/predictions.parquet")).unwrap();
-    assert!(succeed(at, &["compare", "a", "b", "--out", "again"]).contains("validation samples differ"));
+    assert!(succeed(at, &["compare", "a", "b", "--out", "again"]).contains("as of independent runs"));
     fs::write(at.join("b/results/predictions.parquet"), "PAR1").unwrap();
     fail(at, &["compare", "a", "b", "--out", "x"], &["b/results/predictions.parquet"]);
 }

@@ -28,7 +28,7 @@ pub struct ComparedRun {
 /// given.
 ///
 /// # Errors
-/// [`Error::Option`] for fewer than two runs, or more than [`MOST_RUNS`]; [`Error::Io`] or
+/// [`Error::Option`] for fewer than two runs, more than [`MOST_RUNS`], or one given twice; [`Error::Io`] or
 /// [`Error::StageMissing`] for one without results.
 pub fn read_runs(folders: &[PathBuf]) -> Result<Vec<ComparedRun>> {
     if !(2..=MOST_RUNS).contains(&folders.len()) {
@@ -36,6 +36,12 @@ pub fn read_runs(folders: &[PathBuf]) -> Result<Vec<ComparedRun>> {
             "{} runs are given to compare: give 2 to {MOST_RUNS} run folders, as many as a figure can tell apart",
             folders.len()
         )));
+    }
+    let whole = |folder: &Path| std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    for (place, folder) in folders.iter().enumerate() {
+        if folders[..place].iter().any(|other| whole(other) == whole(folder)) {
+            return Err(Error::Option(format!("`{}` is given twice to compare", folder.display())));
+        }
     }
     let last = |folder: &Path| {
         let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());

@@ -522,15 +522,13 @@
 
   theme();
   facts();
-  headline();
-  heatMap();
-  byLayer();
-  earlyExit();
-  agreement();
-  rankOfToken();
-  spectra();
-  lens();
-  origin();
+  for (const show of [headline, heatMap, byLayer, earlyExit, agreement, rankOfToken, spectra, lens, origin]) {
+    // What cannot be shown, of a file that another version wrote say, leaves the rest alone.
+    try { show(); } catch (error) {
+      console.error(error);
+      main.append(element("p", { class: "note" }, `A part of this page could not be shown: ${error.message}`));
+    }
+  }
   // The figures' font may come after the first drawing.
   document.fonts.ready.then(() => charts.forEach((redraw) => redraw()));
 })();
