@@ -88,7 +88,8 @@ fn by_layer(rows: &[SpectrumRow]) -> Spectra {
 pub(super) fn effective_ranks(rows: &[SpectrumRow], x: impl Fn(usize) -> f64) -> Vec<Mark> {
     let of_layer = |(layer, values): (usize, Vec<(usize, f64)>)| {
         let values: Vec<f64> = values.into_iter().map(|(_, value)| value).collect();
-        Mark::bare(x(layer), effective_rank(&values))
+        let is_known = values.iter().all(|value| value.is_finite());
+        Mark::bare(x(layer), if is_known { effective_rank(&values) } else { f64::NAN })
     };
     by_layer(rows).into_iter().map(of_layer).collect()
 }
