@@ -172,7 +172,7 @@ fn expected(tables: &Tables, panel: &str, curve: &str) -> (Vec<f64>, Vec<f64>) {
                 };
                 let total: f64 = values().sum();
                 let entropy: f64 =
-                    values().map(|v| v / total).map(|p| if p > 0.0 { -p * p.ln() } else { 0.0 }).sum();
+                    values().map(|v| v / total).map(|p| if p == 0.0 { 0.0 } else { -p * p.ln() }).sum();
                 (from as f64, entropy.exp())
             };
             (0..last).map(of).collect()
