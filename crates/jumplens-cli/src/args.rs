@@ -4,6 +4,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use jumplens::corpus::{self, DrawOptions, HowMany, Reading};
 use jumplens::moments::Shard;
 use jumplens::nn::Precision;
+use jumplens::plot::{self, Style};
 use jumplens::run::{Existing, SampleSource, Settings};
 use jumplens::shortcut::{self, Fits, Ridge};
 use jumplens::tokenize::Positions;
@@ -57,8 +58,10 @@ pub enum Command {
     R2(MapsArgs),
     /// Predictions of every cast from every layer, and early exit
     Evaluate(MapsArgs),
-    /// Figures from the result tables
-    Plot(StageArgs),
+    /// Figures and report from the result tables; the model need not be there
+    Plot(PlotArgs),
+    /// Several runs beside one another: figures, and the differences of each from the first
+    Compare(CompareArgs),
     /// What each cast predicts at every position of a text, layer by layer
     Lens(LensArgs),
     /// Maps as files: what there is, what they are like, and from and for other programs
@@ -392,10 +395,67 @@ impl BeginArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-pub struct StageArgs {
+pub struct PlotArgs {
     /// Run folder
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub figures: FigureArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct CompareArgs {
+    /// Run folders; the first is what the others are held against
+    #[arg(required = true, num_args = 2.., value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Folder to write figures and `differences.csv` to
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub figures: FigureArgs,
+}
+
+/// A file format of figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FigureFormat {
+    /// Vectors, for web pages
+    Svg,
+    /// Vectors, for papers
+    Pdf,
+    /// Pixels
+    Png,
+}
+
+/// How figures are written.
+#[derive(Debug, ClapArgs)]
+pub struct FigureArgs {
+    /// Formats to write, with commas between
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FORMAT", default_values_t = [FigureFormat::Svg, FigureFormat::Pdf, FigureFormat::Png])]
+    pub format: Vec<FigureFormat>,
+    /// Dots an inch of PNG files
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(30..=2400))]
+    pub dpi: u32,
+    /// Say above each figure what it shows, and of which model
+    #[arg(long)]
+    pub title: bool,
+}
+
+impl FigureArgs {
+    /// How the library is to write them.
+    pub fn style(&self) -> Style {
+        let mut formats: Vec<plot::Format> = Vec::new();
+        for format in &self.format {
+            let format = match format {
+                FigureFormat::Svg => plot::Format::Svg,
+                FigureFormat::Pdf => plot::Format::Pdf,
+                FigureFormat::Png => plot::Format::Png,
+            };
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+        Style { formats, dpi: self.dpi, title: self.title }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

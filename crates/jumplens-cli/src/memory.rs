@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Batches come and go by the thousand: an allocator that keeps their pages saves the system from clearing them anew.
 /// Where there is no more memory the program ends with one line and exit code 1; the standard library would abort.
@@ -43,6 +44,13 @@ fn there(memory: *mut u8, size: usize) -> *mut u8 {
 /// Says so without allocating, and ends the program as it stands: files are renamed only when they are whole.
 #[cold]
 fn out_of_memory(size: usize) -> ! {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if SAID.swap(true, Ordering::Relaxed) {
+        // Another thread is about to end it all.
+        loop {
+            std::thread::park();
+        }
+    }
     let mut line = [0u8; 256];
     let mut left = &mut line[..];
     let _ = writeln!(

@@ -23,6 +23,7 @@ fn exits(c: &mut Criterion) {
         kl: 0.0,
         loss: None,
         model_rank: Some(0),
+        rank: 1,
     };
     let layers =
         (0..=LAYERS as u64).map(|layer| values(SAMPLES, layer).into_iter().map(prediction).collect());

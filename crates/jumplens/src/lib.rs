@@ -51,6 +51,7 @@
 //! ```
 
 pub mod batch;
+pub mod compare;
 pub mod corpus;
 pub mod doctor;
 mod error;
@@ -68,6 +69,7 @@ pub mod nn;
 mod parallel;
 pub mod plot;
 pub mod progress;
+mod report;
 pub mod run;
 pub mod runner;
 pub mod samples;

@@ -3,10 +3,10 @@
 
 use crate::batch::{PackedBatch, tokens};
 use crate::error::{Error, Result};
-use crate::eval::tables::{CurveRow, ExitRow, LayerRow, R2Row, SourceRow, read_csv, write_csv};
+use crate::eval::tables::{CurveRow, ExitLayerRow, ExitRow, SourceRow, Tables, read_csv, write_csv};
 use crate::eval::{
-    ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, layer_rows, mean_run, r2_table,
-    sentences, write_predictions,
+    ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, exit_layers, layer_rows, mean_run,
+    r2_table, rank_rows, sentences, spectra, write_predictions,
 };
 use crate::files::{absolute, create_folder, write_atomically};
 use crate::hub::{ModelFiles, Sources, TokenizerFiles};
@@ -17,7 +17,9 @@ use crate::manifest::{Manifest, ModelRecord, STAGES, StageRecord};
 use crate::models::{Backbone, Kind, Spec, load};
 use crate::moments::{self, Shard};
 use crate::nn::Precision;
+use crate::plot::{Style, figures, write_figures};
 use crate::progress::Observer;
+use crate::report;
 pub use crate::samples::SampleSource;
 use crate::samples::Samples;
 use crate::shortcut::{Fits, MAT, MapCast, Origin, Shortcuts, fit_pairs, fit_parts};
@@ -66,6 +68,9 @@ pub enum Existing {
     /// Replace it, once it is certain that the new one can begin.
     Overwrite,
 }
+
+/// The page that shows a run, in its folder.
+const REPORT: &str = "report.html";
 
 /// A run folder with its model loaded.
 pub struct Run {
@@ -205,6 +210,10 @@ impl Run {
             if stale.exists() {
                 std::fs::remove_dir_all(&stale).map_err(Error::io("remove", &stale))?;
             }
+        }
+        let stale = folder.join(REPORT);
+        if stale.exists() {
+            std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;
         }
         create_folder(&folder.join("samples"))?;
         write_samples(&samples_path(folder, "train"), &train)?;
@@ -402,11 +411,13 @@ impl Run {
         let rows = r2_table(spec, &files("train"), &files("val"), &maps, &casts, observer)?;
         let samples = self.read_samples("train")?;
         let (sources, curve) = diagnose(spec, &files("train"), &files("val"), &samples, observer)?;
+        let spectra = spectra(spec, &maps, &casts, observer)?;
         if shortcuts.is_none() {
             advise(&rows, &sources, observer);
         }
         let results = self.replace("r2")?;
         write_csv(&results.join("r2.csv"), &rows)?;
+        write_csv(&results.join("spectra.csv"), &spectra)?;
         write_csv(&results.join("sources.csv"), &sources)?;
         write_csv(&results.join("learning_curve.csv"), &curve)?;
         self.write_summary()?;
@@ -429,16 +440,20 @@ impl Run {
         let rule = ExitRule::new(&samples, spec.kind);
         let exits: Vec<ExitRow> = evaluation.of_states().flat_map(|cast| early_exit(cast, &rule)).collect();
         let sentences = sentences(&samples, spec.kind);
+        let exit_layers: Vec<ExitLayerRow> =
+            evaluation.of_states().flat_map(|cast| exit_layers(cast, &rule)).collect();
         let results = self.replace("evaluate")?;
         write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, &sentences, self.manifest.seed))?;
         write_csv(&results.join("early_exit.csv"), &exits)?;
+        write_csv(&results.join("exits.csv"), &exit_layers)?;
+        write_csv(&results.join("ranks.csv"), &rank_rows(&evaluation))?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
         self.write_sentences(&samples, &maps, &casts[0], observer)?;
         self.write_summary()?;
         self.finish_measured("evaluate", started, shortcuts, observer)
     }
 
-    /// The figures, from the result tables that are there.
+    /// The figures, from the result tables that are there, as [`draw`] does it.
     pub fn plot(&mut self, observer: &dyn Observer) -> Result<()> {
         if !self.manifest.is_done("r2") && !self.manifest.is_done("evaluate") {
             return self.needs("r2", "plot");
@@ -448,12 +463,8 @@ impl Run {
                 return Err(Error::ChangedFile { path, stage });
             }
         }
-        observer.begin("plot", 0, "figures");
         let started = Instant::now();
-        let plots = self.folder.join("plots");
-        create_folder(&plots)?;
-        let figures = crate::plot::draw_all(&self.folder.join("results"), &plots)?;
-        observer.advance(figures.len() as u64);
+        draw_tables(&self.folder, Some(&self.manifest), &Style::default(), observer)?;
         self.finish_timed("plot", started, observer)
     }
 
@@ -521,11 +532,8 @@ impl Run {
 
     /// The headline figures so far.
     pub fn summary(&self) -> Result<Summary> {
-        let results = self.folder.join("results");
-        let r2: Vec<R2Row> = table(results.join("r2.csv"))?;
-        let layers: Vec<LayerRow> = table(results.join("layers.csv"))?;
-        let exits: Vec<ExitRow> = table(results.join("early_exit.csv"))?;
-        Ok(Summary::new(self.spec(), self.manifest.train, self.manifest.val, &r2, &layers, &exits))
+        let Tables { r2, layers, early_exit, .. } = Tables::read(&self.folder.join("results"))?;
+        Ok(Summary::new(self.spec(), self.manifest.train, self.manifest.val, &r2, &layers, &early_exit))
     }
 
     /// What stands in the way of the maps, from `sources.csv` and `learning_curve.csv`; empty before `r2`.
@@ -688,6 +696,80 @@ impl Run {
 /// The rows of a result table; none where it is not there.
 fn table<T: serde::de::DeserializeOwned>(path: PathBuf) -> Result<Vec<T>> {
     if path.exists() { read_csv(&path) } else { Ok(Vec::new()) }
+}
+
+/// The tables of the finished stages of the run in `folder`: those of a stage that is to be done again are of another run.
+/// Without a manifest, every table that is there.
+pub(crate) fn finished_tables(folder: &Path, manifest: Option<&Manifest>) -> Result<Tables> {
+    let mut tables = Tables::read(&folder.join("results"))?;
+    let is_done = |stage| manifest.is_none_or(|manifest| manifest.is_done(stage));
+    if !is_done("r2") {
+        (tables.r2, tables.spectra) = Default::default();
+    }
+    if !is_done("evaluate") {
+        tables = Tables { r2: tables.r2, spectra: tables.spectra, ..Tables::default() };
+    }
+    Ok(tables)
+}
+
+/// What is wrong with a run without a table: the first stage on the way to one that is not done.
+pub(crate) fn no_tables(folder: &Path, manifest: Option<&Manifest>, needed_by: &'static str) -> Error {
+    let is_done = |stage: &&&str| manifest.is_some_and(|manifest| manifest.is_done(stage));
+    let stage = STAGES.iter().find(|stage| !is_done(stage)).copied().unwrap_or("r2");
+    Error::StageMissing { path: folder.to_owned(), stage, needed_by }
+}
+
+/// Draws the figures of the run in `folder`, and its report, from its result tables alone: neither the model nor the rest of
+/// the run need be there, nor its manifest. Returns the files written.
+///
+/// # Errors
+/// [`Error::StageMissing`] when there is no table yet, [`Error::ChangedFile`] when one is not as its stage left it; those of
+/// [`Tables::read`] and [`write_figures`].
+pub fn draw(folder: &Path, style: &Style, observer: &dyn Observer) -> Result<Vec<PathBuf>> {
+    let _lock = Manifest::path(folder).exists().then(|| Lock::take(folder)).transpose()?;
+    let manifest = Manifest::read(folder)?;
+    for stage in ["r2", "evaluate"] {
+        let record = manifest.as_ref().and_then(|manifest| manifest.stages.get(stage));
+        if let Some(record) = record.filter(|record| record.done)
+            && let Some(path) = integrity::changed(folder, &record.files)?
+        {
+            return Err(Error::ChangedFile { path, stage });
+        }
+    }
+    let started = Instant::now();
+    let written = draw_tables(folder, manifest.as_ref(), style, observer)?;
+    observer.end();
+    if let Some(mut manifest) = manifest {
+        let seconds = started.elapsed().as_secs_f64();
+        let record = StageRecord { done: true, seconds, ..StageRecord::default() };
+        manifest.stages.insert("plot".to_owned(), record);
+        manifest.write(folder)?;
+    }
+    Ok(written)
+}
+
+fn draw_tables(
+    folder: &Path,
+    manifest: Option<&Manifest>,
+    style: &Style,
+    observer: &dyn Observer,
+) -> Result<Vec<PathBuf>> {
+    let tables = finished_tables(folder, manifest)?;
+    if tables.is_empty() {
+        return Err(no_tables(folder, manifest, "plot"));
+    }
+    observer.begin("plot", 0, "files");
+    let plots = folder.join("plots");
+    create_folder(&plots)?;
+    let model = manifest.map_or("", |manifest| manifest.model.short_name());
+    let figures = figures(&tables, style.title.then_some(model));
+    let mut written = write_figures(&plots, &figures, style)?;
+    let title = if model.is_empty() { "jumplens run" } else { model };
+    let report = report::page(&report::Source { folder, tables: &tables, title, figures: &written })?;
+    write_atomically(&folder.join(REPORT), report.as_bytes())?;
+    written.push(folder.join(REPORT));
+    observer.advance(written.len() as u64);
+    Ok(written)
 }
 
 fn samples_path(folder: &Path, split: &str) -> PathBuf {

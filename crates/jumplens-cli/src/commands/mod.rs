@@ -1,5 +1,6 @@
 //! The commands, one file each where there is more to one than a call.
 
+mod compare;
 mod doctor;
 mod info;
 mod lens;
@@ -54,6 +55,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Plot(args) => stage::plot(&args, printer),
         Command::Lens(args) => lens::lens(&args, printer),
         Command::Shortcuts(command) => shortcuts::shortcuts(&command, printer),
+        Command::Compare(args) => compare::run(&args, printer),
         Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),
     }

@@ -20,7 +20,8 @@ pub fn run(args: &BeginArgs, printer: &Printer) -> Result<(), Failure> {
     printer.note("");
     let (sources, curve) = run.diagnostics()?;
     printer.result(&table::render(&run.summary()?, &sources, &curve, run.manifest()))?;
-    printer.note(&format!("Results, figures and maps are in `{}`", run.folder().display()));
+    let folder = run.folder().display();
+    printer.note(&format!("Results, figures and maps are in `{folder}`; `{folder}/report.html` shows them"));
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The commands that do one stage of a run that has begun.
 
 use super::{Failure, begin_in, describe};
-use crate::args::{FitArgs, MapsArgs, StageArgs, StatesArgs};
+use crate::args::{FitArgs, MapsArgs, PlotArgs, StatesArgs};
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::sources::sources;
@@ -48,6 +48,7 @@ pub fn evaluate(args: &MapsArgs, printer: &Printer) -> Result<(), Failure> {
     Ok(open_for(args, printer)?.evaluate(args.shortcuts.as_deref(), &Progress::new(printer))?)
 }
 
-pub fn plot(args: &StageArgs, printer: &Printer) -> Result<(), Failure> {
-    Ok(open(&args.out, printer)?.plot(&Progress::new(printer))?)
+pub fn plot(args: &PlotArgs, printer: &Printer) -> Result<(), Failure> {
+    jumplens::run::draw(&args.out, &args.figures.style(), &Progress::new(printer))?;
+    Ok(())
 }

@@ -3,10 +3,12 @@
 //! draws, so that differences between rows may be judged too.
 
 use super::predictions::{Evaluation, Prediction};
+use super::ranks::quantile;
 use super::tables::LayerRow;
 use crate::models::Kind;
 use crate::tokenize::Sample;
-use faer::{Mat, Par};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -35,16 +37,16 @@ pub fn sentences(samples: &[Sample], kind: Kind) -> Vec<Range<usize>> {
 }
 
 /// Which samples are drawn how often.
-struct Draws {
+pub(crate) struct Draws {
     /// `[resamples, n]`.
     counts: Mat<f64>,
     /// Samples of each resample, which are as many as sentences only where each has one position.
-    totals: Vec<f64>,
+    pub totals: Vec<f64>,
 }
 
 impl Draws {
     /// As many sentences as there are, with all their samples, in each resample.
-    fn new(sentences: &[Range<usize>], seed: u64) -> Self {
+    pub fn new(sentences: &[Range<usize>], seed: u64) -> Self {
         let n = sentences.last().map_or(0, |sentence| sentence.end);
         let counts: Vec<Vec<f64>> = (0..RESAMPLES as u64)
             .into_par_iter()
@@ -64,6 +66,13 @@ impl Draws {
             counts: Mat::from_fn(RESAMPLES, n, |i, j| counts[i][j]),
         }
     }
+
+    /// Sums over each resample of figures of the samples, `[n, figures]`: `[resamples, figures]`.
+    pub fn sums(&self, figures: MatRef<f64>) -> Mat<f64> {
+        let mut sums = Mat::zeros(RESAMPLES, figures.ncols());
+        matmul(sums.as_mut(), Accum::Replace, self.counts.as_ref(), figures, 1.0, Par::rayon(0));
+        sums
+    }
 }
 
 /// A mean and the bounds of its interval.
@@ -75,14 +84,9 @@ struct Estimate {
 }
 
 /// The 2.5 % and 97.5 % quantiles, interpolated linearly.
-fn interval(mut values: Vec<f64>) -> (f64, f64) {
+pub(crate) fn interval(mut values: Vec<f64>) -> (f64, f64) {
     values.sort_by(f64::total_cmp);
-    let quantile = |q: f64| {
-        let place = q * (values.len() - 1) as f64;
-        let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
-        below + (above - below) * place.fract()
-    };
-    (quantile(0.025), quantile(0.975))
+    (quantile(&values, 0.025), quantile(&values, 0.975))
 }
 
 /// The rows of `layers.csv`, cast by cast and layer by layer; `sentences` says which samples are of one sentence.
@@ -94,15 +98,7 @@ pub fn layer_rows(evaluation: &Evaluation, sentences: &[Range<usize>], seed: u64
         for (layer, predictions) in cast.layers.iter().enumerate() {
             let values: Vec<[f64; FIGURES]> = predictions.iter().map(figures).collect();
             let matrix = Mat::from_fn(n, FIGURES, |i, j| values[i][j]);
-            let mut resampled = Mat::zeros(RESAMPLES, FIGURES);
-            faer::linalg::matmul::matmul(
-                resampled.as_mut(),
-                faer::Accum::Replace,
-                draws.counts.as_ref(),
-                matrix.as_ref(),
-                1.0,
-                Par::rayon(0),
-            );
+            let resampled = draws.sums(matrix.as_ref());
             let total = |j: usize| values.iter().map(|v| v[j]).sum::<f64>();
             let mean = |j: usize| {
                 let values = (0..RESAMPLES).map(|i| resampled[(i, j)] / draws.totals[i]).collect();
@@ -160,6 +156,7 @@ mod tests {
                 kl: 0.5,
                 loss: (i % 2 == 0).then_some(3.0),
                 model_rank: (i % 4 == 0).then_some(7),
+                rank: 1,
             })
             .collect();
         let evaluation = Evaluation {
@@ -197,6 +194,7 @@ mod tests {
                 kl: 0.5,
                 loss: None,
                 model_rank: None,
+                rank: 1,
             })
             .collect();
         let evaluation = Evaluation {

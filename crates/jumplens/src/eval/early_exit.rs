@@ -1,7 +1,7 @@
 //! Early exit by confidence, for a whole grid of λ from one pass: what the rule needs of each layer was recorded once.
 
 use super::predictions::CastPredictions;
-use super::tables::ExitRow;
+use super::tables::{ExitLayerRow, ExitRow};
 use crate::models::Kind;
 use crate::tokenize::Sample;
 
@@ -58,15 +58,44 @@ pub fn mean_run(samples: &[Sample]) -> f64 {
     samples.iter().map(|sample| (sample.position + 1) as f64).sum::<f64>() / samples.len() as f64
 }
 
-/// The rows of `early_exit.csv` for one cast, by rising λ.
-pub fn early_exit(cast: &CastPredictions, rule: &ExitRule) -> Vec<ExitRow> {
+/// The grid of λ for `mapping`, rising.
+fn lambdas(mapping: &str) -> Vec<f64> {
     let mut lambdas = LAMBDAS.to_vec();
-    if cast.mapping == "id" {
+    if mapping == "id" {
         lambdas.extend(LAMBDA_INNER);
         lambdas.sort_by(f64::total_cmp);
     }
-    let n = rule.decay.len();
     lambdas
+}
+
+/// The rows of `exits.csv` for one cast, by rising λ and layer.
+pub fn exit_layers(cast: &CastPredictions, rule: &ExitRule) -> Vec<ExitLayerRow> {
+    let (n, last) = (rule.decay.len(), cast.layers.len() - 1);
+    let of_lambda = |lambda| {
+        let mut counts = vec![(0usize, 0usize); last + 1];
+        for sample in 0..n {
+            let layer = rule.exit_layer(cast, sample, lambda);
+            counts[layer].0 += 1;
+            counts[layer].1 += usize::from(cast.layers[layer][sample].hit(1));
+        }
+        (1..=last).map(move |layer| {
+            let (exits, hits) = counts[layer];
+            ExitLayerRow {
+                mapping: cast.mapping.to_owned(),
+                lambda,
+                layer,
+                share: exits as f64 / n as f64,
+                precision_1: (exits > 0).then(|| hits as f64 / exits as f64),
+            }
+        })
+    };
+    lambdas(&cast.mapping).into_iter().flat_map(of_lambda).collect()
+}
+
+/// The rows of `early_exit.csv` for one cast, by rising λ.
+pub fn early_exit(cast: &CastPredictions, rule: &ExitRule) -> Vec<ExitRow> {
+    let n = rule.decay.len();
+    lambdas(&cast.mapping)
         .into_iter()
         .map(|lambda| {
             let exits: Vec<usize> = (0..n).map(|sample| rule.exit_layer(cast, sample, lambda)).collect();
@@ -115,6 +144,7 @@ mod tests {
                 kl: 0.0,
                 loss: None,
                 model_rank: (layer == 3).then_some(0),
+                rank: 1,
             };
             samples.iter().map(prediction).collect()
         });
@@ -140,6 +170,23 @@ mod tests {
         assert_eq!((last.layers_processed, last.precision_1), (3.0, 1.0));
         assert_eq!(layers_saved(&rows, "mat", 3), Some(0.0));
         assert_eq!(layers_saved(&rows, "id", 3), None);
+    }
+
+    #[test]
+    fn exit_layers_sum_up_to_the_means_of_early_exit() {
+        let cast = cast(&[&[1.0, 1.0, 1.0], &[0.2, 0.5, 0.3], &[0.6, 0.1, 0.7], &[0.9, 0.0, 0.0]]);
+        let rule = ExitRule::new(&[sample(0), sample(9), sample(4)], Kind::Causal);
+        let layers = exit_layers(&cast, &rule);
+        assert_eq!(layers.len(), 3 * LAMBDAS.len());
+        for row in early_exit(&cast, &rule) {
+            let of_lambda = || layers.iter().filter(|layer| layer.lambda == row.lambda);
+            let total = |value: fn(&ExitLayerRow) -> f64| of_lambda().map(value).sum::<f64>();
+            assert!((total(|row| row.share) - 1.0).abs() < 1e-12);
+            assert!((total(|row| row.share * row.layer as f64) - row.layers_processed).abs() < 1e-12);
+            let hits = total(|row| row.share * row.precision_1.unwrap_or(0.0));
+            assert!((hits - row.precision_1).abs() < 1e-12);
+            assert!(of_lambda().all(|row| row.precision_1.is_some() == (row.share > 0.0)));
+        }
     }
 
     #[test]

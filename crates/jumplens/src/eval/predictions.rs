@@ -42,6 +42,9 @@ pub struct Prediction {
     pub loss: Option<f64>,
     /// Place of the cast's top token among the model's top [`TOP_K`], from 0; `None` where it is not one of them.
     pub model_rank: Option<usize>,
+    /// Place of the model's top token in the order of the cast's logits, from 1; the last place where the cast has no
+    /// distribution.
+    pub rank: usize,
 }
 
 /// In the place of token ids where a cast's state is not finite, so that it predicts nothing: casts that replace norms can
@@ -50,7 +53,7 @@ pub const NO_TOKEN: u32 = u32::MAX;
 
 impl Prediction {
     /// What comes of a state that is not finite.
-    fn none(knows_target: bool) -> Self {
+    fn none(knows_target: bool, vocab: usize) -> Self {
         Self {
             top: [NO_TOKEN; TOP_K],
             surprisal: f64::NAN,
@@ -58,6 +61,7 @@ impl Prediction {
             kl: f64::NAN,
             loss: knows_target.then_some(f64::NAN),
             model_rank: None,
+            rank: vocab,
         }
     }
 
@@ -156,7 +160,7 @@ pub(crate) fn predict<T>(
             let is_finite = state(row).iter().all(|value| value.is_finite()) && scan.log_sum_exp.is_finite();
             let prediction = match is_finite {
                 true => prediction(unembedding, scan, &scans[row % n], state(row % n)),
-                false => Prediction::none(targets[row % n].is_some()),
+                false => Prediction::none(targets[row % n].is_some(), unembedding.vocab()),
             };
             take(prediction, scan)
         };
@@ -202,6 +206,7 @@ fn prediction(unembedding: &Unembedding, scan: &RowScan, own: &RowScan, state: &
         kl: scan.kl,
         loss: scan.target_logit.map(|logit| scan.log_sum_exp - f64::from(logit)),
         model_rank: own.top.iter().position(|(_, token)| *token == top[0]),
+        rank: scan.rank,
     }
 }
 

@@ -23,6 +23,8 @@ pub struct RowScan {
     pub target_logit: Option<f32>,
     /// KL(the sample's first row ‖ this row) in nats; 0 for the first row itself.
     pub kl: f64,
+    /// Place of the top token of the sample's first row in the order of this row's logits, from 1.
+    pub rank: usize,
 }
 
 impl RowScan {
@@ -43,6 +45,9 @@ struct Running {
     target_logit: Option<f32>,
     /// Σ exp(z_first − largest_first)·(z_first − z), z_first the logits of the sample's first row.
     cross: f64,
+    /// The logit of the top token of the sample's first row, and how many logits are above it.
+    mark: f32,
+    above: u32,
 }
 
 /// What turns prepared states into logits: `rows·weightᵀ`, plus the bias, within the soft cap.
@@ -85,8 +90,42 @@ impl<'a> Unembedding<'a> {
     pub fn logit(&self, token: u32, state: &[f32]) -> f64 {
         let weight = &self.weight[token as usize * self.d..][..self.d];
         let product: f64 = weight.iter().zip(state).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum();
+        self.capped(token, product)
+    }
+
+    /// As [`Unembedding::logit`], with the factors as products have them.
+    fn rounded_logit(&self, token: u32, state: &[f32]) -> f64 {
+        let weight = &self.weight[token as usize * self.d..][..self.d];
+        match self.packed.precision {
+            Precision::F32 => self.logit(token, state),
+            Precision::Bf16 => {
+                let round = |x: &f32| f64::from(half::bf16::from_f32(*x));
+                let product = weight.iter().zip(state).map(|(w, h)| round(w) * round(h)).sum();
+                self.capped(token, product)
+            }
+        }
+    }
+
+    /// The logit of `token` from the product of its weight and a state.
+    fn capped(&self, token: u32, product: f64) -> f64 {
         let logit = product + self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[token as usize]));
         self.soft_cap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh())
+    }
+
+    /// The token with the largest logit for each of some rows; of equal ones the lowest.
+    fn top_tokens(&self, rows: &[f32]) -> Vec<u32> {
+        let n = rows.len() / self.d;
+        let packed = Packed::pack(Matrix::new(rows, n, self.d), self.packed.precision);
+        let mut best = vec![Vec::with_capacity(2); n];
+        let mut logits = vec![0f32; n * TILE.min(self.vocab())];
+        for first in (0..self.vocab()).step_by(TILE) {
+            let width = TILE.min(self.vocab() - first);
+            let logits = &mut logits[..n * width];
+            self.tile(&packed, first..first + width, logits);
+            let rows = best.par_iter_mut().zip(logits.par_chunks(width)).with_min_len(8);
+            rows.for_each(|(best, logits)| add_top(best, 1, logits, first));
+        }
+        best.iter().map(|best| best.first().map_or(0, |(_, token)| *token)).collect()
     }
 
     /// The logits of some rows for a run of tokens: `out` `[n, tokens]`.
@@ -132,8 +171,16 @@ pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option
         sum_exp: 0.0,
         target_logit: None,
         cross: 0.0,
+        mark: 0.0,
+        above: 0,
     };
     let mut running = vec![start; n];
+    let top_tokens = unembedding.top_tokens(&rows[..samples * unembedding.d]);
+    running.par_iter_mut().zip(rows.par_chunks(unembedding.d)).enumerate().for_each(
+        |(row, (running, state))| {
+            running.mark = unembedding.rounded_logit(top_tokens[row % samples], state) as f32;
+        },
+    );
     let mut logits = vec![0f32; n * TILE.min(vocab)];
     // For the first rows: exp(z − largest) over the tile, and what the terms of earlier tiles have to be scaled by.
     let mut weights = vec![0f32; samples * TILE.min(vocab)];
@@ -161,6 +208,11 @@ pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option
                 weights: &weights[sample * width..][..width],
                 rescale: rescale[sample],
             });
+            // Rounding may have put the marked token itself above its mark.
+            let marked = top_tokens[sample] as usize;
+            if (first..first + width).contains(&marked) && row_of(row)[marked - first] > running.mark {
+                running.above -= 1;
+            }
             let in_tile = |target: &u32| (first..first + width).contains(&(*target as usize));
             if let Some(target) = targets[sample].filter(in_tile) {
                 running.target_logit = Some(row_of(row)[target as usize - first]);
@@ -172,7 +224,16 @@ pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option
         let first = &running[row % samples];
         // Rounding can leave a distance of nothing a hair below zero.
         let kl = (own.cross / first.sum_exp - log_sum_exp(first) + log_sum_exp(own)).max(0.0);
-        RowScan { top: own.top.clone(), log_sum_exp: log_sum_exp(own), target_logit: own.target_logit, kl }
+        // The count can be off by the rounding of the mark; the places of the top tokens are exact.
+        let place = own.top.iter().position(|(_, token)| *token == top_tokens[row % samples]);
+        let rank = 1 + place.unwrap_or((own.above as usize).max(own.top.len()));
+        RowScan {
+            top: own.top.clone(),
+            log_sum_exp: log_sum_exp(own),
+            target_logit: own.target_logit,
+            kl,
+            rank,
+        }
     };
     running.iter().enumerate().map(finish).collect()
 }
@@ -218,6 +279,8 @@ impl WithSimd for AddTile<'_> {
         let running = self.running;
         add_top(&mut running.top, self.k, self.logits, self.first_token);
         add_exponentials(running, self.logits);
+        let mark = running.mark;
+        running.above += self.logits.iter().map(|logit| u32::from(*logit > mark)).sum::<u32>();
         running.cross = running.cross * self.rescale + cross(self.weights, self.first_logits, self.logits);
     }
 }
@@ -287,7 +350,7 @@ mod tests {
         for soft_cap in [None, Some(30.0)] {
             let head = Unembedding::new(&unembedding, d, Some(bias.clone()), soft_cap, Precision::F32);
             let both = scan(&[model.clone(), rows.clone()].concat(), &head, k, &targets);
-            assert!(both[..n].iter().all(|own| own.kl < 1e-6));
+            assert!(both[..n].iter().all(|own| own.kl < 1e-6 && own.rank == 1));
             let scans = &both[n..];
             let cap = |z: f64| soft_cap.map_or(z, |cap| f64::from(cap) * (z / f64::from(cap)).tanh());
             let logits = |rows: &[f32], i: usize| -> Vec<f64> {
@@ -312,6 +375,8 @@ mod tests {
                 order.sort_by(|a, b| z[*b].total_cmp(&z[*a]));
                 let top: Vec<usize> = scan.top.iter().map(|(_, token)| *token as usize).collect();
                 assert_eq!(top, order[..k]);
+                let model_top = (0..vocab).max_by(|a, b| m[*a].total_cmp(&m[*b])).unwrap();
+                assert_eq!(scan.rank, 1 + order.iter().position(|token| *token == model_top).unwrap());
                 let logit = head.logit(order[0] as u32, &rows[i * d..][..d]);
                 assert!((logit - z[order[0]]).abs() < 1e-12, "{logit} against {}", z[order[0]]);
                 assert_eq!(scan.target_logit.is_some(), targets[i].is_some());

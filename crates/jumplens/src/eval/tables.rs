@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use serde::{Serialize, de::DeserializeOwned};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A row of `r2.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
@@ -124,6 +124,104 @@ pub struct ExitRow {
     pub precision_10: f64,
     /// Mean −ln p_model(token at exit), in nats.
     pub surprisal: f64,
+}
+
+/// A row of `exits.csv`: the validation samples that exit at one layer.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+pub struct ExitLayerRow {
+    /// As in [`ExitRow`].
+    pub mapping: String,
+    /// The exit rule's λ.
+    pub lambda: f64,
+    /// The layer, from 1.
+    pub layer: usize,
+    /// Share of the samples that exit there.
+    pub share: f64,
+    /// Share of these whose token is the model's own; `None` where there are none.
+    pub precision_1: Option<f64>,
+}
+
+/// A row of `ranks.csv`: where the model's top token stands in the order of a cast's logits, from 1.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+pub struct RankRow {
+    /// As in [`LayerRow`].
+    pub mapping: String,
+    /// Layer the cast starts from.
+    pub layer: usize,
+    /// Median over the validation samples.
+    pub median: f64,
+    /// Lower quartile.
+    pub lower_quartile: f64,
+    /// Upper quartile.
+    pub upper_quartile: f64,
+    /// Mean of 1 / rank.
+    pub mean_reciprocal: f64,
+}
+
+/// A row of `spectra.csv`: a singular value of a map to the last layer.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+pub struct SpectrumRow {
+    /// Source layer of the map `A_{from→to}`.
+    pub from: usize,
+    /// Its target layer, the last one.
+    pub to: usize,
+    /// From 1, by falling singular value.
+    pub index: usize,
+    /// The singular value.
+    pub singular_value: f64,
+}
+
+/// Every table of a run's `results/`; one that is not there has no rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tables {
+    /// `r2.csv`.
+    pub r2: Vec<R2Row>,
+    /// `layers.csv`.
+    pub layers: Vec<LayerRow>,
+    /// `early_exit.csv`.
+    pub early_exit: Vec<ExitRow>,
+    /// `exits.csv`.
+    pub exits: Vec<ExitLayerRow>,
+    /// `ranks.csv`.
+    pub ranks: Vec<RankRow>,
+    /// `spectra.csv`.
+    pub spectra: Vec<SpectrumRow>,
+}
+
+impl Tables {
+    /// Reads the tables in the folder `results`, which need not be there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Format`] when a table that is there cannot be read.
+    pub fn read(results: &Path) -> Result<Self> {
+        fn rows<T: DeserializeOwned>(path: PathBuf) -> Result<Vec<T>> {
+            match read_csv(&path) {
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    Ok(Vec::new())
+                }
+                rows => rows,
+            }
+        }
+        Ok(Self {
+            r2: rows(results.join("r2.csv"))?,
+            layers: rows(results.join("layers.csv"))?,
+            early_exit: rows(results.join("early_exit.csv"))?,
+            exits: rows(results.join("exits.csv"))?,
+            ranks: rows(results.join("ranks.csv"))?,
+            spectra: rows(results.join("spectra.csv"))?,
+        })
+    }
+
+    /// True where no table has a row.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The model's last layer, as far as the tables tell.
+    pub fn last_layer(&self) -> usize {
+        let r2 = self.r2.iter().map(|row| row.to);
+        r2.chain(self.layers.iter().map(|row| row.layer)).max().unwrap_or(0)
+    }
 }
 
 /// Writes `rows` with a header line, under a temporary name first.

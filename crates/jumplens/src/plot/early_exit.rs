@@ -1,81 +1,123 @@
-//! `early_exit.svg`: exit by confidence against exit at a fixed layer.
+//! `early_exit`: exit by confidence against exit at a fixed layer.
 
-use super::by_layer::{PRECISION_1, last_layer, of_mapping};
-use super::canvas::{Align, BLACK, COLUMN, Frame, GREY, LABEL, Stroke, TICK, WHITE, render, text_width};
-use super::panel::Panel;
+use super::canvas::{Align, BLACK, COLUMN, Canvas, Frame, GREY, LABEL, Stroke, TICK};
+use super::font::text_width;
+use super::measure::{PRECISION_1, last_layer};
+use super::panel::{AXIS_ROOM, Entry, Facet, Panel, legend, legend_height};
 use super::scale::{Scale, layer_step};
-use super::series::{Entry, ID, MAT, Series, legend};
-use crate::error::Result;
+use super::series::{Curve, Mark, Style, present};
 use crate::eval::tables::{ExitRow, LayerRow};
 use crate::eval::{ENOUGH_PRECISION, cheapest_exit};
 
-/// Precision@1 over the layers processed, for exit by confidence and for exit at a fixed layer, `mat` against `id`,
-/// as SVG. The bars above the frame are the layers saved at 95 % precision.
-pub fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Result<String> {
+/// Precision@1 over the layers processed, for exit by confidence and for exit at a fixed layer, `mat` against `id`. The
+/// bars above the frame are the layers saved at 95 % precision.
+pub(super) fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Option<Canvas> {
+    let mappings = present(&["mat", "id"], exits.iter().map(|row| row.mapping.as_str()));
+    if mappings.is_empty() || layers.is_empty() {
+        return None;
+    }
     let last = last_layer(layers);
-    render(COLUMN, 790, |canvas| {
-        let early = [MAT, ID].map(|series| Series { dash: None, ..series });
-        let fixed = [MAT, ID].map(|series| Series { dash: Some((10, 8)), ..series });
-        for (row, (early, fixed)) in early.iter().zip(&fixed).enumerate() {
-            let names = ["early", "fixed"].map(|kind| format!("{}, {kind} exit", early.mapping));
-            let y = 28.0 + 40.0 * row as f64;
-            legend(canvas, (120.0, y), &[Entry::Curve(early, &names[0])])?;
-            legend(canvas, (480.0, y), &[Entry::Curve(fixed, &names[1])])?;
+    let restyled = |curves: Vec<Curve>, dash, kind: &str| -> Vec<Curve> {
+        let restyle = |curve: Curve| Curve {
+            id: format!("{} {kind}", curve.id),
+            name: format!("{}, {kind}", curve.name),
+            style: Style { dash, ..curve.style },
+            ..curve
+        };
+        curves.into_iter().map(restyle).collect()
+    };
+    let fixed = Curve::of_mappings(&mappings, |mapping| {
+        PRECISION_1
+            .marks(layers, mapping, |layer| layer as f64)
+            .iter()
+            .map(|m| Mark::bare(m.x, m.y))
+            .collect()
+    });
+    let early = Curve::of_mappings(&mappings, |mapping| by_layers_processed(exits, mapping));
+    let saved = saved(&early, exits, last);
+    let fixed = restyled(fixed, Some((9, 7)), "fixed");
+    let early = restyled(early, None, "early");
+
+    let both = early.iter().zip(&fixed).flat_map(|(early, fixed)| [early, fixed]);
+    let entries: Vec<Entry> = both.map(|curve| Entry::Curve(curve.style, curve.name.clone())).collect();
+    let top = legend_height(&entries) + 12.0 + 38.0 * saved.len() as f64 + 12.0;
+    let frame = Frame { left: 92.0, top, right: COLUMN - 62.0, bottom: top + 420.0 };
+    let mut canvas = Canvas::new(frame.bottom + AXIS_ROOM);
+    legend(&mut canvas, &entries);
+    let facet = Facet {
+        id: "precision_1".to_owned(),
+        caption: String::new(),
+        x: Scale::layers(last, 8),
+        x_label: "layers processed".to_owned(),
+        y: Scale::shares(0.0),
+        y_label: "Precision@1".to_owned(),
+        curves: Vec::new(),
+        every: 1,
+        clip: None,
+    };
+    facet.draw(&mut canvas, frame, true);
+    let panel = Panel { frame, x: &facet.x, y: &facet.y };
+    if let (Some(start), Some(end)) =
+        (panel.at(panel.x.lo, ENOUGH_PRECISION), panel.at(panel.x.hi, ENOUGH_PRECISION))
+    {
+        canvas.line(&[start, end], Stroke { color: GREY, width: 2.0, dash: Some((10, 6)) });
+        canvas.text("0.95", (end.0 + 8.0, end.1), Align::Left, TICK, GREY);
+    }
+    canvas.marks(&panel.data("precision_1"), |canvas| {
+        fixed.iter().rev().for_each(|curve| panel.curve(canvas, curve, layer_step(last, 16), None));
+        early.iter().rev().for_each(|curve| panel.curve(canvas, curve, 1, None));
+        for (row, saved) in saved.iter().enumerate() {
+            saved.draw(canvas, &panel, last, 38.0 * row as f64 + 24.0);
         }
-        let frame = Frame { left: 120.0, top: 200.0, right: 770.0, bottom: 706.0 };
-        let panel = Panel { canvas, frame, x: Scale::layers(last, 8), y: Scale::shares(0.0) };
-        panel.axes("layers processed", "Precision@1")?;
-        if let (Some(start), Some(end)) =
-            (panel.at(panel.x.lo, ENOUGH_PRECISION), panel.at(panel.x.hi, ENOUGH_PRECISION))
-        {
-            canvas.line(&[start, end], Stroke { color: GREY, width: 2, dash: Some((10, 6)) })?;
-            canvas.text("0.95", (end.0 + 8.0, end.1), Align::Left, TICK, GREY)?;
-        }
-        for series in fixed.iter().rev() {
-            let rows = of_mapping(layers, series.mapping, PRECISION_1);
-            let points: Vec<_> = rows.iter().map(|row| (row.layer as f64, row.precision_1)).collect();
-            panel.curve(series, &points, layer_step(last, 16))?;
-        }
-        let mut saving = Vec::new();
-        for series in early.iter().rev() {
-            panel.curve(series, &by_layers_processed(exits, series.mapping), 1)?;
-            let cheapest =
-                cheapest_exit(exits, series.mapping).filter(|row| row.layers_processed.is_finite());
-            saving.extend(cheapest.map(|row| (series, (row.layers_processed, row.precision_1))));
-        }
-        // The longest bar is nearest to the frame, so that no line to a point crosses a label.
-        saving.sort_by(|(_, a), (_, b)| a.0.total_cmp(&b.0));
-        for (row, (series, point)) in saving.into_iter().enumerate() {
-            saved_bar(&panel, series, point, last, 40.0 * row as f64 + 46.0)?;
-        }
-        Ok(())
-    })
+    });
+    Some(canvas)
 }
 
 /// The points of one mapping in order of the layers processed.
-fn by_layers_processed(exits: &[ExitRow], mapping: &str) -> Vec<(f64, f64)> {
+pub(super) fn by_layers_processed(exits: &[ExitRow], mapping: &str) -> Vec<Mark> {
     let rows = exits.iter().filter(|row| row.mapping == mapping);
-    let mut points: Vec<_> = rows.map(|row| (row.layers_processed, row.precision_1)).collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    points
+    let mut marks: Vec<_> = rows.map(|row| Mark::bare(row.layers_processed, row.precision_1)).collect();
+    marks.sort_by(|a, b| a.x.total_cmp(&b.x).then(a.y.total_cmp(&b.y)));
+    marks
 }
 
-/// Draws a bar, `height` above the frame, from the cheapest point to the last layer, with the layers saved beside it.
-fn saved_bar(panel: &Panel, series: &Series, cheapest: (f64, f64), last: usize, height: f64) -> Result<()> {
-    let (Some(point), Some(end)) = (panel.at(cheapest.0, cheapest.1), panel.at(last as f64, cheapest.1))
-    else {
-        return Ok(());
+/// Layers saved at enough precision, and the point where.
+struct Saved {
+    mapping: String,
+    style: Style,
+    at: (f64, f64),
+}
+
+/// What each curve's mapping saves; the longest bar is first, nearest to the frame, so that no line to a point crosses a
+/// label. A bar of no length is left out.
+fn saved(early: &[Curve], exits: &[ExitRow], last: usize) -> Vec<Saved> {
+    let of = |curve: &Curve| {
+        let row = cheapest_exit(exits, &curve.id).filter(|row| row.layers_processed.is_finite())?;
+        let at = (row.layers_processed, row.precision_1);
+        (at.0 < last as f64).then_some(Saved { mapping: curve.id.clone(), style: curve.style, at })
     };
-    let Panel { canvas, frame, .. } = panel;
-    let y = frame.top - height;
-    let thin = Stroke { color: series.color, width: 2, dash: None };
-    canvas.line(&[(point.0, y), point], thin)?;
-    canvas.line(&[(end.0, y - 9.0), (end.0, y + 9.0)], thin)?;
-    canvas.line(&[(point.0, y), (end.0, y)], Stroke { width: 8, ..thin })?;
-    let label = format!("{} saves {:.1} layers", series.mapping, last as f64 - cheapest.0);
-    let width = text_width(&label, LABEL);
-    let right = (point.0 - 16.0).max(frame.left + width);
-    let behind = Frame { left: right - width, top: y - 17.0, right: right + 8.0, bottom: y + 17.0 };
-    canvas.rectangle(behind, WHITE)?;
-    canvas.text(&label, (right, y), Align::Right, LABEL, BLACK)
+    let mut saved: Vec<Saved> = early.iter().filter_map(of).collect();
+    saved.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
+    saved
+}
+
+impl Saved {
+    /// Draws a bar, `height` above the frame, from the point to the last layer, with the layers saved beside it.
+    fn draw(&self, canvas: &mut Canvas, panel: &Panel, last: usize, height: f64) {
+        let (Some(point), Some(end)) = (panel.at(self.at.0, self.at.1), panel.at(last as f64, self.at.1))
+        else {
+            return;
+        };
+        let y = panel.frame.top - height;
+        let thin = Stroke::plain(self.style.color, 2.0);
+        let saved = last as f64 - self.at.0;
+        canvas.marks(&[("saved", self.mapping.clone()), ("layers", saved.to_string())], |canvas| {
+            canvas.line(&[(point.0, y), point], thin);
+            canvas.line(&[(end.0, y - 9.0), (end.0, y + 9.0)], thin);
+            canvas.line(&[(point.0, y), (end.0, y)], Stroke { width: 7.0, ..thin });
+        });
+        let label = format!("{} saves {saved:.1} layers", self.mapping);
+        let right = (point.0 - 16.0).max(panel.frame.left + text_width(&label, LABEL));
+        canvas.text_on_white(&label, (right, y), Align::Right, LABEL, BLACK);
+    }
 }

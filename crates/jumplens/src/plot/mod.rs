@@ -1,70 +1,107 @@
-//! Result tables to figures, as SVG. A page unit is 0.1 mm: figures are 85 mm or 170 mm wide at 254 units per inch.
-//! The font is the generic `sans-serif`; texts use the characters ℓ ′ ² ≤ besides ASCII.
+//! Result tables to figures: SVG, and from it PDF and PNG.
+//!
+//! A figure is one column of a paper wide, 80 mm, with text of 7 pt and more. It carries its font, none is read from the
+//! system, and the values it is drawn from as `data-` attributes.
 
-mod by_layer;
+mod agreement;
 mod canvas;
+mod colors;
 mod early_exit;
+mod font;
+mod measure;
+mod output;
+mod overlay;
 mod panel;
 mod precision;
 mod r2;
+mod ranks;
 mod scale;
 mod series;
+mod spectra;
 mod submodules;
 mod surprisal;
 #[cfg(test)]
 mod tests;
 
-pub use early_exit::early_exit;
-pub use precision::precision;
-pub use r2::r2;
-pub use submodules::submodules;
-pub use surprisal::surprisal;
+pub(crate) use font::face as font_face;
+pub use output::Format;
+pub use overlay::{Overlaid, overlay};
+pub use series::MOST_RUNS;
+pub(crate) use spectra::summary as spectra_summary;
 
-use crate::error::{Error, Result};
-use crate::eval::tables::{ExitRow, LayerRow, R2Row, read_csv};
+use crate::error::Result;
+use crate::eval::tables::Tables;
 use crate::files::write_atomically;
-use serde::de::DeserializeOwned;
+use canvas::Canvas;
+use panel::Facets;
+use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
-/// Draws every figure that the tables in `results` allow into the folder `plots`, which must be there, and returns
-/// the files in the order they were written: `r2.svg`, `precision.svg`, `surprisal.svg`, `submodules.svg`,
-/// `early_exit.svg`.
-///
-/// A figure is left out when a table it needs is not there or has no rows, `submodules.svg` also when no row is
-/// about a sub-module cast. The same tables give the same bytes.
-///
-/// # Errors
-/// [`Error::Io`] or [`Error::Format`] when a table cannot be read, [`Error::Io`] when a figure cannot be written.
-pub fn draw_all(results: &Path, plots: &Path) -> Result<Vec<PathBuf>> {
-    let r2_rows: Vec<R2Row> = rows_if_there(&results.join("r2.csv"))?;
-    let layers: Vec<LayerRow> = rows_if_there(&results.join("layers.csv"))?;
-    let exits: Vec<ExitRow> = rows_if_there(&results.join("early_exit.csv"))?;
-    let mut written = Vec::new();
-    let mut write = |name: &str, svg: String| {
-        let path = plots.join(name);
-        write_atomically(&path, svg.as_bytes())?;
-        written.push(path);
-        Ok::<_, Error>(())
-    };
-    if !r2_rows.is_empty() {
-        write("r2.svg", r2(&r2_rows)?)?;
-    }
-    if !layers.is_empty() {
-        write("precision.svg", precision(&layers)?)?;
-        write("surprisal.svg", surprisal(&layers)?)?;
-    }
-    if submodules::has_submodules(&layers) {
-        write("submodules.svg", submodules(&layers)?)?;
-    }
-    if !layers.is_empty() && !exits.is_empty() {
-        write("early_exit.svg", early_exit(&exits, &layers)?)?;
-    }
-    Ok(written)
+/// How figures are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Style {
+    /// The formats.
+    pub formats: Vec<Format>,
+    /// Dots an inch of PNG files.
+    pub dpi: u32,
+    /// Say above each figure what it shows, and of which model.
+    pub title: bool,
 }
 
-fn rows_if_there<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    match read_csv(path) {
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        rows => rows,
+impl Default for Style {
+    /// Every format, 300 dots an inch, no titles.
+    fn default() -> Self {
+        Self { formats: Format::ALL.to_vec(), dpi: 300, title: false }
     }
+}
+
+/// One figure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Figure {
+    /// Its file name without extension.
+    pub name: &'static str,
+    /// The figure as SVG.
+    pub svg: String,
+}
+
+/// The figures that `tables` allow: `r2`, `precision`, `surprisal`, `submodules`, `variants`, `early_exit`, `agreement`,
+/// `rank`, `spectra`, in this order. A figure is left out when a table it needs has no rows, or none about the casts that
+/// it shows. With `title`, that is above each, behind what the figure shows. The same tables give the same bytes.
+pub fn figures(tables: &Tables, title: Option<&str>) -> Vec<Figure> {
+    let drawn = |facets: Option<Facets>| facets.map(|facets| facets.draw());
+    let layers = &tables.layers;
+    let all: [(&str, &str, Option<Canvas>); 9] = [
+        ("r2", "r² between layers", r2::r2(&tables.r2)),
+        ("precision", "Precision@k by layer", drawn(precision::precision(layers))),
+        ("surprisal", "Surprisal by layer", drawn(surprisal::surprisal(layers))),
+        ("submodules", "Sub-modules replaced by linear maps", drawn(submodules::submodules(layers))),
+        ("variants", "Other maps between layers", drawn(submodules::variants(layers))),
+        ("early_exit", "Early exit", early_exit::early_exit(&tables.early_exit, layers)),
+        ("agreement", "Agreement at exit", agreement::agreement(&tables.exits)),
+        ("rank", "Rank of the model's token", drawn(ranks::ranks(&tables.ranks))),
+        ("spectra", "Spectra of the maps", drawn(spectra::spectra(&tables.spectra))),
+    ];
+    all.into_iter().filter_map(|(name, what, canvas)| Some(finished(name, what, canvas?, title))).collect()
+}
+
+fn finished(name: &'static str, what: &str, canvas: Canvas, title: Option<&str>) -> Figure {
+    let title =
+        title.map(|title| if title.is_empty() { what.to_owned() } else { format!("{what}, {title}") });
+    Figure { name, svg: canvas.finish(title.as_deref()) }
+}
+
+/// Writes `figures` into `folder`, which must be there, as `NAME.FORMAT`. Returns the files, figure by figure.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) when a file cannot be written, [`Error::Option`](crate::Error::Option) when the
+/// resolution makes an image of no size.
+pub fn write_figures(folder: &Path, figures: &[Figure], style: &Style) -> Result<Vec<PathBuf>> {
+    let files: Vec<_> =
+        figures.iter().flat_map(|figure| style.formats.iter().map(move |format| (figure, *format))).collect();
+    let write = |(figure, format): &(&Figure, Format)| {
+        let path = folder.join(format!("{}.{}", figure.name, format.extension()));
+        write_atomically(&path, &format.render(&figure.svg, style.dpi)?)?;
+        Ok(path)
+    };
+    files.par_iter().map(write).collect()
 }

@@ -1,22 +1,23 @@
-//! `precision.svg`: Precision@1, @5 and @10 by layer.
+//! `precision`: Precision@1, @5 and @10 by layer.
 
-use super::by_layer::{self, PRECISION_1, PRECISION_5, PRECISION_10};
-use super::canvas::{Frame, PAGE, render};
-use super::series::{Entry, ID, MAT, legend};
-use crate::error::Result;
+use super::measure::{PRECISION_1, PRECISION_5, PRECISION_10};
+use super::panel::{Facet, Facets};
+use super::scale::Scale;
+use super::series::present;
 use crate::eval::tables::LayerRow;
 
-/// Precision@1, @5 and @10 by layer, `mat` against `id`, with their 95 % intervals, as SVG.
-pub fn precision(rows: &[LayerRow]) -> Result<String> {
-    let series = by_layer::present(rows, &[MAT, ID]);
-    render(PAGE, 550, |canvas| {
-        legend(canvas, (110.0, 28.0), &Entry::mappings(&series))?;
-        let y = PRECISION_1.scale(rows, &series);
-        for (column, measure) in [PRECISION_1, PRECISION_5, PRECISION_10].into_iter().enumerate() {
-            let left = 110.0 + 570.0 * column as f64;
-            let frame = Frame { left, top: 66.0, right: left + 440.0, bottom: 466.0 };
-            by_layer::draw(canvas, frame, rows, &series, measure, y.clone())?;
-        }
-        Ok(())
-    })
+/// Precision@1, @5 and @10 by layer, `mat` against `id`, with their 95 % intervals.
+pub(super) fn precision(rows: &[LayerRow]) -> Option<Facets> {
+    let mappings = present(&["mat", "id"], rows.iter().map(|row| row.mapping.as_str()));
+    let measures = [PRECISION_1, PRECISION_5, PRECISION_10];
+    let facets = measures.map(|measure| measure.facet(rows, &mappings)).to_vec();
+    (!mappings.is_empty()).then(|| row_of_shares(facets))
+}
+
+/// Panels of shares side by side on one scale.
+pub(super) fn row_of_shares(mut facets: Vec<Facet>) -> Facets {
+    let least = facets.iter().map(|facet| facet.y.ticks.first().map_or(0.0, |(least, _)| *least));
+    let y = Scale::shares(least.fold(1.0, f64::min));
+    facets.iter_mut().for_each(|facet| facet.y = y.clone());
+    Facets { columns: facets.len(), facets, height: 250.0, shared_y: true, shade: Some("95 % interval") }
 }

@@ -6,6 +6,8 @@ pub(super) struct Scale {
     pub lo: f64,
     pub hi: f64,
     pub ticks: Vec<(f64, String)>,
+    /// Powers of ten are at even distances.
+    pub log: bool,
 }
 
 impl Scale {
@@ -13,7 +15,7 @@ impl Scale {
     pub fn layers(last: usize, most: usize) -> Scale {
         let step = layer_step(last, most);
         let ticks = (0..=last).step_by(step).map(|layer| (layer as f64, layer.to_string())).collect();
-        Scale { lo: 0.0, hi: last as f64, ticks }.padded(0.04)
+        Scale { lo: 0.0, hi: last as f64, ticks, log: false }.padded(0.04)
     }
 
     /// Shares from the greatest fifth below `least`, up to 1.
@@ -28,7 +30,13 @@ impl Scale {
         let count = ((1.0 - lo) / step).round() as usize;
         let ticks = (0..=count).map(|tick| lo + step * tick as f64);
         let ticks = ticks.map(|share| (share, plain(share, decimals))).collect();
-        Scale { lo, hi: 1.0, ticks }.padded(0.03)
+        Scale { lo, hi: 1.0, ticks, log: false }.padded(0.03)
+    }
+
+    /// Shares of a model's depth.
+    pub fn depth() -> Scale {
+        let ticks = [0.0, 0.5, 1.0].map(|share| (share, plain(share, 1))).to_vec();
+        Scale { lo: 0.0, hi: 1.0, ticks, log: false }.padded(0.04)
     }
 
     /// From the least to the greatest finite value of `values`, with ticks at round numbers.
@@ -48,7 +56,29 @@ impl Scale {
         let (first, last) = ((lo / step).ceil() as i64, (hi / step).floor() as i64);
         let ticks = (first..=last).map(|count| count as f64 * step);
         let ticks = ticks.map(|value| (value, plain(value, decimals))).collect();
-        Scale { lo, hi, ticks }.padded(0.04)
+        Scale { lo, hi, ticks, log: false }.padded(0.04)
+    }
+
+    /// From the least to the greatest positive value of `values` in powers of ten, but over `decades` at most: what is
+    /// smaller is left out.
+    pub fn powers(values: impl Iterator<Item = f64>, decades: i32) -> Scale {
+        let (lo, hi) = extent(values.filter(|value| *value > 0.0)).unwrap_or((1.0, 10.0));
+        let hi_power = hi.log10();
+        let lo_power = lo.log10().max(hi_power - f64::from(decades));
+        let margin = (0.04 * (hi_power - lo_power)).max(0.05);
+        let (lo, hi) = (lo_power - margin, hi_power + margin);
+        let (first, last) = (lo.ceil() as i32, hi.floor() as i32);
+        let (lo_value, hi_value) = (10f64.powf(lo), 10f64.powf(hi));
+        let within = |value: &f64| (lo_value..=hi_value).contains(value);
+        let step = ((last - first) / 5 + 1).max(1) as usize;
+        let mut ticks: Vec<f64> =
+            (first..=last).step_by(step).map(|power| 10f64.powi(power)).filter(within).collect();
+        if ticks.len() < 2 {
+            let finer = Scale::fitting([lo_value, hi_value].into_iter()).ticks;
+            ticks = finer.into_iter().map(|(value, _)| value).filter(within).collect();
+        }
+        let ticks = ticks.into_iter().map(|value| (value, power_of_ten(value))).collect();
+        Scale { lo: lo_value, hi: hi_value, ticks, log: true }
     }
 
     fn padded(self, share: f64) -> Scale {
@@ -58,7 +88,13 @@ impl Scale {
 
     /// Where `value` stands between `start` and `end` on the page.
     pub fn position(&self, value: f64, start: f64, end: f64) -> f64 {
-        start + (value - self.lo) / (self.hi - self.lo) * (end - start)
+        let at = |value: f64| if self.log { value.log10() } else { value };
+        start + (at(value) - at(self.lo)) / (at(self.hi) - at(self.lo)) * (end - start)
+    }
+
+    /// True where `value` has a place on the scale.
+    pub fn holds(&self, value: f64) -> bool {
+        (self.lo..=self.hi).contains(&value)
     }
 }
 
@@ -79,5 +115,15 @@ pub(super) fn layer_step(last: usize, most: usize) -> usize {
 
 /// A number with so many decimals, large ones in powers of ten.
 pub(super) fn plain(value: f64, decimals: usize) -> String {
-    if value.abs() < 1e5 { format!("{value:.decimals$}") } else { format!("{value:.2e}") }
+    let text = if value.abs() < 1e5 { format!("{value:.decimals$}") } else { format!("{value:.2e}") };
+    text.replace('-', "−")
+}
+
+/// A round number of a scale in powers of ten.
+fn power_of_ten(value: f64) -> String {
+    if (0.01..1e5).contains(&value) {
+        ((value * 1e9).round() / 1e9).to_string()
+    } else {
+        format!("{value:.0e}").replace('-', "−")
+    }
 }

@@ -1,80 +1,128 @@
-//! How the mappings look, and the legend that says so.
+//! How the mappings look, and the curves that are drawn of them.
 
-use super::canvas::{Align, BLACK, Canvas, Frame, GREY, LABEL, Marker, PALE, Point, Stroke, text_width};
-use crate::error::Result;
-use plotters::style::RGBColor;
+use super::canvas::{BLACK, Color, GREY, Marker, Stroke};
 
-/// How one mapping looks in every figure. Colours are from Okabe and Ito's palette; dashes and markers tell the
-/// mappings apart without them.
+/// How a curve looks. Colours are from Okabe and Ito's palette; dashes and markers tell curves apart without them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Series {
-    pub mapping: &'static str,
-    pub color: RGBColor,
-    pub dash: Option<(i32, i32)>,
+pub(super) struct Style {
+    pub color: Color,
+    pub dash: Option<(u32, u32)>,
     pub marker: Marker,
 }
 
-pub(super) const MAT: Series =
-    Series { mapping: "mat", color: RGBColor(0, 114, 178), dash: None, marker: Marker::Disc };
-pub(super) const ID: Series =
-    Series { mapping: "id", color: RGBColor(213, 94, 0), dash: Some((16, 8)), marker: Marker::Square };
-pub(super) const MEAN: Series =
-    Series { mapping: "mean", color: GREY, dash: Some((5, 7)), marker: Marker::None };
-pub(super) const MAT_ATTN: Series = Series {
-    mapping: "mat_attn",
-    color: RGBColor(0, 158, 115),
-    dash: Some((24, 8)),
-    marker: Marker::Triangle,
-};
-pub(super) const MAT_FFN: Series = Series {
-    mapping: "mat_ffn",
-    color: RGBColor(204, 121, 167),
-    dash: Some((8, 6)),
-    marker: Marker::Diamond,
-};
-pub(super) const MAT_LN: Series =
-    Series { mapping: "mat_ln1_ln2", color: BLACK, dash: Some((16, 6)), marker: Marker::Ring };
-
-impl Series {
+impl Style {
     pub fn stroke(&self) -> Stroke {
-        Stroke { color: self.color, width: 4, dash: self.dash }
+        Stroke { color: self.color, width: 3.6, dash: self.dash }
     }
 }
 
-/// What a legend explains.
-pub(super) enum Entry<'a> {
-    /// A curve, under a name.
-    Curve(&'a Series, &'a str),
-    /// The shading around the curves.
-    Interval,
+const BLUE: Color = Color(0, 114, 178);
+const VERMILLION: Color = Color(213, 94, 0);
+const GREEN: Color = Color(0, 158, 115);
+const PURPLE: Color = Color(204, 121, 167);
+const ORANGE: Color = Color(230, 159, 0);
+const SKY: Color = Color(86, 180, 233);
+
+/// The casts of the paper that have a look of their own in every figure.
+const KNOWN: [(&str, Style); 6] = [
+    ("mat", Style { color: BLUE, dash: None, marker: Marker::Disc }),
+    ("id", Style { color: VERMILLION, dash: Some((14, 7)), marker: Marker::Square }),
+    ("mean", Style { color: GREY, dash: Some((5, 7)), marker: Marker::None }),
+    ("mat_attn", Style { color: GREEN, dash: Some((22, 7)), marker: Marker::Triangle }),
+    ("mat_ffn", Style { color: PURPLE, dash: Some((7, 5)), marker: Marker::Diamond }),
+    ("mat_ln1_ln2", Style { color: BLACK, dash: Some((14, 5)), marker: Marker::Ring }),
+];
+
+/// The looks of all else, in turn.
+const OTHERS: [Style; 8] = [
+    Style { color: ORANGE, dash: Some((16, 6)), marker: Marker::Wedge },
+    Style { color: GREEN, dash: Some((8, 5)), marker: Marker::Triangle },
+    Style { color: BLACK, dash: Some((3, 4)), marker: Marker::Cross },
+    Style { color: SKY, dash: None, marker: Marker::Diamond },
+    Style { color: PURPLE, dash: Some((22, 5)), marker: Marker::Ring },
+    Style { color: VERMILLION, dash: Some((4, 4)), marker: Marker::Wedge },
+    Style { color: BLUE, dash: Some((10, 4)), marker: Marker::Cross },
+    Style { color: GREY, dash: None, marker: Marker::Square },
+];
+
+/// Colours and markers of runs that are laid over one another.
+const RUNS: [(Color, Marker); MOST_RUNS] = [
+    (BLUE, Marker::Disc),
+    (VERMILLION, Marker::Square),
+    (GREEN, Marker::Triangle),
+    (PURPLE, Marker::Diamond),
+    (BLACK, Marker::Ring),
+    (ORANGE, Marker::Wedge),
+    (SKY, Marker::Cross),
+];
+
+/// As many runs as can be told apart in one figure.
+pub const MOST_RUNS: usize = 7;
+
+/// The look of `mapping`, the `others`-th of the figure's casts without a look of their own.
+fn style(mapping: &str, others: usize) -> Style {
+    let known = KNOWN.iter().find(|(known, _)| *known == mapping);
+    known.map_or(OTHERS[others % OTHERS.len()], |(_, style)| *style)
 }
 
-impl<'a> Entry<'a> {
-    /// The curves of `series` under their mappings' names, and the shading.
-    pub fn mappings(series: &'a [Series]) -> Vec<Entry<'a>> {
-        let curves = series.iter().map(|series| Entry::Curve(series, series.mapping));
-        curves.chain([Entry::Interval]).collect()
+/// The look of a run in a figure of several: `mat` is drawn whole, any other cast dashed.
+pub(super) fn run_style(run: usize, mapping: &str) -> Style {
+    let (color, marker) = RUNS[run % RUNS.len()];
+    Style { color, dash: (mapping != "mat").then_some((9, 7)), marker }
+}
+
+/// The casts among `mappings` that have no place in the paper.
+pub(super) fn is_variant(mapping: &str) -> bool {
+    KNOWN.iter().all(|(known, _)| *known != mapping)
+}
+
+/// A point of a curve, with the bounds of its interval, NaN where it has none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    pub x: f64,
+    pub y: f64,
+    pub lo: f64,
+    pub hi: f64,
+}
+
+impl Mark {
+    /// A point without an interval.
+    pub fn bare(x: f64, y: f64) -> Self {
+        Self { x, y, lo: f64::NAN, hi: f64::NAN }
     }
 }
 
-/// Draws a legend in one row that begins at `at`.
-pub(super) fn legend(canvas: &Canvas<'_>, at: Point, entries: &[Entry<'_>]) -> Result<()> {
-    let (mut x, y) = at;
-    for entry in entries {
-        let name = match entry {
-            Entry::Curve(series, name) => {
-                canvas.line(&[(x, y), (x + 72.0, y)], series.stroke())?;
-                canvas.marker(series.marker, (x + 36.0, y), series.color)?;
-                name
+/// What is drawn of one mapping.
+#[derive(Debug, Clone)]
+pub(super) struct Curve {
+    /// What it is called in `data-curve`.
+    pub id: String,
+    /// What it is called in the legend; nothing keeps it out of it.
+    pub name: String,
+    pub style: Style,
+    /// By rising x, or along the curve.
+    pub marks: Vec<Mark>,
+}
+
+impl Curve {
+    /// The curves of `mappings` with the marks that `marks` gives; those without any are left out.
+    pub fn of_mappings(mappings: &[String], marks: impl Fn(&str) -> Vec<Mark>) -> Vec<Curve> {
+        let mut others = 0;
+        let mut curves = Vec::new();
+        for mapping in mappings {
+            let style = style(mapping, others);
+            others += usize::from(is_variant(mapping));
+            let marks = marks(mapping);
+            if !marks.is_empty() {
+                curves.push(Curve { id: mapping.clone(), name: mapping.clone(), style, marks });
             }
-            Entry::Interval => {
-                canvas
-                    .rectangle(Frame { left: x, top: y - 12.0, right: x + 72.0, bottom: y + 12.0 }, PALE)?;
-                "95 % interval"
-            }
-        };
-        canvas.text(name, (x + 84.0, y), Align::Left, LABEL, BLACK)?;
-        x += 84.0 + text_width(name, LABEL) + 36.0;
+        }
+        curves
     }
-    Ok(())
+}
+
+/// Those of `wanted` that `mappings` holds, in the order of `wanted`.
+pub(super) fn present<'r>(wanted: &[&str], mappings: impl Iterator<Item = &'r str>) -> Vec<String> {
+    let held: Vec<&str> = mappings.collect();
+    wanted.iter().filter(|wanted| held.contains(wanted)).map(|wanted| (*wanted).to_owned()).collect()
 }

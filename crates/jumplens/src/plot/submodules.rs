@@ -1,28 +1,32 @@
-//! `submodules.svg`: casts that replace one kind of sub-module, against the cast that skips the blocks.
+//! `submodules` and `variants`: casts beside `mat`, in four measures.
 
-use super::by_layer::{self, PRECISION_1, PRECISION_5, PRECISION_10, SURPRISAL};
-use super::canvas::{Frame, PAGE, render};
-use super::series::{Entry, MAT, MAT_ATTN, MAT_FFN, MAT_LN, legend};
-use crate::error::Result;
+use super::measure::FOUR;
+use super::panel::Facets;
+use super::series::{is_variant, present};
 use crate::eval::tables::LayerRow;
 
-/// Precision@1, @5, @10 and surprisal by layer for `mat_attn`, `mat_ffn`, `mat_ln1_ln2` and `mat`, with their 95 %
-/// intervals, as SVG.
-pub fn submodules(rows: &[LayerRow]) -> Result<String> {
-    let series = by_layer::present(rows, &[MAT_LN, MAT_ATTN, MAT_FFN, MAT]);
-    render(PAGE, 1100, |canvas| {
-        legend(canvas, (120.0, 28.0), &Entry::mappings(&series))?;
-        for (place, measure) in [PRECISION_1, PRECISION_5, PRECISION_10, SURPRISAL].into_iter().enumerate() {
-            let left = 120.0 + 860.0 * (place % 2) as f64;
-            let top = 66.0 + 530.0 * (place / 2) as f64;
-            let frame = Frame { left, top, right: left + 700.0, bottom: top + 420.0 };
-            by_layer::draw(canvas, frame, rows, &series, measure, measure.scale(rows, &series))?;
-        }
-        Ok(())
-    })
+/// Precision@1, @5, @10 and surprisal by layer for the casts that replace one kind of sub-module, against the cast that
+/// skips the blocks, with their 95 % intervals.
+pub(super) fn submodules(rows: &[LayerRow]) -> Option<Facets> {
+    let casts = ["mat_ln1_ln2", "mat_attn", "mat_ffn"];
+    let there = present(&casts, rows.iter().map(|row| row.mapping.as_str()));
+    (!there.is_empty()).then(|| beside_mat(rows, there))
 }
 
-/// Whether `rows` hold a cast that [`submodules`] is about.
-pub(super) fn has_submodules(rows: &[LayerRow]) -> bool {
-    rows.iter().any(|row| [MAT_ATTN, MAT_FFN, MAT_LN].iter().any(|series| series.mapping == row.mapping))
+/// The same for casts that have no place in the paper: other maps between the same layers.
+pub(super) fn variants(rows: &[LayerRow]) -> Option<Facets> {
+    let mut there: Vec<String> = Vec::new();
+    for row in rows.iter().filter(|row| is_variant(&row.mapping)) {
+        if !there.contains(&row.mapping) {
+            there.push(row.mapping.clone());
+        }
+    }
+    there.sort();
+    (!there.is_empty()).then(|| beside_mat(rows, there))
+}
+
+fn beside_mat(rows: &[LayerRow], mut mappings: Vec<String>) -> Facets {
+    mappings.extend(present(&["mat"], rows.iter().map(|row| row.mapping.as_str())));
+    let facets = FOUR.map(|measure| measure.facet(rows, &mappings)).to_vec();
+    Facets { facets, columns: 2, height: 270.0, shared_y: false, shade: Some("95 % interval") }
 }

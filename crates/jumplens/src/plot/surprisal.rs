@@ -1,18 +1,21 @@
-//! `surprisal.svg`: surprisal by layer.
+//! `surprisal`: surprisal by layer.
 
-use super::by_layer::{self, SURPRISAL};
-use super::canvas::{COLUMN, Frame, render};
-use super::series::{Entry, ID, MAT, legend};
-use crate::error::Result;
+use super::measure::SURPRISAL;
+use super::panel::Facets;
+use super::series::present;
 use crate::eval::tables::LayerRow;
 
-/// Mean surprisal by layer, `mat` against `id`, with its 95 % interval, as SVG. Where layer 0 would take two thirds
-/// of the scale or more, its point is an arrow at the upper edge with the value beside it.
-pub fn surprisal(rows: &[LayerRow]) -> Result<String> {
-    let series = by_layer::present(rows, &[MAT, ID]);
-    render(COLUMN, 610, |canvas| {
-        legend(canvas, (120.0, 28.0), &Entry::mappings(&series))?;
-        let frame = Frame { left: 120.0, top: 66.0, right: 830.0, bottom: 526.0 };
-        by_layer::draw(canvas, frame, rows, &series, SURPRISAL, SURPRISAL.scale(rows, &series))
+/// Mean surprisal by layer, `mat` against `id`, with its 95 % interval. Where layer 0 would take two thirds of the scale or
+/// more, its point is an arrow at the upper edge with the value beside it.
+pub(super) fn surprisal(rows: &[LayerRow]) -> Option<Facets> {
+    let mappings = present(&["mat", "id"], rows.iter().map(|row| row.mapping.as_str()));
+    let mut facet = SURPRISAL.facet(rows, &mappings);
+    facet.y_label = std::mem::take(&mut facet.caption);
+    (!mappings.is_empty()).then(|| Facets {
+        facets: vec![facet],
+        columns: 1,
+        height: 400.0,
+        shared_y: false,
+        shade: Some("95 % interval"),
     })
 }

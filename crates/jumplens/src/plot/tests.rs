@@ -1,37 +1,34 @@
-//! The figures' behaviour, read off their SVG text.
+//! The figures' behaviour, read off their SVG.
 
+use super::output::Format;
 use super::scale::Scale;
 use super::*;
-use crate::eval::tables::write_csv;
+use crate::eval::tables::{ExitLayerRow, ExitRow, LayerRow, R2Row, RankRow, SpectrumRow};
+use resvg::usvg::roxmltree::{Document, Node};
 
 fn r2_row(mapping: &str, from: usize, to: usize, r2: f64) -> R2Row {
     R2Row { mapping: mapping.to_owned(), from, to, r2, r2_train: r2 }
 }
 
-fn all_pairs(last: usize, r2: f64) -> Vec<R2Row> {
-    let pairs = (0..last).flat_map(|from| (from + 1..=last).map(move |to| (from, to)));
-    let of = |mapping: &'static str| pairs.clone().map(move |(from, to)| r2_row(mapping, from, to, r2));
-    of("mat").chain(of("id")).collect()
-}
-
-fn layer_row(mapping: &str, layer: usize, precision: f64, surprisal: f64) -> LayerRow {
+fn layer_row(mapping: &str, layer: usize, value: impl Fn(usize) -> f64) -> LayerRow {
+    let share = |place| value(place).clamp(0.0, 1.0);
     LayerRow {
         mapping: mapping.to_owned(),
         layer,
-        precision_1: precision,
-        precision_5: precision,
-        precision_10: precision,
-        surprisal,
-        kl: 0.0,
+        precision_1: share(0),
+        precision_5: share(1),
+        precision_10: share(2),
+        surprisal: value(3),
+        kl: value(4),
         loss: None,
-        precision_1_lo: precision,
-        precision_1_hi: precision,
-        precision_5_lo: precision,
-        precision_5_hi: precision,
-        precision_10_lo: precision,
-        precision_10_hi: precision,
-        surprisal_lo: surprisal,
-        surprisal_hi: surprisal,
+        precision_1_lo: share(0) - 0.02,
+        precision_1_hi: share(0) + 0.01,
+        precision_5_lo: share(1) - 0.02,
+        precision_5_hi: share(1),
+        precision_10_lo: share(2),
+        precision_10_hi: share(2),
+        surprisal_lo: value(3) - 0.1,
+        surprisal_hi: value(3) + 0.2,
         kl_lo: 0.0,
         kl_hi: 0.0,
         loss_lo: None,
@@ -39,18 +36,10 @@ fn layer_row(mapping: &str, layer: usize, precision: f64, surprisal: f64) -> Lay
     }
 }
 
-fn layer_rows(mappings: &[&str], last: usize, surprisal: impl Fn(usize) -> f64) -> Vec<LayerRow> {
-    let row = |mapping: &&str, layer| layer_row(mapping, layer, layer as f64 / last as f64, surprisal(layer));
-    mappings
-        .iter()
-        .flat_map(|mapping| (0..=last).map(|layer| row(mapping, layer)).collect::<Vec<_>>())
-        .collect()
-}
-
-fn exit_row(mapping: &str, layers_processed: f64, precision: f64) -> ExitRow {
+fn exit_row(mapping: &str, lambda: f64, layers_processed: f64, precision: f64) -> ExitRow {
     ExitRow {
         mapping: mapping.to_owned(),
-        lambda: 0.0,
+        lambda,
         layers_processed,
         precision_1: precision,
         precision_5: precision,
@@ -59,156 +48,606 @@ fn exit_row(mapping: &str, layers_processed: f64, precision: f64) -> ExitRow {
     }
 }
 
-/// The values of an attribute on every element of one kind, in their order.
-fn attributes<'s>(svg: &'s str, element: &str, name: &str) -> Vec<&'s str> {
-    let (open, name) = (format!("<{element} "), format!(" {name}=\""));
-    let elements = svg.lines().filter(|line| line.starts_with(&open));
-    elements.filter_map(|line| line.split_once(&name)?.1.split_once('"')).map(|(value, _)| value).collect()
+const CASTS: [&str; 6] = ["id", "mat", "mat_attn", "mat_ffn", "mat_ln1_ln2", "mat_ridge"];
+
+/// Tables of a model with `last` layers, every value from `value`, which gets a number that is another for each.
+fn tables(last: usize, value: impl Fn(usize) -> f64) -> Tables {
+    let mut count = 0;
+    let mut next = || {
+        count += 1;
+        value(count)
+    };
+    let mut tables = Tables::default();
+    for mapping in ["mat", "id", "mean"] {
+        for from in 0..last {
+            for to in from + 1..=last {
+                tables.r2.push(r2_row(mapping, from, to, next()));
+            }
+        }
+    }
+    for mapping in CASTS {
+        for layer in 0..=last {
+            let start = (next(), next());
+            tables.layers.push(layer_row(mapping, layer, |place| {
+                if place < 3 { start.0 + 0.1 * place as f64 } else { start.1 }
+            }));
+            let (lower_quartile, median) = (1.0, 1.0 + next().abs() * 100.0);
+            let upper_quartile = 3.0 * median;
+            tables.ranks.push(RankRow {
+                mapping: mapping.to_owned(),
+                layer,
+                median,
+                lower_quartile,
+                upper_quartile,
+                mean_reciprocal: 0.5,
+            });
+        }
+    }
+    for mapping in ["mat", "id"] {
+        for (step, lambda) in [-1.112, 0.0, 0.2, 0.5, 1.0].into_iter().enumerate() {
+            let layers = last as f64 * step as f64 / 4.0;
+            tables.early_exit.push(exit_row(mapping, lambda, layers, next().clamp(0.0, 1.0)));
+            for layer in 1..=last {
+                let share = (next().clamp(0.0, 1.0)) / last as f64;
+                let precision_1 = (share > 0.0).then(|| next().clamp(0.0, 1.0));
+                tables.exits.push(ExitLayerRow {
+                    mapping: mapping.to_owned(),
+                    lambda,
+                    layer,
+                    share,
+                    precision_1,
+                });
+            }
+        }
+    }
+    for from in 0..last {
+        for index in 1..=300 {
+            let singular_value = next().abs() / index as f64;
+            tables.spectra.push(SpectrumRow { from, to: last, index, singular_value });
+        }
+    }
+    tables
+}
+
+/// Numbers between 0 and 1 that look random.
+fn mixed(count: usize) -> f64 {
+    (count as f64 * 0.754_877_666).fract()
+}
+
+fn figure(tables: &Tables, name: &str) -> String {
+    figures(tables, None).into_iter().find(|figure| figure.name == name).expect("the figure is drawn").svg
+}
+
+fn names(tables: &Tables) -> Vec<&'static str> {
+    figures(tables, None).into_iter().map(|figure| figure.name).collect()
+}
+
+/// The numbers of an attribute.
+fn numbers(node: Node, name: &str) -> Vec<f64> {
+    let text = node.attribute(name).unwrap_or_else(|| panic!("no attribute {name}"));
+    text.split_whitespace().map(|number| number.parse().unwrap()).collect()
+}
+
+fn points(node: Node) -> Vec<(f64, f64)> {
+    let text = node.attribute("points").unwrap();
+    let pairs = text.split_whitespace().map(|pair| pair.split_once(',').unwrap());
+    pairs.map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap())).collect()
+}
+
+fn groups<'d>(node: Node<'d, 'd>, attribute: &'static str) -> impl Iterator<Item = Node<'d, 'd>> {
+    node.descendants().filter(move |node| node.has_attribute(attribute))
+}
+
+fn texts(svg: &str) -> Vec<String> {
+    let document = Document::parse(svg).unwrap();
+    let texts = document.descendants().filter(|node| node.has_tag_name("text"));
+    texts.map(|node| node.text().unwrap_or_default().to_owned()).collect()
 }
 
 fn has_text(svg: &str, text: &str) -> bool {
-    svg.lines().any(|line| line == text)
+    texts(svg).iter().any(|there| there == text)
 }
 
-/// The fills of the heat maps' cells; with four layers a cell is 155 units wide, or one more.
-fn cells_of_four_layers(svg: &str) -> Vec<&str> {
-    let (widths, fills) = (attributes(svg, "rect", "width"), attributes(svg, "rect", "fill"));
-    let cells = widths.into_iter().zip(fills).filter(|(width, _)| ["155", "156"].contains(width));
-    cells.map(|(_, fill)| fill).collect()
+fn same(a: &[f64], b: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()))
 }
 
-#[test]
-fn heat_maps_leave_the_lower_triangle_blank() {
-    let mut rows = all_pairs(4, 0.5);
-    rows.push(r2_row("mat", 2, 2, 1.0));
-    rows.push(r2_row("mat", 3, 1, 0.9));
-    assert_eq!(cells_of_four_layers(&r2(&rows).unwrap()).len(), 2 * (4 + 3 + 2 + 1));
-}
-
-#[test]
-fn r2_is_clipped_to_the_ends_of_the_colour_scale() {
-    let mut rows = all_pairs(4, 0.5);
-    (rows[0].r2, rows[1].r2, rows[2].r2, rows[3].r2) = (-1000.0, 0.0, 1.0, f64::NAN);
-    let svg = r2(&rows).unwrap();
-    assert_eq!(cells_of_four_layers(&svg)[..5], ["#440154", "#440154", "#FDE725", "#6E6E6E", "#21918C"]);
-    assert!(has_text(&svg, "≤ 0"));
-}
-
-#[test]
-fn pairs_to_the_last_layer_only_are_curves() {
-    let mut rows: Vec<_> = (0..4).map(|from| r2_row("mat", from, 4, 0.2 * from as f64)).collect();
-    rows.extend((0..4).map(|from| r2_row("id", from, 4, -1000.0)));
-    rows.push(r2_row("mean", 0, 4, -0.01));
-    let svg = r2(&rows).unwrap();
-    assert!(has_text(&svg, "r² to layer 4") && has_text(&svg, "≤ 0") && has_text(&svg, "mean"));
-    assert!(cells_of_four_layers(&svg).is_empty());
-    // The baseline's one row is drawn from the first layer to the last.
-    let dots = svg.lines().filter(|line| line.starts_with("<polyline") && line.contains("#6E6E6E")).count();
-    assert!(dots > 40, "{dots}");
-}
-
-#[test]
-fn layers_saved_are_counted_from_the_cheapest_point_with_enough_precision() {
-    let layers = layer_rows(&["mat", "id"], 12, |_| 2.0);
-    let mut exits = vec![
-        exit_row("mat", 12.0, 1.0),
-        exit_row("mat", 8.25, 0.949),
-        exit_row("mat", 9.5, 0.95),
-        exit_row("mat", f64::NAN, 1.0),
-        exit_row("mat", 11.0, 0.99),
-        exit_row("id", 12.0, 0.94),
-    ];
-    let svg = early_exit(&exits, &layers).unwrap();
-    assert!(has_text(&svg, "mat saves 2.5 layers"));
-    assert!(!svg.contains("id saves"));
-    exits.push(exit_row("id", 3.0, 0.96));
-    assert!(has_text(&early_exit(&exits, &layers).unwrap(), "id saves 9.0 layers"));
-}
-
-#[test]
-fn a_layer_0_that_dwarfs_the_rest_becomes_an_arrow() {
-    let dwarfed =
-        layer_rows(&["mat", "id"], 12, |layer| if layer == 0 { 8000.0 } else { 4.0 - layer as f64 / 6.0 });
-    let svg = surprisal(&dwarfed).unwrap();
-    assert_eq!(svg.lines().filter(|line| *line == "8000.0").count(), 2);
-    assert!(has_text(&svg, "2.0"));
-    let even = layer_rows(&["mat", "id"], 12, |layer| 4.0 - layer as f64 / 6.0);
-    assert!(has_text(&surprisal(&even).unwrap(), "4.0"));
-}
-
-#[test]
-fn legends_name_what_is_drawn() {
-    let svg = submodules(&layer_rows(&["mat", "mat_ffn"], 6, |_| 1.0)).unwrap();
-    assert!(has_text(&svg, "mat_ffn") && !has_text(&svg, "mat_attn") && !has_text(&svg, "id"));
-}
-
-#[test]
-fn figures_do_not_depend_on_the_order_of_rows() {
-    let mut pairs = all_pairs(6, 0.3);
-    let mut layers = layer_rows(&["id", "mat", "mat_attn"], 6, |layer| 9.0 - layer as f64);
-    let mut exits: Vec<_> = (1..7).map(|layer| exit_row("mat", layer as f64, layer as f64 / 6.0)).collect();
-    let draw = |pairs: &[_], layers: &[_], exits: &[_]| {
-        let by_layer = [precision(layers), surprisal(layers), submodules(layers)].map(Result::unwrap);
-        (r2(pairs).unwrap(), by_layer, early_exit(exits, layers).unwrap())
+/// What a figure's curve has to show, from the table's rows: x and y by rising x.
+fn expected(tables: &Tables, panel: &str, curve: &str) -> (Vec<f64>, Vec<f64>) {
+    let mut pairs: Vec<(f64, f64)> = match (panel, curve.split_once(' ')) {
+        ("precision_1", Some((mapping, "early"))) => {
+            let rows = tables.early_exit.iter().filter(|row| row.mapping == mapping);
+            rows.map(|row| (row.layers_processed, row.precision_1)).collect()
+        }
+        ("singular_value", Some(("layer", layer))) => {
+            let layer: usize = layer.parse().unwrap();
+            let rows = tables.spectra.iter().filter(|row| row.from == layer);
+            rows.map(|row| (row.index as f64, row.singular_value)).collect()
+        }
+        ("effective_rank", _) => {
+            let last = tables.last_layer();
+            let of = |from| {
+                let values = || {
+                    tables.spectra.iter().filter(move |row| row.from == from).map(|row| row.singular_value)
+                };
+                let total: f64 = values().sum();
+                let entropy: f64 =
+                    values().map(|v| v / total).map(|p| if p == 0.0 { 0.0 } else { -p * p.ln() }).sum();
+                (from as f64, entropy.exp())
+            };
+            (0..last).map(of).collect()
+        }
+        ("rank", _) => {
+            let rows = tables.ranks.iter().filter(|row| row.mapping == curve);
+            rows.map(|row| (row.layer as f64, row.median)).collect()
+        }
+        ("r2", _) => {
+            let last = tables.last_layer();
+            let rows = tables.r2.iter().filter(|row| row.mapping == curve && row.to == last);
+            rows.map(|row| (row.from as f64, row.r2)).collect()
+        }
+        (panel, mapping) => {
+            let mapping = mapping.map_or(curve, |(mapping, _)| mapping);
+            let value = |row: &LayerRow| match panel {
+                "precision_1" => row.precision_1,
+                "precision_5" => row.precision_5,
+                "precision_10" => row.precision_10,
+                "surprisal" => row.surprisal,
+                other => panic!("no panel {other}"),
+            };
+            let rows = tables.layers.iter().filter(|row| row.mapping == mapping);
+            rows.map(|row| (row.layer as f64, value(row))).collect()
+        }
     };
-    let first = draw(&pairs, &layers, &exits);
-    assert_eq!(first, draw(&pairs, &layers, &exits));
-    pairs.reverse();
-    layers.reverse();
-    exits.reverse();
-    assert_eq!(first, draw(&pairs, &layers, &exits));
+    pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    pairs.into_iter().unzip()
+}
+
+/// Holds every curve of every panel of `svg` against the tables: the numbers it carries, and where it is drawn. Returns how
+/// many values that were.
+fn check_curves(svg: &str, tables: &Tables) -> usize {
+    let document = Document::parse(svg).unwrap();
+    let mut checked = 0;
+    for panel in groups(document.root(), "data-panel") {
+        let id = panel.attribute("data-panel").unwrap();
+        let (frame, x_scale, y_scale) =
+            (numbers(panel, "data-frame"), numbers(panel, "data-x-scale"), numbers(panel, "data-y-scale"));
+        let log = panel.attribute("data-log").unwrap_or_default();
+        let place = |value: f64, scale: &[f64], from: f64, to: f64, log: bool| {
+            let at = |value: f64| if log { value.ln() } else { value };
+            from + (at(value) - at(scale[0])) / (at(scale[1]) - at(scale[0])) * (to - from)
+        };
+        for curve in groups(panel, "data-curve") {
+            let name = curve.attribute("data-curve").unwrap();
+            let (xs, ys) = (numbers(curve, "data-x"), numbers(curve, "data-y"));
+            let (mut want_x, mut want_y) = expected(tables, id, name);
+            if id == "singular_value" {
+                // Some of them are drawn.
+                assert_eq!((xs[0], *xs.last().unwrap()), (1.0, *want_x.last().unwrap()));
+                want_y = xs.iter().map(|x| want_y[*x as usize - 1]).collect();
+                want_x = xs.clone();
+            }
+            if id == "effective_rank" {
+                assert!(
+                    ys.iter()
+                        .zip(&want_y)
+                        .all(|(a, b)| (a - b).abs() < 1e-9 * b || (a.is_nan() && b.is_nan()))
+                );
+                want_y = ys.clone();
+            }
+            assert!(same(&xs, &want_x) && same(&ys, &want_y), "{id} {name}: {ys:?}, not {want_y:?}");
+            checked += ys.len();
+            // What is drawn: the points that lie within the scales, joined where they are neighbours.
+            let inside = |(x, y): (f64, f64)| {
+                let y = if id == "r2" { y.clamp(0.0, 1.0) } else { y };
+                let holds = |scale: &[f64], value: f64| value >= scale[0] && value <= scale[1];
+                (holds(&x_scale, x) && holds(&y_scale, y)).then(|| {
+                    let x = place(x, &x_scale, frame[0], frame[2], log.contains('x'));
+                    (x, place(y, &y_scale, frame[3], frame[1], log.contains('y')))
+                })
+            };
+            let places: Vec<_> = xs.iter().copied().zip(ys).map(inside).collect();
+            let lines: Vec<Vec<(f64, f64)>> = places
+                .split(Option::is_none)
+                .map(|run| run.iter().copied().flatten().collect::<Vec<_>>())
+                .filter(|run| run.len() > 1)
+                .collect();
+            let width = |node: &Node| node.attribute("stroke-width") == Some("3.6");
+            let drawn = curve.children().filter(|node| node.has_tag_name("polyline")).filter(width);
+            let drawn: Vec<_> = drawn.map(points).collect();
+            assert_eq!(drawn.len(), lines.len(), "{id} {name}");
+            for (drawn, wanted) in drawn.iter().flatten().zip(lines.iter().flatten()) {
+                let off = (drawn.0 - wanted.0).abs().max((drawn.1 - wanted.1).abs());
+                assert!(off < 0.02, "{id} {name}: {drawn:?}, not {wanted:?}");
+            }
+        }
+    }
+    checked
 }
 
 #[test]
-fn every_mark_stays_on_the_page_whatever_the_values() {
-    let odd = [0.0, 1.0, 2.5, -1000.0, 1e300, f64::MIN_POSITIVE, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
-    for last in [0, 1, 2, 6, 7, 48] {
-        for (index, &value) in odd.iter().enumerate() {
-            for spread in [1, 4] {
-                let at = |layer: usize| if layer.is_multiple_of(spread) { value } else { odd[layer % 3] };
-                let mappings = ["id", "mat", "mat_attn", "mat_ffn", "mat_ln1_ln2"];
-                let rows: Vec<_> = mappings
-                    .iter()
-                    .flat_map(|mapping| {
-                        (0..=last).map(move |layer| layer_row(mapping, layer, at(layer), at(layer)))
-                    })
-                    .collect();
-                let exits: Vec<_> =
-                    (0..=last).map(|layer| exit_row("mat", at(layer), at(layer + 1))).collect();
-                let mut pairs = all_pairs(last, value);
-                pairs.push(r2_row("mean", 0, last, odd[(index + 1) % odd.len()]));
-                for svg in [
-                    r2(&pairs),
-                    precision(&rows),
-                    surprisal(&rows),
-                    submodules(&rows),
-                    early_exit(&exits, &rows),
-                ] {
-                    assert_on_page(&svg.unwrap());
+fn marks_are_where_the_tables_say() {
+    let some_missing = |count: usize| if count.is_multiple_of(11) { f64::NAN } else { mixed(count) };
+    for last in [1, 2, 12, 48] {
+        for tables in
+            [tables(last, mixed), tables(last, some_missing), tables(last, |count| 2.0 - 3.0 * mixed(count))]
+        {
+            for Figure { name, svg } in figures(&tables, None) {
+                let checked = check_curves(&svg, &tables);
+                let of_layers = (last + 1)
+                    * match name {
+                        "precision" => 3 * 2,
+                        "surprisal" | "rank" => 2,
+                        "submodules" => 4 * 4,
+                        "variants" => 4 * 2,
+                        _ => 0,
+                    };
+                match name {
+                    "early_exit" => assert_eq!(checked, 2 * (last + 1) + 2 * 5),
+                    "spectra" => assert!(checked > 50 * last.min(5)),
+                    _ => assert_eq!(checked, of_layers, "{name}"),
                 }
             }
         }
     }
 }
 
-fn assert_on_page(svg: &str) {
-    let number = |text: &str| text.parse::<f64>().unwrap();
-    let (width, height) =
-        (number(attributes(svg, "svg", "width")[0]), number(attributes(svg, "svg", "height")[0]));
-    for element in ["polyline", "polygon"] {
-        for points in attributes(svg, element, "points") {
-            for (x, y) in points.split_whitespace().filter_map(|point| point.split_once(',')) {
-                let (x, y) = (number(x), number(y));
-                assert!((0.0..=width).contains(&x) && (0.0..=height).contains(&y), "{element} at {x}, {y}");
+#[test]
+fn bands_lie_between_the_bounds() {
+    let tables = tables(12, mixed);
+    let svg = figure(&tables, "precision");
+    let document = Document::parse(&svg).unwrap();
+    let mut bands = 0;
+    for panel in groups(document.root(), "data-panel") {
+        let (frame, scale) = (numbers(panel, "data-frame"), numbers(panel, "data-y-scale"));
+        let at = |value: f64| frame[3] + (value - scale[0]) / (scale[1] - scale[0]) * (frame[1] - frame[3]);
+        for band in groups(panel, "data-band") {
+            let (lo, hi) = (numbers(band, "data-lo"), numbers(band, "data-hi"));
+            let rows =
+                tables.layers.iter().filter(|row| Some(row.mapping.as_str()) == band.attribute("data-band"));
+            let bounds: Vec<_> = rows
+                .map(|row| match panel.attribute("data-panel").unwrap() {
+                    "precision_1" => (row.precision_1_lo, row.precision_1_hi),
+                    "precision_5" => (row.precision_5_lo, row.precision_5_hi),
+                    _ => (row.precision_10_lo, row.precision_10_hi),
+                })
+                .collect();
+            assert_eq!(lo.iter().copied().zip(hi).collect::<Vec<_>>(), bounds);
+            let inside = bounds.iter().filter(|(lo, hi)| *lo >= scale[0] && *hi <= scale[1]);
+            let drawn = band.children().filter(|node| node.has_tag_name("polygon")).flat_map(points);
+            let mut drawn: Vec<f64> = drawn.map(|(_, y)| y).collect();
+            let mut wanted: Vec<f64> = inside.flat_map(|(lo, hi)| [at(*lo), at(*hi)]).collect();
+            drawn.sort_by(f64::total_cmp);
+            wanted.sort_by(f64::total_cmp);
+            assert_eq!(drawn.len(), wanted.len());
+            assert!(drawn.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 0.02));
+            bands += 1;
+        }
+    }
+    assert_eq!(bands, 6);
+}
+
+#[test]
+fn heat_maps_show_every_pair_of_the_table_and_leave_the_lower_triangle_blank() {
+    // matplotlib's viridis at eighths
+    const VIRIDIS: [&str; 9] =
+        ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
+    for last in [1, 4, 12, 48] {
+        let mut tables = tables(last, |count| (count % 13) as f64 / 8.0 - 0.25);
+        tables.r2[0].r2 = -1e6;
+        if last > 1 {
+            tables.r2[1].r2 = f64::NAN;
+        }
+        tables.r2.push(r2_row("mat", last, last, 1.0));
+        tables.r2.push(r2_row("mat", last, 0, 0.9));
+        let svg = figure(&tables, "r2");
+        assert!(has_text(&svg, "≤ 0"));
+        let document = Document::parse(&svg).unwrap();
+        let mut cells = 0;
+        for map in groups(document.root(), "data-heat-map") {
+            let mapping = map.attribute("data-heat-map").unwrap();
+            let frame = numbers(map, "data-frame");
+            let side = (frame[2] - frame[0]) / last as f64;
+            for row in groups(map, "data-from") {
+                let from = numbers(row, "data-from")[0];
+                let rects = row.children().filter(|node| node.has_tag_name("rect"));
+                let values = numbers(row, "data-to").into_iter().zip(numbers(row, "data-r2"));
+                for ((to, r2), rect) in values.zip(rects) {
+                    let find = |row: &&R2Row| {
+                        row.mapping == mapping && (row.from as f64, row.to as f64) == (from, to)
+                    };
+                    let wanted = tables.r2.iter().find(find).expect("a row").r2;
+                    assert!(wanted == r2 || wanted.is_nan() && r2.is_nan());
+                    let (x, y) = (numbers(rect, "x")[0], numbers(rect, "y")[0]);
+                    assert!(
+                        (x - frame[0] - side * (to - 1.0)).abs() < 0.01
+                            && (y - frame[1] - side * from).abs() < 0.01
+                    );
+                    let fill = rect.attribute("fill").unwrap();
+                    let color =
+                        if r2.is_nan() { "#6e6e6e" } else { VIRIDIS[(8.0 * r2.clamp(0.0, 1.0)) as usize] };
+                    assert_eq!(fill, color, "{mapping} {from} {to}: {r2}");
+                    cells += 1;
+                }
+            }
+        }
+        assert_eq!(cells, last * (last + 1));
+    }
+}
+
+#[test]
+fn pairs_to_the_last_layer_only_are_curves() {
+    let mut tables = Tables::default();
+    tables.r2.extend((0..4).map(|from| r2_row("mat", from, 4, 0.2 * from as f64)));
+    tables.r2.extend((0..4).map(|from| r2_row("id", from, 4, -1e6)));
+    tables.r2.extend((0..4).map(|from| r2_row("mean", from, 4, -0.01)));
+    let svg = figure(&tables, "r2");
+    assert!(has_text(&svg, "r² to layer 4") && has_text(&svg, "≤ 0") && has_text(&svg, "mean"));
+    assert_eq!(check_curves(&svg, &tables), 12);
+}
+
+#[test]
+fn ribbons_are_as_high_as_the_share_that_exits() {
+    let tables = tables(12, |count| if count.is_multiple_of(5) { 0.0 } else { mixed(count) });
+    let svg = figure(&tables, "agreement");
+    let document = Document::parse(&svg).unwrap();
+    let mut ribbons = 0;
+    for ribbon in groups(document.root(), "data-ribbon") {
+        let (frame, lambda) = (numbers(ribbon, "data-frame"), numbers(ribbon, "data-lambda")[0]);
+        let of = |row: &&ExitLayerRow| {
+            Some(row.mapping.as_str()) == ribbon.attribute("data-ribbon")
+                && row.lambda == lambda
+                && row.share > 0.0
+        };
+        let rows: Vec<_> = tables.exits.iter().filter(of).collect();
+        assert!(same(&numbers(ribbon, "data-share"), &rows.iter().map(|row| row.share).collect::<Vec<_>>()));
+        let precision: Vec<_> = rows.iter().map(|row| row.precision_1.unwrap()).collect();
+        assert!(same(&numbers(ribbon, "data-precision-1"), &precision));
+        let rects: Vec<_> = ribbon.children().filter(|node| node.has_tag_name("rect")).collect();
+        assert_eq!(rects.len(), rows.len());
+        for (rect, row) in rects.iter().zip(rows) {
+            let number = |name| numbers(*rect, name)[0];
+            let side = (frame[1] - frame[0]) / 12.0;
+            assert!((number("x") - frame[0] - side * (row.layer as f64 - 1.0)).abs() < 0.01);
+            assert!((number("height") - frame[3] * row.share.sqrt()).abs() < 0.02);
+            assert!((number("y") + number("height") / 2.0 - frame[2]).abs() < 0.02);
+        }
+        ribbons += 1;
+    }
+    // Of the chosen λ the tables have 0, 0.2 and 1.
+    assert_eq!(ribbons, 6);
+}
+
+#[test]
+fn layers_saved_are_counted_from_the_cheapest_point_with_enough_precision() {
+    let mut tables = tables(12, mixed);
+    tables.early_exit = vec![
+        exit_row("mat", 1.0, 12.0, 1.0),
+        exit_row("mat", 0.2, 8.25, 0.949),
+        exit_row("mat", 0.4, 9.5, 0.95),
+        exit_row("mat", 0.0, f64::NAN, 1.0),
+        exit_row("mat", 0.6, 11.0, 0.99),
+        exit_row("id", 1.0, 12.0, 0.94),
+    ];
+    let svg = figure(&tables, "early_exit");
+    assert!(has_text(&svg, "mat saves 2.5 layers"));
+    assert!(!svg.contains("id saves"));
+    tables.early_exit.push(exit_row("id", 0.5, 3.0, 0.96));
+    let svg = figure(&tables, "early_exit");
+    assert!(has_text(&svg, "id saves 9.0 layers"));
+    let document = Document::parse(&svg).unwrap();
+    let saved: Vec<_> = groups(document.root(), "data-saved")
+        .map(|bar| (bar.attribute("data-saved").unwrap(), numbers(bar, "data-layers")[0]))
+        .collect();
+    assert_eq!(saved, [("id", 9.0), ("mat", 2.5)]);
+}
+
+#[test]
+fn a_layer_0_that_dwarfs_the_rest_becomes_an_arrow() {
+    let with = |first: f64| {
+        let surprisal = |layer: usize| if layer == 0 { first } else { 4.0 - layer as f64 / 6.0 };
+        let rows = |mapping: &'static str| {
+            (0..=12).map(move |layer| layer_row(mapping, layer, |_| surprisal(layer)))
+        };
+        Tables { layers: rows("mat").chain(rows("id")).collect(), ..Tables::default() }
+    };
+    let dwarfed = figure(&with(8000.0), "surprisal");
+    assert_eq!(texts(&dwarfed).iter().filter(|text| *text == "8000.0").count(), 2);
+    assert!(has_text(&dwarfed, "2.0"));
+    assert!(has_text(&figure(&with(4.0), "surprisal"), "4.0"));
+}
+
+#[test]
+fn a_cast_that_is_missing_is_left_out_and_the_rest_is_drawn() {
+    let whole = tables(6, mixed);
+    let without = |cast: &str| Tables {
+        r2: whole.r2.iter().filter(|row| row.mapping != cast).cloned().collect(),
+        layers: whole.layers.iter().filter(|row| row.mapping != cast).cloned().collect(),
+        early_exit: whole.early_exit.iter().filter(|row| row.mapping != cast).cloned().collect(),
+        exits: whole.exits.iter().filter(|row| row.mapping != cast).cloned().collect(),
+        ranks: whole.ranks.iter().filter(|row| row.mapping != cast).cloned().collect(),
+        spectra: Vec::new(),
+    };
+    let without_mat = without("mat");
+    assert_eq!(
+        names(&without_mat),
+        ["r2", "precision", "surprisal", "submodules", "variants", "early_exit", "agreement", "rank"]
+    );
+    for Figure { svg, .. } in figures(&without_mat, None) {
+        check_curves(&svg, &without_mat);
+        assert!(!has_text(&svg, "mat") && !has_text(&svg, "mat, early"));
+    }
+    let without_attention = figure(&without("mat_attn"), "submodules");
+    assert!(has_text(&without_attention, "mat_ffn") && !has_text(&without_attention, "mat_attn"));
+}
+
+#[test]
+fn a_table_that_is_not_there_leaves_its_figures_out() {
+    let whole = tables(6, mixed);
+    assert!(names(&Tables::default()).is_empty());
+    assert_eq!(names(&Tables { r2: whole.r2.clone(), ..Tables::default() }), ["r2"]);
+    let evaluated = Tables { r2: Vec::new(), spectra: Vec::new(), ..whole.clone() };
+    assert_eq!(names(&evaluated)[..2], ["precision", "surprisal"]);
+    assert!(names(&Tables { layers: Vec::new(), ..whole.clone() }).iter().all(|name| *name != "early_exit"));
+    let baseline = whole.r2.iter().filter(|row| row.mapping == "mean").cloned().collect();
+    assert!(names(&Tables { r2: baseline, ..Tables::default() }).is_empty());
+    let all = [
+        "r2",
+        "precision",
+        "surprisal",
+        "submodules",
+        "variants",
+        "early_exit",
+        "agreement",
+        "rank",
+        "spectra",
+    ];
+    assert_eq!(names(&whole), all);
+}
+
+#[test]
+fn figures_do_not_depend_on_the_order_of_rows() {
+    let mut tables = tables(6, mixed);
+    let first = figures(&tables, None);
+    tables.r2.reverse();
+    tables.layers.reverse();
+    tables.early_exit.reverse();
+    tables.exits.reverse();
+    tables.ranks.reverse();
+    tables.spectra.reverse();
+    assert_eq!(first, figures(&tables, None));
+}
+
+#[test]
+fn every_mark_stays_on_the_page_whatever_the_values() {
+    let odd = [0.0, 1.0, 2.5, -1e6, 1e300, f64::MIN_POSITIVE, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+    for last in [1, 2, 7, 48] {
+        for (index, &value) in odd.iter().enumerate() {
+            for spread in [1, 4] {
+                let at = |count: usize| {
+                    if count.is_multiple_of(spread) { value } else { odd[(count + index) % 9] }
+                };
+                let odd = tables(last, at);
+                let title = "a/very/long/folder/".repeat(9) + "名前 <&\"";
+                let runs = [Overlaid { name: "A", tables: &odd }, Overlaid { name: &title, tables: &odd }];
+                for figure in figures(&odd, Some(&title)).into_iter().chain(overlay(&runs, None)) {
+                    assert_on_page(&figure);
+                }
             }
         }
     }
-    for (element, x, y) in [("text", "x", "y"), ("circle", "cx", "cy"), ("rect", "x", "y")] {
-        for x in attributes(svg, element, x) {
-            assert!((0.0..=width).contains(&number(x)), "{element} at x {x}");
+}
+
+fn assert_on_page(Figure { name, svg }: &Figure) {
+    let document = Document::parse(svg).unwrap();
+    let page = numbers(document.root_element(), "viewBox");
+    let on = |x: f64, y: f64| (0.0..=page[2]).contains(&x) && (0.0..=page[3]).contains(&y);
+    for node in document.descendants().filter(Node::is_element) {
+        if node.has_attribute("points") {
+            let off = points(node).into_iter().find(|(x, y)| !on(*x, *y));
+            assert!(off.is_none(), "{name}: {off:?}");
         }
-        for y in attributes(svg, element, y) {
-            assert!((0.0..=height).contains(&number(y)), "{element} at y {y}");
+        for (x, y) in [("x", "y"), ("cx", "cy")] {
+            if node.has_attribute(x) {
+                let (x, y) = (numbers(node, x)[0], numbers(node, y)[0]);
+                assert!(on(x, y), "{name}: {:?} at {x}, {y}", node.tag_name());
+            }
+        }
+        if node.has_tag_name("text") {
+            let text = node.text().unwrap_or_default();
+            let width = font::text_width(text, numbers(node, "font-size")[0]);
+            assert!(width <= page[2], "{name}: `{text}` is wider than the page");
+        }
+    }
+}
+
+#[test]
+fn texts_are_in_the_font_and_large_enough_to_read() {
+    for Figure { name, svg } in figures(&tables(12, mixed), Some("tiny-gpt2")) {
+        let document = Document::parse(&svg).unwrap();
+        let millimetres: f64 =
+            document.root_element().attribute("width").unwrap().trim_end_matches("mm").parse().unwrap();
+        let unit = millimetres / numbers(document.root_element(), "viewBox")[2];
+        for node in document.descendants().filter(|node| node.has_tag_name("text")) {
+            assert!(!node.text().unwrap().contains('?'), "{name}: {:?}", node.text());
+            let points = numbers(node, "font-size")[0] * unit / 25.4 * 72.0;
+            assert!(points >= 7.0, "{name}: {:?} in {points} pt", node.text());
+        }
+    }
+}
+
+#[test]
+fn titles_are_on_top_when_asked_for() {
+    let tables = tables(12, mixed);
+    let title = "Precision@k by layer, tiny-gpt2";
+    let plain = figures(&tables, None);
+    assert!(plain.iter().all(|figure| !figure.svg.contains(title)));
+    let titled = figures(&tables, Some("tiny-gpt2"));
+    assert!(has_text(&titled[1].svg, title));
+    assert!(has_text(&figures(&tables, Some(""))[1].svg, "Precision@k by layer"));
+}
+
+#[test]
+fn pdf_is_of_vectors_with_its_font_embedded() {
+    for Figure { name, svg } in figures(&tables(12, mixed), None) {
+        let pdf = Format::Pdf.render(&svg, 300).unwrap();
+        let text = String::from_utf8_lossy(&pdf);
+        assert!(text.starts_with("%PDF-") && text.contains("JumplensSans"), "{name}");
+        assert_eq!(pdf, Format::Pdf.render(&svg, 300).unwrap(), "{name} in other bytes");
+        assert!(text.contains("/FontFile") && !text.contains("/Subtype /Image"), "{name}");
+    }
+}
+
+#[test]
+fn png_has_the_resolution_asked_for_and_its_text() {
+    let mut canvas = Canvas::new(400.0);
+    canvas.text("ℓ′ ² ≤ 0", (400.0, 200.0), canvas::Align::Centre, 60.0, canvas::BLACK);
+    let svg = canvas.finish(None);
+    for dpi in [30, 254, 600] {
+        let png = Format::Png.render(&svg, dpi).unwrap();
+        let mut reader = png::Decoder::new(png.as_slice()).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size()];
+        let info = reader.next_frame(&mut pixels).unwrap();
+        let width = (80.0 / 25.4 * f64::from(dpi)).round() as u32;
+        assert!(info.width.abs_diff(width) <= 1 && info.height.abs_diff(width / 2) <= 1, "{dpi}: {info:?}");
+        let per_metre = reader.info().pixel_dims.unwrap().xppu;
+        assert!((f64::from(per_metre) * 0.0254 - f64::from(dpi)).abs() < 0.02);
+        let dark = pixels.chunks(3).filter(|pixel| pixel[0] < 128).count() as f64 / (pixels.len() / 3) as f64;
+        assert!((0.003..0.05).contains(&dark), "{dpi}: {dark} of the page is dark");
+    }
+}
+
+#[test]
+fn forty_eight_layers_are_drawn_in_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = std::time::Instant::now();
+    let figures = figures(&tables(48, mixed), None);
+    let files = write_figures(folder.path(), &figures, &Style::default()).unwrap();
+    assert_eq!(files.len(), 27);
+    let seconds = started.elapsed().as_secs_f64();
+    assert!(seconds < 20.0, "{seconds} s");
+}
+
+#[test]
+fn runs_of_one_depth_lie_over_one_another_by_layer_and_others_by_share() {
+    let (short, long) = (tables(6, mixed), tables(12, |count| mixed(count + 5)));
+    let name = |name| move |figure: &Figure| figure.name == name;
+    let of = |runs: &[Overlaid]| overlay(runs, None).into_iter().find(name("precision")).unwrap().svg;
+    let (a, b) = (Overlaid { name: "a", tables: &short }, Overlaid { name: "b", tables: &long });
+    for (svg, runs, by_share) in [(of(&[a, b]), [a, b], true), (of(&[a, a]), [a, a], false)] {
+        assert!(has_text(&svg, if by_share { "depth ℓ / L" } else { "layer ℓ" }));
+        let document = Document::parse(&svg).unwrap();
+        let panel = groups(document.root(), "data-panel").next().unwrap();
+        let curves: Vec<_> = groups(panel, "data-curve").collect();
+        assert_eq!(curves.len(), 4);
+        for curve in curves {
+            let id = curve.attribute("data-curve").unwrap();
+            let (run, mapping) = id.split_once(' ').unwrap();
+            let tables = runs.iter().find(|overlaid| overlaid.name == run).unwrap().tables;
+            let (x, y) = expected(tables, "precision_1", mapping);
+            let last = if by_share { tables.last_layer() as f64 } else { 1.0 };
+            assert!(same(&numbers(curve, "data-x"), &x.iter().map(|x| x / last).collect::<Vec<_>>()));
+            assert!(same(&numbers(curve, "data-y"), &y));
         }
     }
 }
@@ -230,31 +669,20 @@ fn value_ticks_are_round_and_inside() {
         assert!((3..=10).contains(&scale.ticks.len()), "{lo} to {hi}: {:?}", scale.ticks);
         for (value, label) in &scale.ticks {
             assert!((scale.lo..=scale.hi).contains(value), "{lo} to {hi}: {label}");
-            let written: f64 = label.parse().unwrap();
+            let written: f64 = label.replace('−', "-").parse().unwrap();
             assert!((written - value).abs() <= 1e-3 * (scale.hi - scale.lo), "{value} is written {label}");
         }
     }
-}
-
-#[test]
-fn a_table_that_is_not_there_leaves_its_figures_out() {
-    let folder = tempfile::tempdir().unwrap();
-    let (results, plots) = (folder.path().join("results"), folder.path().join("plots"));
-    std::fs::create_dir(&results).unwrap();
-    std::fs::create_dir(&plots).unwrap();
-    let names = |written: Vec<PathBuf>| -> Vec<_> {
-        written.iter().map(|path| path.strip_prefix(&plots).unwrap().to_str().unwrap().to_owned()).collect()
-    };
-    assert!(draw_all(&results, &plots).unwrap().is_empty());
-    write_csv(&results.join("r2.csv"), &all_pairs(6, 0.5)).unwrap();
-    assert_eq!(names(draw_all(&results, &plots).unwrap()), ["r2.svg"]);
-    write_csv(&results.join("layers.csv"), &layer_rows(&["id", "mat"], 6, |_| 1.0)).unwrap();
-    assert_eq!(names(draw_all(&results, &plots).unwrap()), ["r2.svg", "precision.svg", "surprisal.svg"]);
-    write_csv(&results.join("layers.csv"), &layer_rows(&["id", "mat", "mat_attn"], 6, |_| 1.0)).unwrap();
-    write_csv(&results.join("early_exit.csv"), &[exit_row("mat", 6.0, 1.0)]).unwrap();
-    let all = ["r2.svg", "precision.svg", "surprisal.svg", "submodules.svg", "early_exit.svg"];
-    assert_eq!(names(draw_all(&results, &plots).unwrap()), all);
-    assert_eq!(std::fs::read_dir(&plots).unwrap().count(), all.len());
-    std::fs::write(results.join("r2.csv"), "mapping,from,to,r2,r2_train\nmat,zero,1,0,0\n").unwrap();
-    assert!(matches!(draw_all(&results, &plots), Err(Error::Format { .. })));
+    for (lo, hi) in [(1.0, 50_000.0), (0.02, 130.0), (1e-9, 3.0), (1.0, 1.0), (3.0, 4.0)] {
+        let scale = Scale::powers([lo, hi, 0.0, -1.0, f64::NAN].into_iter(), 6);
+        assert!((2..=10).contains(&scale.ticks.len()), "{lo} to {hi}: {:?}", scale.ticks);
+        for (value, label) in &scale.ticks {
+            let written: f64 = label.replace('−', "-").parse().unwrap();
+            assert!(
+                scale.holds(*value) && (written / value - 1.0).abs() < 1e-9,
+                "{value} is written {label}"
+            );
+        }
+        assert!(scale.holds(hi) && (scale.holds(lo) || lo < hi * 1e-6));
+    }
 }
