@@ -22,7 +22,10 @@ fn same_command_gives_same_bytes() {
     assert_nothing_partial(&at.join("a"));
     let results = files(&at.join("a/results"));
     let names: Vec<&str> = results.keys().map(|path| path.to_str().unwrap()).collect();
-    assert_eq!(names, ["early_exit.csv", "layers.csv", "predictions.parquet", "r2.csv", "summary.json"]);
+    let mut tables =
+        vec!["early_exit.csv", "exits.csv", "layers.csv", "learning_curve.csv", "predictions.parquet"];
+    tables.extend(["r2.csv", "ranks.csv", "sources.csv", "spectra.csv", "summary.json"]);
+    assert_eq!(names, tables);
     let parquet = &results[Path::new("predictions.parquet")];
     assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
 }
