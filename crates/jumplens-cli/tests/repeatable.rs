@@ -23,7 +23,7 @@ fn same_command_gives_same_bytes() {
     let results = files(&at.join("a/results"));
     let names: Vec<&str> = results.keys().map(|path| path.to_str().unwrap()).collect();
     let mut tables =
-        vec!["early_exit.csv", "exits.csv", "layers.csv", "learning_curve.csv", "predictions.parquet"];
+        vec!["early_exit.csv", "exits.csv", "layers.csv", "learning_curve.csv", "lens.json", "predictions.parquet"];
     tables.extend(["r2.csv", "ranks.csv", "sources.csv", "spectra.csv", "summary.json"]);
     assert_eq!(names, tables);
     let parquet = &results[Path::new("predictions.parquet")];
@@ -44,7 +44,21 @@ fn stage_by_stage_equals_run() {
     // And from the samples that the run has written, without a corpus.
     let samples = ["--train-samples", "run/samples/train.jsonl", "--val-samples", "run/samples/val.jsonl"];
     succeed(at, &[&["run", "--pairs", "to-final", "--out", "given"], &samples[..]].concat());
-    assert_same_run(&at.join("run"), &at.join("given"));
+    for part in ["samples", "states", "results", "plots"] {
+        assert_same_files(&at.join("run").join(part), &at.join("given").join(part));
+    }
+    // The files of the maps say what they were fitted on, which is a corpus here and a file there.
+    let maps = |run: &str| -> BTreeMap<_, _> {
+        let files = files(&at.join(run).join("shortcuts")).into_iter();
+        files.map(|(path, bytes)| (path, values(&bytes))).collect()
+    };
+    assert!(maps("run") == maps("given"));
+}
+
+/// The bytes of the tensors of a safetensors file, by name.
+fn values(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let tensors = SafeTensors::deserialize(bytes).unwrap();
+    tensors.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect()
 }
 
 #[test]
@@ -90,9 +104,11 @@ fn stages_can_be_done_again() {
 fn folder_with_the_bundled_files_equals_the_bundled_model() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
-    model(at, "copy");
+    // Of the same name, which the maps and the lens have of their model.
+    fs::create_dir(at.join("copy")).unwrap();
+    model(&at.join("copy"), "tiny-gpt2");
     succeed(at, &[&SMALL[..], &["--out", "bundled"]].concat());
-    succeed(at, &[&SMALL[..], &["--model", "copy", "--out", "folder"]].concat());
+    succeed(at, &[&SMALL[..], &["--model", "copy/tiny-gpt2", "--out", "folder"]].concat());
     assert_same_run(&at.join("bundled"), &at.join("folder"));
 }
 
