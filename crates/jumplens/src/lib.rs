@@ -76,6 +76,7 @@ pub mod samples;
 pub mod shortcut;
 mod spread;
 pub mod states;
+mod tensor_file;
 pub mod tokenize;
 pub mod weights;
 

@@ -1,6 +1,7 @@
 //! One process at a time on a run folder.
 
 use crate::error::{Error, Result};
+use crate::manifest::Manifest;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -16,6 +17,11 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// Takes the lock of the run in `folder`, if there is one; folders of others are left as they are.
+    pub fn of_run(folder: &Path) -> Result<Option<Self>> {
+        Manifest::read(folder)?.map(|_| Self::take(folder)).transpose()
+    }
+
     /// Takes the lock of the folder `run`, which has to be there. [`Error::Locked`] where another process holds it.
     pub fn take(run: &Path) -> Result<Self> {
         let path = run.join(NAME);

@@ -208,7 +208,7 @@ impl Manifest {
         }
     }
 
-    pub(crate) fn path(run: &Path) -> PathBuf {
+    fn path(run: &Path) -> PathBuf {
         run.join("manifest.json")
     }
 

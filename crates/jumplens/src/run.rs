@@ -113,7 +113,7 @@ impl Run {
         observer: &dyn Observer,
     ) -> Result<Self> {
         // A run that is there is nobody else's from the start; one that is not there yet, from when it is made.
-        let lock = Manifest::path(folder).exists().then(|| Lock::take(folder)).transpose()?;
+        let lock = Lock::of_run(folder)?;
         let earlier = Manifest::read(folder)?;
         match &earlier {
             // A run that got nowhere holds nothing worth keeping.
@@ -240,7 +240,7 @@ impl Run {
     /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
     /// one the run began with.
     pub fn open(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
-        let lock = Manifest::path(folder).exists().then(|| Lock::take(folder)).transpose()?;
+        let lock = Lock::of_run(folder)?;
         Self::open_with(lock, folder, sources, observer)
     }
 
@@ -726,7 +726,7 @@ pub(crate) fn no_tables(folder: &Path, manifest: Option<&Manifest>, needed_by: &
 /// [`Error::StageMissing`] when there is no table yet, [`Error::ChangedFile`] when one is not as its stage left it; those of
 /// [`Tables::read`] and [`write_figures`].
 pub fn draw(folder: &Path, style: &Style, observer: &dyn Observer) -> Result<Vec<PathBuf>> {
-    let _lock = Manifest::path(folder).exists().then(|| Lock::take(folder)).transpose()?;
+    let _lock = Lock::of_run(folder)?;
     let manifest = Manifest::read(folder)?;
     for stage in ["r2", "evaluate"] {
         let record = manifest.as_ref().and_then(|manifest| manifest.stages.get(stage));

@@ -276,6 +276,7 @@ fn a_run_stays_with_its_commit() {
     });
     let run = Run::open(&out, &sources, &Silent).unwrap();
     assert_eq!(run.manifest().model.revision.as_deref(), Some(COMMIT));
+    drop(run);
     Run::begin(&out, &settings("org/tiny"), Existing::Resume, &sources, &Silent).unwrap();
     let other = Run::begin(&out, &settings("org/tiny@main"), Existing::Resume, &sources, &Silent);
     assert!(matches!(other.err(), Some(Error::Changed { .. })));

@@ -1,10 +1,10 @@
 //! What kind of map a shortcut is.
 
 use super::effective_rank;
-use crate::error::{Error, Result};
+use super::spectra::singular_values;
+use crate::error::Result;
 use crate::nn::with_values;
 use crate::shortcut::LinearMap;
-use faer::MatRef;
 use serde::Serialize;
 
 /// Singular values that are told.
@@ -36,9 +36,7 @@ pub fn inspect(map: &LinearMap) -> Result<Inspection> {
     let weight: Vec<f64> =
         with_values(map.weight(), |values| values.iter().map(|value| f64::from(*value)).collect())?;
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
-    let values = MatRef::from_row_major_slice(&weight, d, columns)
-        .singular_values()
-        .map_err(|error| Error::Internal(format!("singular values: {error:?}")))?;
+    let values = singular_values(map)?;
     let from_identity = weight
         .iter()
         .enumerate()

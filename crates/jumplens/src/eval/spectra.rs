@@ -25,7 +25,7 @@ pub fn spectra(
             continue;
         }
         if let Some(map) = shortcuts.load_pairs(from, &[to], spec.d_model)?.get(&to) {
-            let values = singular_values(map, spec.d_model)?.into_iter().enumerate();
+            let values = singular_values(map)?.into_iter().enumerate();
             rows.extend(values.map(|(place, value)| SpectrumRow {
                 from,
                 to,
@@ -38,10 +38,11 @@ pub fn spectra(
 }
 
 /// By falling size, computed in f64.
-fn singular_values(map: &LinearMap, d: usize) -> Result<Vec<f64>> {
+pub(super) fn singular_values(map: &LinearMap) -> Result<Vec<f64>> {
     let weight: Vec<f64> =
         with_values(map.weight(), |weight| weight.iter().map(|value| f64::from(*value)).collect())?;
-    let weight = MatRef::from_row_major_slice(&weight, d, d);
+    let (d_out, d_in) = map.weight().dims2()?;
+    let weight = MatRef::from_row_major_slice(&weight, d_out, d_in);
     weight.singular_values().map_err(|error| Error::Internal(format!("singular values: {error:?}")))
 }
 
@@ -55,7 +56,7 @@ mod tests {
         // diag(3, 0.5) · rotation
         let rows = [3.0 * c, -3.0 * s, 0.5 * s, 0.5 * c].map(|value| value as f32);
         let map = LinearMap::from_rows(rows.to_vec(), 2, 2).unwrap();
-        let values = singular_values(&map, 2).unwrap();
+        let values = singular_values(&map).unwrap();
         assert!((values[0] - 3.0).abs() < 1e-6 && (values[1] - 0.5).abs() < 1e-6, "{values:?}");
     }
 }

@@ -11,12 +11,12 @@
 
 use super::{LEARNING_CURVE, MomentsRecord, SECTIONS, VAL};
 use crate::error::{Error, Result};
-use crate::files::write_with;
 use crate::shortcut::{PairSums, TargetSums, pair_name};
+use crate::tensor_file::{self, Entry};
 use faer::{Mat, MatRef};
 use safetensors::tensor::{Dtype, SafeTensors};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The metadata entry that holds the record.
@@ -95,40 +95,18 @@ pub(super) fn write(
     record: &MomentsRecord,
     mut fill: impl FnMut(Sum) -> Result<Vec<f64>>,
 ) -> Result<()> {
-    let json = |error: serde_json::Error| Error::Internal(error.to_string());
-    let mut header = serde_json::Map::new();
-    let said = serde_json::to_string(record).map_err(json)?;
-    header.insert("__metadata__".to_owned(), serde_json::json!({ RECORD: said }));
+    let said = serde_json::to_string(record).map_err(|error| Error::Internal(error.to_string()))?;
+    let metadata = BTreeMap::from([(RECORD.to_owned(), said)]);
     let sums = layout(record);
-    let mut at = 0;
-    for sum in &sums {
-        let shape = sum.shape(record.d_model);
-        let end = at + 8 * shape.iter().product::<usize>();
-        let entry = serde_json::json!({ "dtype": "F64", "shape": shape, "data_offsets": [at, end] });
-        header.insert(sum.name(record.n_layers), entry);
-        at = end;
-    }
-    let mut header = serde_json::to_vec(&header).map_err(json)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut failed = None;
-    let written = write_with(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        for sum in &sums {
-            match fill(*sum) {
-                Ok(values) => values.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))?,
-                Err(error) => {
-                    failed = Some(error);
-                    return Err(std::io::Error::other("not all sums could be made"));
-                }
-            }
-        }
-        Ok(())
-    });
-    match failed {
-        Some(error) => Err(error),
-        None => written,
-    }
+    let entry = |sum: &Sum| Entry {
+        name: sum.name(record.n_layers),
+        dtype: Dtype::F64,
+        shape: sum.shape(record.d_model),
+    };
+    let entries: Vec<Entry> = sums.iter().map(entry).collect();
+    tensor_file::write(path, &metadata, &entries, |index| {
+        Ok(bytemuck::cast_slice(&fill(sums[index])?).to_vec())
+    })
 }
 
 /// Row-major values of a matrix.

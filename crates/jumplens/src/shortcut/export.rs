@@ -6,7 +6,7 @@ use super::{Notes, Pairs, Shortcuts, pair_name};
 use crate::error::{Error, Result};
 use crate::files::{create_folder, write_with};
 use safetensors::tensor::{Dtype, TensorView};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -87,8 +87,8 @@ pub fn export(maps: &Shortcuts, pairs: Pairs, format: Format, path: &Path) -> Re
             });
             let notes = serde_json::to_string(&gathered(&files)?)
                 .map_err(|error| Error::Internal(error.to_string()))?;
-            let metadata = HashMap::from([(METADATA.to_owned(), notes)]);
-            serialize(views.collect::<Result<Vec<_>>>()?, Some(metadata), path)?;
+            let metadata = BTreeMap::from([(METADATA.to_owned(), notes)]);
+            serialize(views.collect::<Result<Vec<_>>>()?, metadata, path)?;
         }
         Format::Npz => write_npz(&views, path)?,
     }

@@ -3,13 +3,14 @@
 
 use super::{LinearMap, Origin};
 use crate::error::{Error, Result};
-use crate::files::{create_folder, replace_with};
+use crate::files::create_folder;
 use crate::hub::SourceFile;
 use crate::nn::with_values;
+use crate::tensor_file::{self, Entry};
 use candle_core::Tensor;
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
+use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The tensor name of `A_{from→to}`: `00_12`.
@@ -33,7 +34,7 @@ pub(super) const CAST: &str = "cast";
 pub(super) const METADATA: &str = "jumplens";
 
 /// What is to be known of the maps in a file beside their values. It is kept in the file's metadata as one JSON object
-/// under `jumplens`: the writer of safetensors files puts several entries in no particular order.
+/// under `jumplens`.
 pub type Notes = BTreeMap<String, serde_json::Value>;
 
 /// A folder of shortcuts, or a file that holds those of one cast.
@@ -286,7 +287,10 @@ fn save(path: &Path, maps: Vec<(String, &LinearMap)>, notes: &Notes) -> Result<(
         create_folder(folder)?;
     }
     let notes = serde_json::to_string(notes).map_err(|error| Error::Internal(error.to_string()))?;
-    let metadata = (notes != "{}").then(|| HashMap::from([(METADATA.to_owned(), notes)]));
+    let metadata = match notes.as_str() {
+        "{}" => BTreeMap::new(),
+        _ => BTreeMap::from([(METADATA.to_owned(), notes)]),
+    };
     let weights = maps.iter().map(|(name, map)| (name.clone(), TensorView(map.weight())));
     let biases = maps.iter().filter_map(|(name, map)| Some((bias_name(name), TensorView(map.bias()?))));
     serialize(weights.chain(biases), metadata, path)
@@ -295,15 +299,14 @@ fn save(path: &Path, maps: Vec<(String, &LinearMap)>, notes: &Notes) -> Result<(
 /// Writes a safetensors file, whole or not at all.
 pub(super) fn serialize<V: View>(
     views: impl IntoIterator<Item = (String, V)>,
-    metadata: Option<HashMap<String, String>>,
+    metadata: BTreeMap<String, String>,
     path: &Path,
 ) -> Result<()> {
-    replace_with(path, |part| {
-        safetensors::serialize_to_file(views, metadata, part).map_err(|error| match error {
-            SafeTensorError::IoError(source) => source,
-            other => std::io::Error::other(other),
-        })
-    })
+    let (entries, views): (Vec<Entry>, Vec<V>) = views
+        .into_iter()
+        .map(|(name, view)| (Entry { name, dtype: view.dtype(), shape: view.shape().to_vec() }, view))
+        .unzip();
+    tensor_file::write(path, &metadata, &entries, |index| Ok(views[index].data().into_owned()))
 }
 
 /// The tensor name of the bias of the map called `map`.
