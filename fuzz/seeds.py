@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FIXTURES = HERE.parent / "crates/jumplens/tests/fixtures"
-# What stands between two files; `fuzz_targets/safetensors_index.rs` has it too.
+# What stands between two files; `src/lib.rs` has it too.
 NEXT = b"\n=====\n"
 
 
@@ -33,8 +33,74 @@ def shards(safetensors: bytes, n: int) -> list[bytes]:
     ]
 
 
+def tokenizer(model: dict, **others: object) -> bytes:
+    """A `tokenizer.json`."""
+    special = {"single_word": False, "lstrip": False, "rstrip": True, "normalized": False, "special": True}
+    whole = {"version": "1.0", "added_tokens": [{"id": 0, "content": "<s>"} | special], "model": model} | others
+    return json.dumps(whole).encode()
+
+
+def tokenizers() -> dict[str, bytes]:
+    """Tokenizers of every kind of model, with the parts that are found in the files of real ones."""
+    pieces = ["<s>", "a", "t", "h", "e", "n", "\u2581", "\u0120", "th", "the", "\u2581the", "##e", "##n", "[UNK]"]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    pairs = [["t", "h"], ["th", "e"], ["\u2581", "the"]]
+    bytes_ = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    pattern = {"Regex": "'(?i:[sdmt]|ll)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}{1,3}|\\s+(?!\\S)|\\s+"}
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    around = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+    }
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    metaspace = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
+    bert = {
+        "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True,
+    }  # fmt: skip
+    return {
+        "bpe": tokenizer(
+            {"type": "BPE", "vocab": vocab, "merges": pairs, "byte_fallback": False, "unk_token": "[UNK]"},
+            normalizer={"type": "NFC"}, pre_tokenizer={"type": "Sequence", "pretokenizers": [split, bytes_]},
+            post_processor=around, decoder=bytes_,
+        ),
+        "bpe-strings": tokenizer(
+            {"type": "BPE", "vocab": vocab, "merges": [" ".join(pair) for pair in pairs], "dropout": None,
+             "fuse_unk": True, "byte_fallback": True, "ignore_merges": True, "unk_token": "<s>"},
+            normalizer={"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, replace]},
+            post_processor=around, truncation=None, padding=None,
+        ),
+        "word_piece": tokenizer(
+            {"type": "WordPiece", "vocab": vocab, "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+             "max_input_chars_per_word": 100},
+            normalizer=bert, pre_tokenizer={"type": "BertPreTokenizer"},
+            post_processor={"type": "BertProcessing", "sep": ["a", 1], "cls": ["<s>", 0]},
+            truncation={"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0},
+        ),
+        "unigram": tokenizer(
+            {"type": "Unigram", "unk_id": 0, "byte_fallback": False,
+             "vocab": [[piece, -float(number)] for number, piece in enumerate(pieces)]},
+            normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}, {"type": "StripAccents"}]},
+            pre_tokenizer=metaspace, decoder=metaspace,
+            post_processor={"type": "RobertaProcessing", "sep": ["a", 1], "cls": ["<s>", 0], "trim_offsets": True,
+                            "add_prefix_space": True},
+            padding={"strategy": {"Fixed": 12}, "direction": "Right", "pad_to_multiple_of": 4, "pad_id": 0,
+                     "pad_type_id": 0, "pad_token": "<s>"},
+        ),
+        "words": tokenizer(
+            {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"},
+            normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="},
+            pre_tokenizer={"type": "Sequence", "pretokenizers": [
+                {"type": "Whitespace"}, {"type": "Punctuation", "behavior": "MergedWithNext"},
+                {"type": "Digits", "individual_digits": True}, {"type": "UnicodeScripts"}, {"type": "WhitespaceSplit"}]},
+        ),
+    }  # fmt: skip
+
+
 def main() -> None:
-    corpora = {name: HERE / "corpus" / name for name in ("gguf", "maps", "pickle", "safetensors_index")}
+    names = ("config", "gguf", "manifest", "moments", "pickle", "safetensors_index", "samples", "tokenizer")
+    corpora = {name: HERE / "corpus" / name for name in names}
     for corpus in corpora.values():
         corpus.mkdir(parents=True, exist_ok=True)
     for path in FIXTURES.glob("gguf/*.gguf"):
@@ -52,6 +118,22 @@ def main() -> None:
         for name, files in (("whole", [whole]), ("shards", shards(whole, 2))):
             seed = corpora["safetensors_index"] / f"{config.parent.parent.name}-{config.parent.name}-{name}"
             seed.write_bytes(NEXT.join([config.read_bytes(), *files]))
+    # `fuzz_targets/config.rs` has the same families in the same order.
+    configs = sorted(FIXTURES.glob("families/*/config.json"))
+    configs.append(HERE.parent / "crates/jumplens-assets/assets/tiny-bert/config.json")
+    for number, config in enumerate(configs):
+        compact = json.dumps(json.loads(config.read_bytes()), separators=(",", ":")).encode()
+        (corpora["config"] / config.parent.name).write_bytes(bytes([ord("a") + number]) + compact)
+    for name, text in tokenizers().items():
+        (corpora["tokenizer"] / name).write_bytes(text)
+    words = "[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\na\n##n\n".encode()
+    pairs = b"#version: 0.2\nt h\nth e\n"
+    vocab = b'{"<|endoftext|>":0,"t":1,"h":2,"e":3,"th":4,"the":5}'
+    (corpora["tokenizer"] / "bert").write_bytes(NEXT.join([words, b'{"do_lower_case":true,"strip_accents":null}']))
+    config = b'{"add_bos_token":true,"bos_token":{"content":"<|endoftext|>"},"unk_token":null}'
+    (corpora["tokenizer"] / "gpt2").write_bytes(NEXT.join([vocab, pairs, config]))
+    line = b'{"ids":[5,999,0],"position":1,"target":7,"text":"a \\u00e9"}\n'
+    (corpora["samples"] / "lines").write_bytes(line + b'\n  \n{"position": 0, "ids": [12]}\n')
     for corpus in corpora.values():
         print(f"{corpus}: {len(list(corpus.iterdir()))} inputs")
 
