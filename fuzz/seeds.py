@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Fills `corpus/` with what fuzzing starts from: the tests' small fixtures, in the form that each target takes."""
 
+import bz2
+import gzip
 import json
 import shutil
 import struct
+from html import unescape
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -98,8 +101,29 @@ def tokenizers() -> dict[str, bytes]:
     }  # fmt: skip
 
 
+def pages(dumps: Path, texts: Path) -> None:
+    """Two of the shortest articles of a dump as dumps of their own, and the wikitext of some."""
+    xml = bz2.decompress((HERE.parent / "crates/jumplens/tests/data/enwiki-sample.xml.bz2").read_bytes())
+    header, *rest = xml.split(b"  <page>")
+    pages = (b"  <page>" + page.split(b"</mediawiki>")[0] for page in rest)
+    articles = sorted((page for page in pages if b"<redirect" not in page), key=len)
+    header = header[:600] + header[header.index(b"<namespaces>") :]
+    small = [header, *articles[:2], b"</mediawiki>\n"]
+    dump = b"".join(small)
+    seeds = [dump, bz2.compress(dump), gzip.compress(dump)]
+    for kind, seed in enumerate(seeds):
+        (dumps / f"whole-{kind}").write_bytes(bytes([kind]) + seed)
+    (dumps / "streams").write_bytes(b"\1" + b"".join(bz2.compress(part, 1) for part in small))
+    for number, article in enumerate(articles[2:30]):
+        text = article[article.index(b"<text") :].split(b">", 1)[1].split(b"</text>")[0]
+        (texts / f"{number}").write_text(unescape(text.decode()[:6000]))
+
+
 def main() -> None:
-    names = ("config", "gguf", "manifest", "moments", "pickle", "safetensors_index", "samples", "tokenizer")
+    names = (
+        "config", "corpus", "dump", "gguf", "manifest", "maps", "moments", "pickle", "safetensors_index", "samples",
+        "tokenizer", "wikitext",
+    )  # fmt: skip
     corpora = {name: HERE / "corpus" / name for name in names}
     for corpus in corpora.values():
         corpus.mkdir(parents=True, exist_ok=True)
@@ -107,17 +131,18 @@ def main() -> None:
         shutil.copy(path, corpora["gguf"])
     for path in FIXTURES.glob("pytorch/**/*.bin"):
         shutil.copy(path, corpora["pickle"])
-    for kind, ending in enumerate(["pickle", "npy", "npz", "safetensors"]):
-        for path in FIXTURES.glob(f"shortcuts/**/*.{ending}"):
-            seed = corpora["maps"] / f"{path.parent.name}-{path.name}"
-            seed.write_bytes(bytes([kind]) + path.read_bytes())
-    for config in FIXTURES.glob("*/*/config.json"):
-        if not (config.parent / "model.safetensors").exists():
-            continue
+    for config in (path for path in FIXTURES.glob("*/*/config.json") if (path.parent / "model.safetensors").exists()):
         whole = (config.parent / "model.safetensors").read_bytes()
         for name, files in (("whole", [whole]), ("shards", shards(whole, 2))):
             seed = corpora["safetensors_index"] / f"{config.parent.parent.name}-{config.parent.name}-{name}"
             seed.write_bytes(NEXT.join([config.read_bytes(), *files]))
+    for kind, ending in enumerate(["pickle", "npy", "npz", "safetensors"]):
+        for path in FIXTURES.glob(f"shortcuts/**/*.{ending}"):
+            seed = corpora["maps"] / f"{path.parent.name}-{path.name}"
+            seed.write_bytes(bytes([kind]) + path.read_bytes())
+    lens = FIXTURES / "shortcuts/tuned_lens"
+    files = [(lens / name).read_bytes() for name in ("config.json", "params.pt")]
+    (corpora["maps"] / "tuned_lens").write_bytes(b"\4" + NEXT.join(files))
     # `fuzz_targets/config.rs` has the same families in the same order.
     configs = sorted(FIXTURES.glob("families/*/config.json"))
     configs.append(HERE.parent / "crates/jumplens-assets/assets/tiny-bert/config.json")
@@ -134,6 +159,11 @@ def main() -> None:
     (corpora["tokenizer"] / "gpt2").write_bytes(NEXT.join([vocab, pairs, config]))
     line = b'{"ids":[5,999,0],"position":1,"target":7,"text":"a \\u00e9"}\n'
     (corpora["samples"] / "lines").write_bytes(line + b'\n  \n{"position": 0, "ids": [12]}\n')
+    pages(corpora["dump"], corpora["wikitext"])
+    (corpora["corpus"] / "text").write_bytes(b"\0One sentence.\n\nAnother one.\n")
+    (corpora["corpus"] / "json").write_bytes(b'\1{"text": "One. Two\\n\\u00e9", "id": [1, null]}\n{"text": "Three"}\n')
+    for path in FIXTURES.glob("corpora/*.parquet"):
+        (corpora["corpus"] / path.name).write_bytes(b"\2" + path.read_bytes())
     for corpus in corpora.values():
         print(f"{corpus}: {len(list(corpus.iterdir()))} inputs")
 

@@ -12,14 +12,23 @@ use jumplens::progress::Silent;
 use jumplens::states::run_samples;
 use jumplens::tokenize::{Sample, Tokenizer};
 use jumplens::weights::Weights;
-use jumplens::{Error, Result};
+use jumplens::{Error, Result, panics_are_caught};
 use std::fs;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// One folder for all inputs of a process.
-static FOLDER: LazyLock<tempfile::TempDir> =
-    LazyLock::new(|| tempfile::tempdir().expect("a folder for temporary files"));
+static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    // A panic that becomes an error is no find.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !panics_are_caught() {
+            hook(panic);
+        }
+    }));
+    tempfile::tempdir().expect("a folder for temporary files")
+});
 
 /// The folder with exactly these `files`, by name.
 pub fn folder(files: &[(&str, &[u8])]) -> PathBuf {

@@ -51,6 +51,7 @@
 //! ```
 
 pub mod batch;
+mod caught;
 pub mod corpus;
 pub mod doctor;
 mod error;
@@ -77,4 +78,5 @@ pub mod states;
 pub mod tokenize;
 pub mod weights;
 
+pub use caught::panics_are_caught;
 pub use error::{Error, Result};

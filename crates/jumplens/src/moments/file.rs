@@ -12,7 +12,7 @@
 use super::{LEARNING_CURVE, MomentsRecord, SECTIONS, VAL};
 use crate::error::{Error, Result};
 use crate::files::write_with;
-use crate::shortcut::{PairSums, TargetSums, pair_name};
+use crate::shortcut::{PairSums, Pairs, TargetSums, pair_name};
 use faer::{Mat, MatRef};
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::fs::File;
@@ -89,6 +89,16 @@ pub(super) fn layout(record: &MomentsRecord) -> Vec<Sum> {
     sums
 }
 
+/// How many sums [`layout`] gives, without making them; `None` where that is beyond any number.
+fn number_of_sums(record: &MomentsRecord) -> Option<usize> {
+    let layers = record.n_layers;
+    let others = match record.manifest.fits.pairs {
+        Pairs::All => layers.checked_mul(layers.checked_sub(1)?)?,
+        Pairs::ToFinal => 0,
+    };
+    layers.checked_mul(3 * SECTIONS)?.checked_add(2 * SECTIONS)?.checked_add(others)
+}
+
 /// Writes a file of sums, which `fill` gives one by one in the order of [`layout`], row-major.
 pub(super) fn write(
     path: &Path,
@@ -161,12 +171,13 @@ impl MomentsFile {
         let record = record.ok_or_else(|| fail("it holds no second-moment sums".to_owned()))?;
         let record: MomentsRecord = serde_json::from_str(record).map_err(Error::format(path))?;
         record.manifest.is_of_this_version(path)?;
-        // That the layers are there is seen below: here only that they do not make a layout of any size.
+        // That the layers are there is seen below: here only that there are no fewer tensors than they have sums.
         let makes_sense = (1..=MOST_SHARES).contains(&record.of)
             && !record.shards.is_empty()
             && record.shards.iter().all(|shard| (1..=record.of).contains(shard))
             && record.counts == record.expected_counts()
-            && (1..=metadata.tensors().len()).contains(&record.n_layers);
+            && record.n_layers > 0
+            && number_of_sums(&record).is_some_and(|sums| sums <= metadata.tensors().len());
         if !makes_sense {
             return Err(fail("what it says of its shards and layers does not fit together".to_owned()));
         }
