@@ -155,6 +155,18 @@ fn damaged_tokenizers_are_read_or_refused() {
     }
 }
 
+/// The crate that reads tokenizers takes it for granted, and panics.
+#[test]
+fn a_template_with_a_token_that_is_not_described_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let (_, mut tokenizer) = tokenizers().swap_remove(0);
+    tokenizer["post_processor"]["special_tokens"] = json!({});
+    write(&path, tokenizer.to_string().as_bytes());
+    let error = tokenize(&TokenizerFiles::Json(SourceFile::open(&path).unwrap())).unwrap_err();
+    assert!(matches!(&error, Error::Format { message, .. } if message.contains("cannot work")), "{error}");
+}
+
 #[test]
 fn damaged_samples_are_read_or_refused() {
     let folder = tempfile::tempdir().unwrap();
