@@ -87,6 +87,14 @@ fn what_a_manifest_alone_claims_is_refused() {
     refused(json!({ "shard": { "index": 3, "of": 2 } }), "moments", "there is no share 3/2");
     refused(json!({ "train": 49 }), "moments", "48 states of width 16, where 49 of width 16 should be");
     refused(json!({ "val": u64::MAX }), "moments", "16 states of width 16, where");
+    for elsewhere in ["/dev/zero", "../run/manifest.json"] {
+        let states = json!({ "done": true, "seconds": 0.0, "files": { elsewhere: "0" } });
+        refused(
+            json!({ "stages": { "samples": whole["stages"]["samples"], "states": states } }),
+            "moments",
+            "not below",
+        );
+    }
     // More chunks than there can be are as good as all of them.
     let mut changed = whole.clone();
     changed["stages"]["states"] =
