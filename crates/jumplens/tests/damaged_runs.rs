@@ -169,3 +169,28 @@ fn layers_that_only_a_file_of_sums_claims_are_refused() {
         assert!(!read_or_refused(&result, field), "{field} of {value}");
     }
 }
+
+/// Products of such values overflow, and the decompositions behind the maps do not end well.
+#[test]
+fn values_that_no_sum_of_states_has_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, ..] = sums(folder.path(), Pairs::All);
+    let (header, data) = parts(&whole);
+    let path = folder.path().join("values.safetensors");
+    let start = whole.len() - data.len();
+    for (tensor, at, value) in [
+        ("val.03.squares", 0, 1e300),
+        ("train.2.01.gram", 17, -1.0),
+        ("train.2.01.gram", 1, 1e10),
+        ("train.1.00.sum", 3, f64::INFINITY),
+        ("train.00_02.cross", 5, 1e9),
+        ("val.02_03.cross", 5, f64::NAN),
+    ] {
+        let offset = start + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize + 8 * at;
+        let mut bytes = whole.clone();
+        bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+        write(&path, &bytes);
+        let error = MomentsFile::open(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("value {at} of tensor `{tensor}` is {value}")), "{error}");
+    }
+}

@@ -17,6 +17,7 @@ use faer::{Mat, MatRef};
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The metadata entry that holds the record.
@@ -24,6 +25,9 @@ const RECORD: &str = "jumplens_moments";
 
 /// Shares that an experiment may be in.
 pub(super) const MOST_SHARES: usize = 1 << 16;
+
+/// By how much sums in f64 may be beyond their bounds.
+const ROUNDING: f64 = 1e-6;
 
 /// A sum in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +164,7 @@ pub struct MomentsFile {
 }
 
 impl MomentsFile {
-    /// Opens a file, and sees that every sum that it should have is there, and finite.
+    /// Opens a file, and sees that every sum that it should have is there, and can be one.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("read", path))?;
         // SAFETY: the map is read-only, and files of sums are never changed in place once they have their final name.
@@ -197,11 +201,66 @@ impl MomentsFile {
                 let got = format!("{:?}", view.dtype());
                 return Err(Error::TensorDtype { path: opened.path, tensor, got });
             }
-            if let Some((at, value)) = values(view.data()).enumerate().find(|(_, value)| !value.is_finite()) {
-                return Err(fail(format!("value {at} of tensor `{tensor}` is {value}")));
+        }
+        opened.check_values()?;
+        Ok(opened)
+    }
+
+    /// Sees that every value is one that sums of f32 states can have: by Cauchy and Schwarz, no Σ x·y is beyond √(Σ x² · Σ y²).
+    fn check_values(&self) -> Result<()> {
+        let MomentsRecord { n_layers: last, d_model: d, counts, .. } = self.record;
+        let tensors = self.tensors()?;
+        let of = |sum: Sum| -> Result<&[u8]> {
+            tensors.tensor(&sum.name(last)).map(|view| view.data()).map_err(Error::format(&self.path))
+        };
+        let check = |sum: Sum, at: usize, value: f64, is_sound: bool| {
+            let message =
+                || format!("value {at} of tensor `{}` is {value}, which no sum of states is", sum.name(last));
+            if is_sound { Ok(()) } else { Err(Error::Format { path: self.path.clone(), message: message() }) }
+        };
+        // Σ x² by section, layer and coordinate.
+        let mut squares = vec![Vec::new(); SECTIONS];
+        for (section, squares) in squares.iter_mut().enumerate() {
+            let most = counts[section] as f64 * f64::from(f32::MAX).powi(2);
+            for layer in 0..=last {
+                let (sum, step) = match layer == last {
+                    true => (Sum::Squares { section }, 1),
+                    false => (Sum::Gram { section, layer }, d + 1),
+                };
+                let own: Vec<f64> = values(of(sum)?).step_by(step).collect();
+                let mut each = own.iter().enumerate();
+                each.try_for_each(|(i, value)| check(sum, i * step, *value, (0.0..=most).contains(value)))?;
+                squares.push(own);
             }
         }
-        Ok(opened)
+        let norms = |sections: Range<usize>, layer: usize| -> Vec<f64> {
+            let total = |i: usize| sections.clone().map(|section| squares[section][layer][i]).sum::<f64>();
+            (0..d).map(|i| total(i).sqrt()).collect()
+        };
+        for sum in layout(&self.record) {
+            let (rows, columns) = match sum {
+                Sum::States { section, layer } => {
+                    (vec![(counts[section] as f64).sqrt()], norms(section..section + 1, layer))
+                }
+                Sum::Squares { .. } => continue,
+                Sum::Gram { section, layer } => {
+                    let norms = norms(section..section + 1, layer);
+                    (norms.clone(), norms)
+                }
+                Sum::CrossToLast { section, from } => {
+                    (norms(section..section + 1, from), norms(section..section + 1, last))
+                }
+                Sum::Cross { val, from, to } => {
+                    let sections = if val { VAL..SECTIONS } else { 0..VAL };
+                    (norms(sections.clone(), from), norms(sections, to))
+                }
+            };
+            for (at, value) in values(of(sum)?).enumerate() {
+                let most = rows[at / d] * columns[at % d] * (1.0 + ROUNDING);
+                check(sum, at, value, value.abs() <= most)?;
+            }
+        }
+        Ok(())
     }
 
     /// Its path.
@@ -236,7 +295,7 @@ impl MomentsFile {
         self.pair_sums(segment..segment + 1, from, &[self.record.n_layers])
     }
 
-    fn pair_sums(&self, sections: std::ops::Range<usize>, from: usize, to: &[usize]) -> Result<PairSums> {
+    fn pair_sums(&self, sections: Range<usize>, from: usize, to: &[usize]) -> Result<PairSums> {
         let (d, last) = (self.record.d_model, self.record.n_layers);
         let add = |total: &mut Vec<f64>, sum: Sum| -> Result<()> {
             total.iter_mut().zip(self.values(sum)?).for_each(|(total, value)| *total += value);
