@@ -144,9 +144,7 @@ def main() -> None:
     files = [(lens / name).read_bytes() for name in ("config.json", "params.pt")]
     (corpora["maps"] / "tuned_lens").write_bytes(b"\4" + NEXT.join(files))
     # `fuzz_targets/config.rs` has the same families in the same order.
-    configs = sorted(FIXTURES.glob("families/*/config.json"))
-    configs.append(HERE.parent / "crates/jumplens-assets/assets/tiny-bert/config.json")
-    for number, config in enumerate(configs):
+    for number, config in enumerate(sorted(FIXTURES.glob("families/*/config.json"))):
         compact = json.dumps(json.loads(config.read_bytes()), separators=(",", ":")).encode()
         (corpora["config"] / config.parent.name).write_bytes(bytes([ord("a") + number]) + compact)
     for name, text in tokenizers().items():

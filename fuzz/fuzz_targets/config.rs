@@ -1,7 +1,13 @@
 //! `config.json` beside a small checkpoint; which one the first byte says, from `a` on.
 #![no_main]
 
-use jumplens_fuzz::{folder, read};
+#[path = "../../crates/jumplens/tests/common/mod.rs"]
+mod common;
+
+use common::Checkpoint;
+use jumplens_fuzz::{folder, read, seed};
+use std::fs;
+use std::sync::LazyLock;
 
 macro_rules! checkpoints {
     ($($name:literal),*) => {
@@ -29,10 +35,22 @@ const CHECKPOINTS: [&[u8]; 16] = checkpoints!(
     "qwen3"
 );
 /// Behind them.
-const BERT: &[u8] = include_bytes!("../../crates/jumplens-assets/assets/tiny-bert/model.safetensors");
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let Some((first, config)) = bytes.split_first() else { return };
-    let weights = CHECKPOINTS.get(usize::from(first.wrapping_sub(b'a'))).copied().unwrap_or(BERT);
-    read(&folder(&[("config.json", config), ("model.safetensors", weights)]));
+static BERT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    Checkpoint::random_bert(7).write(folder.path());
+    let file = |name: &str| fs::read(folder.path().join(name)).expect("it was written");
+    let letter = b'a' + CHECKPOINTS.len() as u8;
+    seed("config", "bert", &[&[letter], &file("config.json")[..]].concat());
+    file("model.safetensors")
 });
+
+libfuzzer_sys::fuzz_target!(
+    init: {
+        LazyLock::force(&BERT);
+    },
+    |bytes: &[u8]| {
+        let Some((first, config)) = bytes.split_first() else { return };
+        let weights = CHECKPOINTS.get(usize::from(first.wrapping_sub(b'a'))).copied().unwrap_or(&BERT);
+        read(&folder(&[("config.json", config), ("model.safetensors", weights)]));
+    }
+);
