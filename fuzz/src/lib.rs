@@ -96,11 +96,6 @@ pub fn read(path: &Path) {
     }
 }
 
-/// Reads a file of maps as `jumplens shortcuts import` does.
-pub fn read_maps(path: &Path) {
-    sound(Foreign::read(path));
-}
-
 /// Every tensor, in whichever shape it has.
 fn read_tensors(weights: &Weights<'_>) {
     let root = weights.below("");

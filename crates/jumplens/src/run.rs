@@ -324,9 +324,9 @@ impl Run {
         self.manifest.write(&self.folder)?;
         let spec = self.model.spec();
         let left = |split: &str, samples: &[Sample]| {
-            let chunks = record.chunks.get(split).copied().unwrap_or(0);
-            let whole = chunks.saturating_mul(crate::states::CHUNK);
-            tokens(&samples[whole.min(samples.len())..])
+            let whole = record.chunks.get(split).copied().unwrap_or(0).saturating_mul(CHUNK);
+            let chunks = samples[whole.min(samples.len())..].chunks(CHUNK);
+            chunks.map(|chunk| tokens(&PackedBatch::pack(chunk, spec.kind, TOKEN_BUDGET))).sum::<usize>()
         };
         let total = splits.iter().map(|(split, samples)| left(split, samples)).sum::<usize>();
         observer.begin("states", total as u64, "tokens");

@@ -4,6 +4,7 @@ mod byte_pairs;
 mod word_piece;
 
 use crate::caught::catching;
+use crate::corpus::{HowMany, in_random_order};
 use crate::error::{Error, Result};
 use crate::gguf;
 use crate::hub::TokenizerFiles;
@@ -183,7 +184,7 @@ impl Tokenizer {
         match self.inner.id_to_token(id) {
             // SentencePiece's mark of a space, which decoders take from the first token.
             Some(token) if token.starts_with('▁') => token.replace('▁', " "),
-            Some(token) => self.inner.decode(&[id], false).unwrap_or(token),
+            Some(token) => caught(&self.path, || self.inner.decode(&[id], false)).unwrap_or(token),
             None => id.to_string(),
         }
     }
