@@ -28,6 +28,9 @@ const INTERRUPT: u8 = 130;
 fn main() -> ExitCode {
     memory::keep_freed_pages();
     std::panic::set_hook(Box::new(|panic| {
+        if jumplens::panics_are_caught() {
+            return;
+        }
         Printer::default().error(&format!("internal: {panic}; this is a bug in jumplens, please report it"));
         std::process::exit(BUG.into());
     }));

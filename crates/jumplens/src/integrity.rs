@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::files::sha256_of;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// SHA-256 by path below the run folder, with `/` between folders whatever the system.
 pub(crate) type Digests = BTreeMap<String, String>;
@@ -54,10 +54,17 @@ fn walk(run: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The first file, by name, that is not what `digests` says, or not there.
+/// The first file, by name, that is not what `digests` says, or not there. [`Error::Format`] for the manifest where a name
+/// leads out of the run folder.
 pub(crate) fn changed(run: &Path, digests: &Digests) -> Result<Option<PathBuf>> {
     let is_changed = |(name, digest): (&String, &String)| -> Result<Option<PathBuf>> {
         let path = run.join(name);
+        // Elsewhere there are devices that never end.
+        if !Path::new(name).components().all(|part| matches!(part, Component::Normal(_))) {
+            let message =
+                format!("it names the file `{}`, which is not below the folder", name.escape_debug());
+            return Err(Error::Format { path: run.join("manifest.json"), message });
+        }
         match sha256_of(&path) {
             Ok(now) if now == *digest => Ok(None),
             Ok(_) => Ok(Some(path)),

@@ -51,6 +51,7 @@
 //! ```
 
 pub mod batch;
+mod caught;
 pub mod compare;
 pub mod corpus;
 pub mod doctor;
@@ -80,4 +81,5 @@ mod tensor_file;
 pub mod tokenize;
 pub mod weights;
 
+pub use caught::panics_are_caught;
 pub use error::{Error, Result};

@@ -333,7 +333,7 @@ impl Run {
         self.manifest.write(&self.folder)?;
         let spec = self.model.spec();
         let left = |split: &str, samples: &[Sample]| {
-            let whole = record.chunks.get(split).copied().unwrap_or(0) * CHUNK;
+            let whole = record.chunks.get(split).copied().unwrap_or(0).saturating_mul(CHUNK);
             let chunks = samples[whole.min(samples.len())..].chunks(CHUNK);
             chunks.map(|chunk| tokens(&PackedBatch::pack(chunk, spec.kind, TOKEN_BUDGET))).sum::<usize>()
         };

@@ -140,6 +140,16 @@ impl StateFiles {
         StateFile::open(&self.layer_path(layer))
     }
 
+    /// Opens the states of `layer`, which have to be those of `n` samples, of width `d`.
+    pub(crate) fn layer_of(&self, layer: usize, n: usize, d: usize) -> Result<StateFile> {
+        let (path, file) = (self.layer_path(layer), self.layer(layer)?);
+        if (file.n, file.d) != (n, d) {
+            let message = format!("{} states of width {}, where {n} of width {d} should be", file.n, file.d);
+            return Err(Error::Format { path, message });
+        }
+        Ok(file)
+    }
+
     /// Opens the attention outputs of block `layer`.
     pub fn attention(&self, layer: usize) -> Result<StateFile> {
         StateFile::open(&self.attention_path(layer))

@@ -2,7 +2,7 @@
 
 use super::file::{Sum, layout, row_major, write};
 use super::{MomentsRecord, SECTIONS, Shard, VAL, section_of_share};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::models::Spec;
 use crate::progress::{Observer, check};
@@ -25,11 +25,7 @@ pub fn collect(
 ) -> Result<()> {
     let record = MomentsRecord::new(manifest, spec, shard);
     let open = |files: &StateFiles, n: usize| -> Result<Vec<StateFile>> {
-        let opened = (0..=spec.n_layers).map(|layer| files.layer(layer)).collect::<Result<Vec<_>>>()?;
-        match opened.iter().find(|file| file.n != n) {
-            Some(file) => Err(Error::Internal(format!("states of {} samples, not {n}", file.n))),
-            None => Ok(opened),
-        }
+        (0..=spec.n_layers).map(|layer| files.layer_of(layer, n, spec.d_model)).collect()
     };
     let states = [open(train, record.counts[..VAL].iter().sum())?, open(val, record.counts[VAL])?];
     let total = layout(&record).len();

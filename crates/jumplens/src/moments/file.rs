@@ -11,12 +11,13 @@
 
 use super::{LEARNING_CURVE, MomentsRecord, SECTIONS, VAL};
 use crate::error::{Error, Result};
-use crate::shortcut::{PairSums, TargetSums, pair_name};
+use crate::shortcut::{PairSums, Pairs, TargetSums, pair_name};
 use crate::tensor_file::{self, Entry};
 use faer::{Mat, MatRef};
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The metadata entry that holds the record.
@@ -24,6 +25,9 @@ const RECORD: &str = "jumplens_moments";
 
 /// Shares that an experiment may be in.
 pub(super) const MOST_SHARES: usize = 1 << 16;
+
+/// By how much sums in f64 may be beyond their bounds.
+const ROUNDING: f64 = 1e-6;
 
 /// A sum in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +93,16 @@ pub(super) fn layout(record: &MomentsRecord) -> Vec<Sum> {
     sums
 }
 
+/// How many sums [`layout`] gives, without making them; `None` where that is beyond any number.
+fn number_of_sums(record: &MomentsRecord) -> Option<usize> {
+    let layers = record.n_layers;
+    let others = match record.manifest.fits.pairs {
+        Pairs::All => layers.checked_mul(layers.checked_sub(1)?)?,
+        Pairs::ToFinal => 0,
+    };
+    layers.checked_mul(3 * SECTIONS)?.checked_add(2 * SECTIONS)?.checked_add(others)
+}
+
 /// Writes a file of sums, which `fill` gives one by one in the order of [`layout`], row-major.
 pub(super) fn write(
     path: &Path,
@@ -128,7 +142,7 @@ pub struct MomentsFile {
 }
 
 impl MomentsFile {
-    /// Opens a file, and sees that every sum that it should have is there, and finite.
+    /// Opens a file, and sees that every sum that it should have is there, and can be one.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("read", path))?;
         // SAFETY: the map is read-only, and files of sums are never changed in place once they have their final name.
@@ -139,12 +153,13 @@ impl MomentsFile {
         let record = record.ok_or_else(|| fail("it holds no second-moment sums".to_owned()))?;
         let record: MomentsRecord = serde_json::from_str(record).map_err(Error::format(path))?;
         record.manifest.is_of_this_version(path)?;
-        // That the layers are there is seen below: here only that they do not make a layout of any size.
+        // That the layers are there is seen below: here only that there are no fewer tensors than they have sums.
         let makes_sense = (1..=MOST_SHARES).contains(&record.of)
             && !record.shards.is_empty()
             && record.shards.iter().all(|shard| (1..=record.of).contains(shard))
             && record.counts == record.expected_counts()
-            && (1..=metadata.tensors().len()).contains(&record.n_layers);
+            && record.n_layers > 0
+            && number_of_sums(&record).is_some_and(|sums| sums <= metadata.tensors().len());
         if !makes_sense {
             return Err(fail("what it says of its shards and layers does not fit together".to_owned()));
         }
@@ -164,11 +179,66 @@ impl MomentsFile {
                 let got = format!("{:?}", view.dtype());
                 return Err(Error::TensorDtype { path: opened.path, tensor, got });
             }
-            if let Some((at, value)) = values(view.data()).enumerate().find(|(_, value)| !value.is_finite()) {
-                return Err(fail(format!("value {at} of tensor `{tensor}` is {value}")));
+        }
+        opened.check_values()?;
+        Ok(opened)
+    }
+
+    /// Sees that every value is one that sums of f32 states can have: by Cauchy and Schwarz, no Σ x·y is beyond √(Σ x² · Σ y²).
+    fn check_values(&self) -> Result<()> {
+        let MomentsRecord { n_layers: last, d_model: d, counts, .. } = self.record;
+        let tensors = self.tensors()?;
+        let of = |sum: Sum| -> Result<&[u8]> {
+            tensors.tensor(&sum.name(last)).map(|view| view.data()).map_err(Error::format(&self.path))
+        };
+        let check = |sum: Sum, at: usize, value: f64, is_sound: bool| {
+            let message =
+                || format!("value {at} of tensor `{}` is {value}, which no sum of states is", sum.name(last));
+            if is_sound { Ok(()) } else { Err(Error::Format { path: self.path.clone(), message: message() }) }
+        };
+        // Σ x² by section, layer and coordinate.
+        let mut squares = vec![Vec::new(); SECTIONS];
+        for (section, squares) in squares.iter_mut().enumerate() {
+            let most = counts[section] as f64 * f64::from(f32::MAX).powi(2);
+            for layer in 0..=last {
+                let (sum, step) = match layer == last {
+                    true => (Sum::Squares { section }, 1),
+                    false => (Sum::Gram { section, layer }, d + 1),
+                };
+                let own: Vec<f64> = values(of(sum)?).step_by(step).collect();
+                let mut each = own.iter().enumerate();
+                each.try_for_each(|(i, value)| check(sum, i * step, *value, (0.0..=most).contains(value)))?;
+                squares.push(own);
             }
         }
-        Ok(opened)
+        let norms = |sections: Range<usize>, layer: usize| -> Vec<f64> {
+            let total = |i: usize| sections.clone().map(|section| squares[section][layer][i]).sum::<f64>();
+            (0..d).map(|i| total(i).sqrt()).collect()
+        };
+        for sum in layout(&self.record) {
+            let (rows, columns) = match sum {
+                Sum::States { section, layer } => {
+                    (vec![(counts[section] as f64).sqrt()], norms(section..section + 1, layer))
+                }
+                Sum::Squares { .. } => continue,
+                Sum::Gram { section, layer } => {
+                    let norms = norms(section..section + 1, layer);
+                    (norms.clone(), norms)
+                }
+                Sum::CrossToLast { section, from } => {
+                    (norms(section..section + 1, from), norms(section..section + 1, last))
+                }
+                Sum::Cross { val, from, to } => {
+                    let sections = if val { VAL..SECTIONS } else { 0..VAL };
+                    (norms(sections.clone(), from), norms(sections, to))
+                }
+            };
+            for (at, value) in values(of(sum)?).enumerate() {
+                let most = rows[at / d] * columns[at % d] * (1.0 + ROUNDING);
+                check(sum, at, value, value.abs() <= most)?;
+            }
+        }
+        Ok(())
     }
 
     /// Its path.
@@ -203,7 +273,7 @@ impl MomentsFile {
         self.pair_sums(segment..segment + 1, from, &[self.record.n_layers])
     }
 
-    fn pair_sums(&self, sections: std::ops::Range<usize>, from: usize, to: &[usize]) -> Result<PairSums> {
+    fn pair_sums(&self, sections: Range<usize>, from: usize, to: &[usize]) -> Result<PairSums> {
         let (d, last) = (self.record.d_model, self.record.n_layers);
         let add = |total: &mut Vec<f64>, sum: Sum| -> Result<()> {
             total.iter_mut().zip(self.values(sum)?).for_each(|(total, value)| *total += value);

@@ -28,11 +28,33 @@ use std::ops::Range;
 
 /// One of so many shares of the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ClaimedShard")]
 pub struct Shard {
     /// Which, from 1 on.
     pub index: usize,
     /// Of how many.
     pub of: usize,
+}
+
+/// A share as a file has it, which may not be one.
+#[derive(Deserialize)]
+struct ClaimedShard {
+    index: usize,
+    of: usize,
+}
+
+impl TryFrom<ClaimedShard> for Shard {
+    type Error = String;
+
+    fn try_from(ClaimedShard { index, of }: ClaimedShard) -> Result<Self, String> {
+        if (1..=of).contains(&index) && of <= file::MOST_SHARES {
+            return Ok(Self { index, of });
+        }
+        Err(format!(
+            "there is no share {index}/{of}: shares are 1/n to n/n, with n up to {}",
+            file::MOST_SHARES
+        ))
+    }
 }
 
 impl Shard {
@@ -53,12 +75,10 @@ impl std::str::FromStr for Shard {
     fn from_str(text: &str) -> Result<Self, String> {
         let (index, of) = text.split_once('/').unzip();
         let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
-        match (number(index), number(of)) {
-            (Some(index), Some(of)) if (1..=of).contains(&index) && of <= file::MOST_SHARES => {
-                Ok(Self { index, of })
-            }
-            _ => Err(format!("give the share as `k/n`, 1/n to n/n, with n up to {}", file::MOST_SHARES)),
-        }
+        let claimed = number(index).zip(number(of)).map(|(index, of)| ClaimedShard { index, of });
+        claimed
+            .and_then(|claimed| claimed.try_into().ok())
+            .ok_or_else(|| format!("give the share as `k/n`, 1/n to n/n, with n up to {}", file::MOST_SHARES))
     }
 }
 

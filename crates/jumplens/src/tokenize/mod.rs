@@ -3,6 +3,7 @@
 mod byte_pairs;
 mod word_piece;
 
+use crate::caught::catching;
 use crate::corpus::{HowMany, in_random_order};
 use crate::error::{Error, Result};
 use crate::gguf;
@@ -124,7 +125,7 @@ impl Tokenizer {
             }
             TokenizerFiles::Gguf(file) => Cow::Owned(gguf::tokenizer_json(file)?),
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(Error::format(&path))?;
+        let mut inner = caught(&path, || tokenizers::Tokenizer::from_bytes(json))?;
         let largest = inner.get_vocab(true).values().copied().max().unwrap_or(0);
         // Embeddings are padded with some rows that no token has; many such rows are another model's tokenizer.
         let spare = spec.vocab_size as f64 - f64::from(largest) - 1.0;
@@ -173,7 +174,7 @@ impl Tokenizer {
 
     /// Token ids of `text` with those that the tokenizer puts around it, cut within them at the model's longest sequence.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, true).map_err(Error::format(&self.path))?;
+        let encoding = caught(&self.path, || self.inner.encode_fast(text, true))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -183,7 +184,7 @@ impl Tokenizer {
         match self.inner.id_to_token(id) {
             // SentencePiece's mark of a space, which decoders take from the first token.
             Some(token) if token.starts_with('▁') => token.replace('▁', " "),
-            Some(token) => self.inner.decode(&[id], false).unwrap_or(token),
+            Some(token) => caught(&self.path, || self.inner.decode(&[id], false)).unwrap_or(token),
             None => id.to_string(),
         }
     }
@@ -231,6 +232,14 @@ impl Tokenizer {
             Sample { ids, position, target, text: Some(text.to_owned()) }
         };
         Ok(chosen.into_iter().map(sample).collect())
+    }
+}
+
+/// What a call into the tokenizers crate gives, which fails on some damaged files and panics on others.
+fn caught<T>(path: &Path, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match catching(call) {
+        Ok(result) => result.map_err(Error::format(path)),
+        Err(panic) => Err(Error::format(path)(format!("it describes a tokenizer that cannot work: {panic}"))),
     }
 }
 
