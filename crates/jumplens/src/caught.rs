@@ -1,15 +1,26 @@
 //! Panics of other crates that take for granted what a damaged file may lack, made into messages.
 
+use crate::error::Error;
 use std::cell::Cell;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 thread_local! {
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// True on a thread within a call whose panic becomes an [`Error`](crate::Error): a panic hook has nothing to say of it.
+/// True on a thread within a call whose panic becomes an [`Error`]: a panic hook has nothing to say of it.
 pub fn panics_are_caught() -> bool {
     CAUGHT.get()
+}
+
+/// What `call` gives, which reads the file `path`; [`Error::Format`] where it fails, or panics.
+pub(crate) fn caught<T, E: Display>(path: &Path, call: impl FnOnce() -> Result<T, E>) -> Result<T, Error> {
+    match catching(call) {
+        Ok(result) => result.map_err(Error::format(path)),
+        Err(panic) => Err(Error::format(path)(format!("what it says does not fit together: {panic}"))),
+    }
 }
 
 /// Gives what `call` gives, or the message that it panicked with. What it changed must not be used any more then.

@@ -3,11 +3,13 @@
 
 use super::source::{Body, Document, Sink};
 use super::{FileRecord, Rows};
+use crate::caught::{catching, caught};
 use crate::error::{Error, Result};
 use crate::hub::SourceFile;
 use parquet::basic::Type;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::fs::File;
 use std::path::Path;
@@ -27,7 +29,7 @@ pub(super) fn read(
 ) -> Result<Option<(FileRecord, u64)>> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     let bytes = file.metadata().map_err(Error::io("read", path))?.len();
-    let reader = SerializedFileReader::new(file).map_err(Error::format(path))?;
+    let reader = caught(path, || SerializedFileReader::new(file))?;
     let schema = reader.metadata().file_metadata().schema_descr();
     let leaves = || schema.columns().iter();
     let missing = || Error::NoColumn {
@@ -45,13 +47,13 @@ pub(super) fn read(
     let optional = leaf.max_def_level() > 0;
     let mut row = 0u64;
     for group in 0..reader.num_row_groups() {
-        let group = reader.get_row_group(group).map_err(Error::format(path))?;
-        let chunk = group.metadata().column(index);
+        let group = caught(path, || reader.get_row_group(group))?;
+        let chunk = caught(path, || Ok::<_, ParquetError>(group.metadata().column(index)))?;
         // Most of a file is its text; what the other columns take is counted along with it.
         let share = bytes as f64 * chunk.num_values() as f64
             / reader.metadata().file_metadata().num_rows().max(1) as f64;
         let ColumnReader::ByteArrayColumnReader(mut values) =
-            group.get_column_reader(index).map_err(Error::format(path))?
+            caught(path, || group.get_column_reader(index))?
         else {
             return Err(Error::Internal("a column of strings is read as something else".into()));
         };
@@ -61,8 +63,9 @@ pub(super) fn read(
                 place: format!("row {row}"),
                 message,
             };
-            let batch =
-                read_rows(&mut values, optional, leaf.max_def_level()).map_err(|e| fail(e.to_string()))?;
+            let batch = catching(|| read_rows(&mut values, optional, leaf.max_def_level()))
+                .unwrap_or_else(|panic| Err(ParquetError::General(panic)))
+                .map_err(|error| fail(error.to_string()))?;
             if batch.is_empty() {
                 break;
             }

@@ -3,7 +3,7 @@
 mod byte_pairs;
 mod word_piece;
 
-use crate::caught::catching;
+use crate::caught::caught;
 use crate::corpus::{HowMany, in_random_order};
 use crate::error::{Error, Result};
 use crate::gguf;
@@ -232,14 +232,6 @@ impl Tokenizer {
             Sample { ids, position, target, text: Some(text.to_owned()) }
         };
         Ok(chosen.into_iter().map(sample).collect())
-    }
-}
-
-/// What a call into the tokenizers crate gives, which fails on some damaged files and panics on others.
-fn caught<T>(path: &Path, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
-    match catching(call) {
-        Ok(result) => result.map_err(Error::format(path)),
-        Err(panic) => Err(Error::format(path)(format!("it describes a tokenizer that cannot work: {panic}"))),
     }
 }
 
