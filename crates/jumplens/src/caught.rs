@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_its_message_and_others_are_as_before() {
-        assert_eq!(catching(|| panics_are_caught()), Ok(true));
+        assert_eq!(catching(panics_are_caught), Ok(true));
         let nested = catching(|| (catching(|| panic!("in {}", "it")), panics_are_caught()));
         let expected: (Result<(), String>, bool) = (Err("in it".to_owned()), true);
         assert_eq!(nested, Ok(expected));

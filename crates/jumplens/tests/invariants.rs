@@ -199,7 +199,9 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.file_name().unwrap() != "manifest.json" {
+            // The manifest has times in it, and the report has the manifest.
+            } else if !["manifest.json", "report.html"].contains(&path.file_name().unwrap().to_str().unwrap())
+            {
                 files.insert(path.strip_prefix(folder).unwrap().to_owned(), std::fs::read(&path).unwrap());
             }
         }

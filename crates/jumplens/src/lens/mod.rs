@@ -302,7 +302,7 @@ impl<'a> Lens<'a> {
             Kind::Masked => {
                 let sample = |position| Sample { ids: ids.to_vec(), position, target: None, text: None };
                 let samples: Vec<Sample> = (0..ids.len()).map(sample).collect();
-                let mut batches = PackedBatch::pack(&samples, spec.kind, usize::MAX);
+                let mut batches = PackedBatch::pack_apart(&samples, spec.kind, usize::MAX);
                 batches.swap_remove(0)
             }
         };
