@@ -208,6 +208,8 @@ mod tests {
             let sigma = svd.S().column_vector();
             let counts = |k: &usize| sigma[*k] > 1e-6 * sigma[0];
             let kept: Vec<usize> = (0..sigma.nrows()).filter(counts).collect();
+            // Maps are rounded to f32, which the condition of the source magnifies.
+            let rounding = 4.0 * f64::from(f32::EPSILON) * sigma[0] / sigma[kept[kept.len() - 1]];
             let u = Mat::from_fn(n, kept.len(), |i, k| svd.U()[(i, kept[k])]);
             let predicted = &u * (u.transpose() * &b);
             let right = predicted.thin_svd().unwrap();
@@ -220,8 +222,17 @@ mod tests {
                     let weight: Vec<f32> = map.weight().flatten_all().unwrap().to_vec1().unwrap();
                     let weight: Vec<f64> = weight.into_iter().map(f64::from).collect();
                     let got = &a * MatRef::from_row_major_slice(&weight, d, d).transpose();
-                    let distance = (&got - &expected).norm_l2();
-                    prop_assert!(distance <= 2e-6 * b.norm_l2(), "{kind:?}: {distance} of {}", b.norm_l2());
+                    // Which map of a rank is best is up to rounding where singular values are close: how well it fits is not.
+                    let distance = match kind {
+                        Kind::Rank(_) => ((&got - &b).norm_l2() - (&expected - &b).norm_l2()).abs(),
+                        _ => (&got - &expected).norm_l2(),
+                    };
+                    prop_assert!(distance <= (2e-6 + rounding) * b.norm_l2(), "{kind:?}: {distance} of {}", b.norm_l2());
+                    if let Kind::Rank(rank) = kind {
+                        let sigma = got.thin_svd().unwrap().S().column_vector().to_owned();
+                        let beyond = (rank..sigma.nrows()).map(|k| sigma[k]).fold(0.0, f64::max);
+                        prop_assert!(beyond <= (1e-5 + rounding) * sigma[0], "a map of rank {rank} has {beyond} beyond it");
+                    }
                 }
             }
         }
