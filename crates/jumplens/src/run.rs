@@ -182,15 +182,7 @@ impl Run {
             earlier.threads = rayon::current_num_threads();
             let lock = Some(lock.map_or_else(|| Lock::take(folder), Ok)?);
             let tokenizer = files.tokenizer;
-            return Ok(Self {
-                _lock: lock,
-                folder: folder.to_owned(),
-                manifest: earlier,
-                model,
-                tokenizer,
-                force: false,
-                intact: RefCell::default(),
-            });
+            return Ok(Self::new(lock, folder, earlier, model, tokenizer));
         }
         create_folder(folder)?;
         let lock = match lock {
@@ -226,15 +218,7 @@ impl Run {
         };
         manifest.stages.insert("samples".to_owned(), record);
         manifest.write(folder)?;
-        Ok(Self {
-            _lock: Some(lock),
-            folder: folder.to_owned(),
-            manifest,
-            model,
-            tokenizer: files.tokenizer,
-            force: false,
-            intact: RefCell::default(),
-        })
+        Ok(Self::new(Some(lock), folder, manifest, model, files.tokenizer))
     }
 
     /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
@@ -268,15 +252,18 @@ impl Run {
         }
         manifest.threads = rayon::current_num_threads();
         let model = load_model(&files, manifest.dtype, observer)?;
-        Ok(Self {
-            _lock: lock,
-            folder: folder.to_owned(),
-            manifest,
-            model,
-            tokenizer: files.tokenizer,
-            force: false,
-            intact: RefCell::default(),
-        })
+        Ok(Self::new(lock, folder, manifest, model, files.tokenizer))
+    }
+
+    fn new(
+        lock: Option<Lock>,
+        folder: &Path,
+        manifest: Manifest,
+        model: Box<dyn Backbone>,
+        tokenizer: Option<TokenizerFiles>,
+    ) -> Self {
+        let folder = folder.to_owned();
+        Self { _lock: lock, folder, manifest, model, tokenizer, intact: RefCell::default(), force: false }
     }
 
     /// The run's folder.

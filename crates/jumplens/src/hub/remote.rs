@@ -240,13 +240,7 @@ impl Hub {
             check(observer)?;
             files.push(client.metadata(&commit, file)?);
         }
-        if !files.is_empty() {
-            observer.begin("download", files.iter().map(|file| file.left(&repo)).sum(), "bytes");
-            for file in &files {
-                client.download(file, &repo, observer)?;
-            }
-            observer.end();
-        }
+        client.download_all(&files, &repo, observer)?;
         repo.set_commit(name.revision(), &commit)?;
         let incomplete =
             || Error::Internal(format!("`{}` lacks a file that was fetched", snapshot.display()));
@@ -319,13 +313,7 @@ impl Hub {
             check(observer)?;
             files.push(client.metadata(&commit, file)?);
         }
-        if !files.is_empty() {
-            observer.begin("download", files.iter().map(|file| file.left(&repo)).sum(), "bytes");
-            for file in &files {
-                client.download(file, &repo, observer)?;
-            }
-            observer.end();
-        }
+        client.download_all(&files, &repo, observer)?;
         repo.set_commit(name.revision(), &commit)?;
         repo.data_set(&commit, wanted)
     }
@@ -520,6 +508,16 @@ impl<'a> Client<'a> {
         let size = either("x-linked-size", "content-length").and_then(|size| size.parse().ok());
         let size = size.ok_or_else(|| network(&url, "the answer does not give the file's size"))?;
         Ok(RemoteFile { name: file.to_owned(), commit: commit.to_owned(), url, etag, size })
+    }
+
+    /// Puts files into the cache, as one piece of work.
+    fn download_all(&self, files: &[RemoteFile], repo: &Repo, observer: &dyn Observer) -> Result<()> {
+        if !files.is_empty() {
+            observer.begin("download", files.iter().map(|file| file.left(repo)).sum(), "bytes");
+            files.iter().try_for_each(|file| self.download(file, repo, observer))?;
+            observer.end();
+        }
+        Ok(())
     }
 
     /// Puts a file into the cache.
