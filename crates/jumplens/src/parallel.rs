@@ -82,6 +82,11 @@ pub(crate) fn column_sums(x: &[f32], d: usize, add: impl Fn(usize, &[f32], &mut 
     (0..d).map(|j| blocks.iter().map(|block| block[j]).sum()).collect()
 }
 
+/// The values in f64.
+pub(crate) fn widened(x: &[f32]) -> Vec<f64> {
+    x.par_iter().with_min_len(1 << 12).map(|value| f64::from(*value)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -158,8 +158,9 @@ impl Run {
         manifest.shard = settings.shard;
         // There are none where the folder has them.
         if let Some(shard) = settings.shard.filter(|_| !train.is_empty()) {
-            for (samples, what) in [(&mut train, "training"), (&mut val, "validation")] {
-                let share = shard.share(samples.len());
+            let shares = [shard.of_train(train.len()), shard.of_val(val.len())];
+            let splits = [(&mut train, "training"), (&mut val, "validation")];
+            for ((samples, what), share) in splits.into_iter().zip(shares) {
                 if share.is_empty() {
                     let n = samples.len();
                     return Err(Error::Option(format!(

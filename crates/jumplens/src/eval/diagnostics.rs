@@ -5,13 +5,14 @@ use super::r2::score;
 use super::tables::{CurveRow, R2Row, SourceRow};
 use crate::error::Result;
 use crate::models::Spec;
-use crate::moments::LEARNING_CURVE;
+use crate::moments::{LEARNING_CURVE, Section, piece, segment};
 use crate::progress::{Observer, check};
-use crate::shortcut::{BLOCK, Fitted, Kind, LinearMap, MAT, PairSums};
+use crate::shortcut::{Fitted, Kind, LinearMap, MAT, PairSums};
 use crate::spread::Spread;
 use crate::states::{StateFile, StateFiles};
 use crate::tokenize::Sample;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// Samples for each coordinate of a state below which least squares is warned of where validation bears it out.
 const FEW_SAMPLES: f64 = 10.0;
@@ -34,15 +35,20 @@ pub fn diagnose(
     for layer in 0..last {
         check(observer)?;
         let (source, held_out) = (train.layer(layer)?, val.layer(layer)?);
-        let held_out = sums(&held_out, &val_last, 0..held_out.n, PairSums::new(spec.d_model, 1));
+        let sums = |files: [&StateFile; 2], rows: Range<usize>, n: usize| {
+            let mut section = Section::new(spec.d_model, 1);
+            section.add(&files, rows, piece(n));
+            section.sums()
+        };
+        let held_out = sums([&held_out, &val_last], 0..held_out.n, held_out.n);
         let mut so_far = PairSums::new(spec.d_model, 1);
-        for share in LEARNING_CURVE {
-            let n = source.n / share;
-            if n == so_far.n {
+        for (number, share) in LEARNING_CURVE.into_iter().enumerate() {
+            let rows = segment(source.n, number);
+            if rows.is_empty() {
                 continue;
             }
-            let from = so_far.n;
-            so_far = sums(&source, &train_last, from..n, so_far);
+            let n = rows.end;
+            so_far.merge(&sums([&source, &train_last], rows, source.n));
             let fitted = Fitted::of_sums(&so_far, false)?;
             let map = fitted.maps(Kind::Plain)?.maps.remove(0);
             let r2 = |sums: &PairSums| r2_of_sums(sums, 0, &map);
@@ -55,21 +61,6 @@ pub fn diagnose(
         observer.advance(1);
     }
     Ok((sources, curve))
-}
-
-/// `so_far` with the rows `rows` of a source and its target added.
-fn sums(
-    source: &StateFile,
-    target: &StateFile,
-    rows: std::ops::Range<usize>,
-    mut so_far: PairSums,
-) -> PairSums {
-    let d = source.d;
-    for first in rows.clone().step_by(BLOCK) {
-        let values = first * d..(first + BLOCK).min(rows.end) * d;
-        so_far.add(&source.values()[values.clone()], [&target.values()[values]]);
-    }
-    so_far
 }
 
 /// r² of a map from the sums of the samples that it is to be judged by.

@@ -4,15 +4,14 @@
 use super::tables::R2Row;
 use crate::error::Result;
 use crate::models::Spec;
-use crate::nn::Precision;
-use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
 use crate::nn::with_values;
-use crate::parallel::column_sums;
+use crate::parallel::{column_sums, widened};
 use crate::progress::{Observer, check};
 use crate::shortcut::{LinearMap, Shortcuts};
 use crate::spread::{Spread, squared_distances};
 use crate::states::{StateFile, StateFiles};
-use candle_core::Tensor;
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows that are predicted at one time.
@@ -22,10 +21,10 @@ const ROWS: usize = 2048;
 const STILL: f64 = 1e-12;
 
 /// Σ (y − p)² by coordinate.
-fn squared_errors(target: &[f32], predicted: &[f32], d: usize) -> Vec<f64> {
+fn squared_errors<P: Copy + Sync + Into<f64>>(target: &[f32], predicted: &[P], d: usize) -> Vec<f64> {
     column_sums(target, d, |i, row, sums| {
         for ((sum, y), p) in sums.iter_mut().zip(row).zip(&predicted[i * d..][..d]) {
-            *sum += (f64::from(*y) - f64::from(*p)).powi(2);
+            *sum += (f64::from(*y) - (*p).into()).powi(2);
         }
     })
 }
@@ -64,25 +63,30 @@ impl<'a> Target<'a> {
         self.score(&squared_errors(self.values, predicted, self.d))
     }
 
+    /// In f64: where a source is next to singular, a map's large entries cancel, which f32 would show in r²'s sixth digit.
     fn score_of_map(&self, source: &[f32], map: &LinearMap) -> Result<f64> {
         let d = self.d;
         let mut residual = vec![0f64; d];
-        let mut predicted = vec![0f32; ROWS.min(source.len() / d) * d];
-        let bias = map.bias().map(Tensor::to_vec1::<f32>).transpose()?;
-        with_values(map.weight(), |weight| {
-            let weight: PackedWeights = Packed::pack(Matrix::new(weight, d, d), Precision::F32);
-            for (x, y) in source.chunks(ROWS * d).zip(self.values.chunks(ROWS * d)) {
-                let predicted = &mut predicted[..x.len()];
-                let x: PackedRows = Packed::pack(Matrix::new(x, x.len() / d, d), Precision::F32);
-                product(predicted, Write::Replace, &x, &weight, 0..d);
-                if let Some(bias) = &bias {
-                    let rows = predicted.chunks_mut(d);
-                    rows.for_each(|row| row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias));
+        let mut predicted = vec![0f64; ROWS.min(source.len() / d) * d];
+        let weight = with_values(map.weight(), widened)?;
+        let weight = MatRef::from_row_major_slice(&weight, d, d);
+        let bias = map.bias().map(|bias| with_values(bias, widened)).transpose()?;
+        for (x, y) in source.chunks(ROWS * d).zip(self.values.chunks(ROWS * d)) {
+            let (n, predicted) = (x.len() / d, &mut predicted[..x.len()]);
+            let accum = match &bias {
+                Some(bias) => {
+                    predicted.chunks_mut(d).for_each(|row| row.copy_from_slice(bias));
+                    Accum::Add
                 }
-                let sums = squared_errors(y, predicted, d);
-                residual.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-            }
-        })?;
+                None => Accum::Replace,
+            };
+            let image = MatMut::from_row_major_slice_mut(predicted, n, d);
+            let x = widened(x);
+            let x = MatRef::from_row_major_slice(&x, n, d);
+            matmul(image, accum, x, weight.transpose(), 1.0, Par::rayon(0));
+            let sums = squared_errors(y, predicted, d);
+            residual.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+        }
         Ok(self.score(&residual))
     }
 }

@@ -1,19 +1,17 @@
 //! The states of a share to a file of sums.
 
-use super::file::{Sum, layout, row_major, write};
-use super::{MomentsRecord, SECTIONS, Shard, VAL, section_of_share};
+use super::file::{Sum, layout, write};
+use super::section::Section;
+use super::{MomentsRecord, Shard, VAL, piece, section_of_share};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::models::Spec;
 use crate::progress::{Observer, check};
-use crate::shortcut::{BLOCK, PairSums};
 use crate::states::{StateFile, StateFiles};
-use faer::Mat;
 use std::path::Path;
 
 /// Writes the sums of the states in `train` and `val`, which are those of the share `shard` of the experiment `manifest`.
-/// Advances by one a sum. Goes through the states block by block, and holds the sums of one
-/// source layer.
+/// Advances by one a sum. Goes through the states piece by piece, and holds the sums of one source layer.
 pub fn collect(
     manifest: &Manifest,
     spec: &Spec,
@@ -24,77 +22,37 @@ pub fn collect(
     observer: &dyn Observer,
 ) -> Result<()> {
     let record = MomentsRecord::new(manifest, spec, shard);
+    let (d, last) = (spec.d_model, spec.n_layers);
     let open = |files: &StateFiles, n: usize| -> Result<Vec<StateFile>> {
-        (0..=spec.n_layers).map(|layer| files.layer_of(layer, n, spec.d_model)).collect()
+        (0..=last).map(|layer| files.layer_of(layer, n, d)).collect()
     };
     let states = [open(train, record.counts[..VAL].iter().sum())?, open(val, record.counts[VAL])?];
-    let total = layout(&record).len();
-    observer.begin("moments", total as u64, "sums");
-    let mut section = Section { number: SECTIONS, from: 0, sums: PairSums::new(0, 0), others: Vec::new() };
+    observer.begin("moments", layout(&record).len() as u64, "sums");
+    let mut section = Section::new(d, 0);
     write(path, &record, |sum| {
         check(observer)?;
-        let rows = |number: usize| section_of_share(manifest, shard, number);
-        let targets = |from: usize| manifest.fits.pairs.targets(from, spec.n_layers);
         let values = match sum {
-            Sum::States { section: number, layer } if layer < spec.n_layers => {
+            Sum::States { section: number, layer } if layer < last => {
+                let layers = [layer].into_iter().chain(manifest.fits.pairs.targets(layer, last));
                 let states = &states[usize::from(number == VAL)];
-                section.enter(number, layer, states, &targets(layer), rows(number));
-                section.sums.sum.clone()
+                let layers: Vec<&StateFile> = layers.map(|layer| &states[layer]).collect();
+                if section.targets.len() + 1 != layers.len() {
+                    section = Section::new(d, layers.len() - 1);
+                }
+                section.clear(number > 0 && number < VAL);
+                let n = if number == VAL { manifest.val } else { manifest.train };
+                section.add(&layers, section_of_share(manifest, shard, number), piece(n));
+                section.sum.clone()
             }
             Sum::States { .. } => section.last().sum.clone(),
             Sum::Squares { .. } => section.last().squares.clone(),
-            Sum::Gram { .. } => row_major(&whole(&section.sums.gram)),
-            Sum::CrossToLast { .. } => row_major(&section.last().cross),
-            Sum::Cross { from, to, .. } => row_major(&section.others[to - from - 1]),
+            Sum::Gram { .. } => section.gram.symmetric(d),
+            Sum::CrossToLast { .. } => section.last().cross.transposed(d),
+            Sum::Cross { from, to, .. } => section.targets[to - from - 1].cross.transposed(d),
         };
         observer.advance(1);
         Ok(values)
     })?;
     observer.end();
     Ok(())
-}
-
-/// Both triangles of a symmetric matrix given by the lower one.
-fn whole(lower: &Mat<f64>) -> Mat<f64> {
-    Mat::from_fn(lower.nrows(), lower.ncols(), |i, j| lower[(i.max(j), i.min(j))])
-}
-
-/// The section that sums are taken of at the moment.
-struct Section {
-    number: usize,
-    from: usize,
-    sums: PairSums,
-    /// Cross sums to the layers before the last: over the training samples so far, or the validation samples.
-    others: Vec<Mat<f64>>,
-}
-
-impl Section {
-    fn enter(
-        &mut self,
-        number: usize,
-        from: usize,
-        states: &[StateFile],
-        targets: &[usize],
-        rows: std::ops::Range<usize>,
-    ) {
-        let d = states[from].d;
-        self.sums = PairSums::new(d, targets.len());
-        for first in rows.clone().step_by(BLOCK) {
-            let values = first * d..(first + BLOCK).min(rows.end) * d;
-            let of = |layer: usize| &states[layer].values()[values.clone()];
-            self.sums.add(of(from), targets.iter().map(|to| of(*to)));
-        }
-        let others = self.sums.targets[..targets.len() - 1].iter().map(|target| &target.cross);
-        if number == 0 || number == VAL {
-            self.others = others.cloned().collect();
-        } else {
-            self.others.iter_mut().zip(others).for_each(|(total, cross)| *total += cross);
-        }
-        (self.number, self.from) = (number, from);
-    }
-
-    /// The sums of the last layer.
-    fn last(&self) -> &crate::shortcut::TargetSums {
-        &self.sums.targets[self.sums.targets.len() - 1]
-    }
 }

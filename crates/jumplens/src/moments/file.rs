@@ -6,19 +6,24 @@
 //! | `S.LL.gram` | `[d, d]` | Σ h_LL·h_LLᵀ, for LL < L |
 //! | `S.LL.squares` | `[d]` | Σ h_LL² by coordinate, for LL = L |
 //! | `S.LL_MM.cross` | `[d, d]` | Σ h_LL·h_MMᵀ |
+//! | each name with `.rest` | as the sum | what the sum, as the nearest f64, lacks |
 //!
 //! `S` is `train.1` … `train.4` or `val`; the cross sums to layers before the last are of the whole `train`.
 
+use super::total::Total;
 use super::{LEARNING_CURVE, MomentsRecord, SECTIONS, VAL};
 use crate::error::{Error, Result};
 use crate::shortcut::{PairSums, Pairs, TargetSums, pair_name};
 use crate::tensor_file::{self, Entry};
-use faer::{Mat, MatRef};
+use faer::MatRef;
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+/// Behind the name of a sum: what it lacks.
+const REST: &str = ".rest";
 
 /// The metadata entry that holds the record.
 const RECORD: &str = "jumplens_moments";
@@ -103,29 +108,32 @@ fn number_of_sums(record: &MomentsRecord) -> Option<usize> {
     layers.checked_mul(3 * SECTIONS)?.checked_add(2 * SECTIONS)?.checked_add(others)
 }
 
-/// Writes a file of sums, which `fill` gives one by one in the order of [`layout`], row-major.
+/// Writes a file of sums, which `fill` gives one by one in the order of [`layout`], row-major, each with what it lacks.
 pub(super) fn write(
     path: &Path,
     record: &MomentsRecord,
-    mut fill: impl FnMut(Sum) -> Result<Vec<f64>>,
+    mut fill: impl FnMut(Sum) -> Result<Total>,
 ) -> Result<()> {
     let said = serde_json::to_string(record).map_err(|error| Error::Internal(error.to_string()))?;
     let metadata = BTreeMap::from([(RECORD.to_owned(), said)]);
     let sums = layout(record);
-    let entry = |sum: &Sum| Entry {
-        name: sum.name(record.n_layers),
-        dtype: Dtype::F64,
-        shape: sum.shape(record.d_model),
+    let entries = |sum: &Sum| {
+        let name = sum.name(record.n_layers);
+        let rest = format!("{name}{REST}");
+        [name, rest].map(|name| Entry { name, dtype: Dtype::F64, shape: sum.shape(record.d_model) })
     };
-    let entries: Vec<Entry> = sums.iter().map(entry).collect();
+    let entries: Vec<Entry> = sums.iter().flat_map(entries).collect();
+    let mut rest = Vec::new();
     tensor_file::write(path, &metadata, &entries, |index| {
-        Ok(bytemuck::cast_slice(&fill(sums[index])?).to_vec())
+        let values = if index % 2 == 0 {
+            let total = fill(sums[index / 2])?;
+            rest = total.rest;
+            total.value
+        } else {
+            std::mem::take(&mut rest)
+        };
+        Ok(bytemuck::cast_slice(&values).to_vec())
     })
-}
-
-/// Row-major values of a matrix.
-pub(super) fn row_major(matrix: &Mat<f64>) -> Vec<f64> {
-    (0..matrix.nrows()).flat_map(|i| matrix.row(i).iter().copied()).collect()
 }
 
 fn values(bytes: &[u8]) -> impl Iterator<Item = f64> {
@@ -159,14 +167,17 @@ impl MomentsFile {
             && record.shards.iter().all(|shard| (1..=record.of).contains(shard))
             && record.counts == record.expected_counts()
             && record.n_layers > 0
-            && number_of_sums(&record).is_some_and(|sums| sums <= metadata.tensors().len());
+            && number_of_sums(&record).is_some_and(|sums| sums <= metadata.tensors().len() / 2);
         if !makes_sense {
             return Err(fail("what it says of its shards and layers does not fit together".to_owned()));
         }
         let opened = Self { path: path.to_owned(), map, record };
         let tensors = opened.tensors()?;
-        for sum in layout(&opened.record) {
-            let tensor = sum.name(opened.record.n_layers);
+        let names = |sum: Sum| {
+            let name = sum.name(opened.record.n_layers);
+            [(sum, format!("{name}{REST}")), (sum, name)]
+        };
+        for (sum, tensor) in layout(&opened.record).into_iter().flat_map(names) {
             let expected = sum.shape(opened.record.d_model);
             let Ok(view) = tensors.tensor(&tensor) else {
                 return Err(Error::MissingTensor { path: opened.path, tensor, expected });
@@ -238,6 +249,18 @@ impl MomentsFile {
                 check(sum, at, value, value.abs() <= most)?;
             }
         }
+        for sum in layout(&self.record) {
+            let Total { value, rest } = self.total(sum)?;
+            let unsound = value.iter().zip(&rest).position(|(value, rest)| value + rest != *value);
+            if let Some(at) = unsound {
+                let name = sum.name(last);
+                let message = format!(
+                    "value {at} of tensor `{name}{REST}` is {}, which is not what rounding leaves of {}",
+                    rest[at], value[at]
+                );
+                return Err(Error::Format { path: self.path.clone(), message });
+            }
+        }
         Ok(())
     }
 
@@ -250,12 +273,15 @@ impl MomentsFile {
         SafeTensors::deserialize(&self.map).map_err(Error::format(&self.path))
     }
 
-    /// The values of a sum, row-major, all finite.
-    pub(super) fn values(&self, sum: Sum) -> Result<Vec<f64>> {
+    /// A sum, row-major, all finite.
+    pub(super) fn total(&self, sum: Sum) -> Result<Total> {
         let name = sum.name(self.record.n_layers);
         let tensors = self.tensors()?;
-        let view = tensors.tensor(&name).map_err(Error::format(&self.path))?;
-        Ok(values(view.data()).collect())
+        let read = |name: &str| -> Result<Vec<f64>> {
+            let view = tensors.tensor(name).map_err(Error::format(&self.path))?;
+            Ok(values(view.data()).collect())
+        };
+        Ok(Total { value: read(&name)?, rest: read(&format!("{name}{REST}"))? })
     }
 
     /// The sums of layer `from` and its targets `to`, over the training samples.
@@ -275,14 +301,12 @@ impl MomentsFile {
 
     fn pair_sums(&self, sections: Range<usize>, from: usize, to: &[usize]) -> Result<PairSums> {
         let (d, last) = (self.record.d_model, self.record.n_layers);
-        let add = |total: &mut Vec<f64>, sum: Sum| -> Result<()> {
-            total.iter_mut().zip(self.values(sum)?).for_each(|(total, value)| *total += value);
-            Ok(())
-        };
         let over_sections = |size: usize, sum: &dyn Fn(usize) -> Sum| -> Result<Vec<f64>> {
-            let mut total = vec![0.0; size];
-            sections.clone().try_for_each(|section| add(&mut total, sum(section)))?;
-            Ok(total)
+            let mut total = Total::zeros(size);
+            for section in sections.clone() {
+                total.add_total(&self.total(sum(section))?);
+            }
+            Ok(total.value)
         };
         let matrix = |values: Vec<f64>| MatRef::from_row_major_slice(&values, d, d).to_owned();
         let states = |layer: usize| over_sections(d, &|section| Sum::States { section, layer });
@@ -296,7 +320,7 @@ impl MomentsFile {
             } else {
                 let gram = gram(to)?;
                 let squares = (0..d).map(|j| gram[j * d + j]).collect();
-                (squares, self.values(Sum::Cross { val: sections.start == VAL, from, to })?)
+                (squares, self.total(Sum::Cross { val: sections.start == VAL, from, to })?.value)
             };
             Ok(TargetSums { sum: states(to)?, squares, cross: matrix(cross) })
         };

@@ -34,9 +34,9 @@ pub fn merge(paths: &[PathBuf], out: &Path, observer: &dyn Observer) -> Result<(
     observer.begin("merge", layout(&record).len() as u64, "sums");
     write(out, &record, |sum| {
         check(observer)?;
-        let mut total = first.values(sum)?;
+        let mut total = first.total(sum)?;
         for file in others {
-            total.iter_mut().zip(file.values(sum)?).for_each(|(total, value)| *total += value);
+            total.add_total(&file.total(sum)?);
         }
         observer.advance(1);
         Ok(total)

@@ -12,6 +12,7 @@ use super::LinearMap;
 use crate::error::{Error, Result};
 use crate::nn::Precision;
 use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
+use crate::parallel::widened;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
@@ -277,10 +278,6 @@ fn by_decomposition(r: &Mat<f64>) -> Result<Whitening> {
     let rank = sigma.iter().take_while(|s| **s > CUTOFF * largest).count();
     let t = Mat::from_fn(r.ncols(), rank, |i, j| svd.V()[(i, j)] / sigma[j]);
     Ok(Whitening { t, is_triangular: false })
-}
-
-pub(super) fn widened(x: &[f32]) -> Vec<f64> {
-    x.par_iter().with_min_len(1 << 12).map(|value| f64::from(*value)).collect()
 }
 
 /// Adds the lower triangle of `xᵀx`, for row-major `x`.

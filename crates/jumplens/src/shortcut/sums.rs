@@ -2,9 +2,10 @@
 //! least squares, ridge and reduced-rank regression and r² need: maps and scores come from them without the states.
 
 use super::LinearMap;
-use super::least_squares::{Coordinates, Whitening, add_gram, widened};
+use super::least_squares::{Coordinates, Whitening, add_gram};
 use crate::error::Result;
 use crate::nn::with_values;
+use crate::parallel::widened;
 use crate::spread::Spread;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
@@ -38,6 +39,18 @@ impl PairSums {
     pub fn new(d: usize, targets: usize) -> Self {
         let target = TargetSums { sum: vec![0.0; d], squares: vec![0.0; d], cross: Mat::zeros(d, d) };
         Self { n: 0, sum: vec![0.0; d], gram: Mat::zeros(d, d), targets: vec![target; targets] }
+    }
+
+    /// Begins again, of no samples.
+    pub fn clear(&mut self) {
+        self.n = 0;
+        self.sum.fill(0.0);
+        self.gram.fill(0.0);
+        for target in &mut self.targets {
+            target.sum.fill(0.0);
+            target.squares.fill(0.0);
+            target.cross.fill(0.0);
+        }
     }
 
     /// Width of a state.
