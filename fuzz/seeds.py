@@ -101,6 +101,17 @@ def tokenizers() -> dict[str, bytes]:
     }  # fmt: skip
 
 
+def zstandard(content: bytes) -> bytes:
+    """A frame of blocks that are stored as they are."""
+    size = 1 << 17
+    blocks = [content[at : at + size] for at in range(0, len(content), size)]
+    frame = b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", len(content))
+    for number, block in enumerate(blocks):
+        is_last = number + 1 == len(blocks)
+        frame += struct.pack("<I", is_last | len(block) << 3)[:3] + block
+    return frame
+
+
 def pages(dumps: Path, texts: Path) -> None:
     """Two of the shortest articles of a dump as dumps of their own, and the wikitext of some."""
     xml = bz2.decompress((HERE.parent / "crates/jumplens/tests/data/enwiki-sample.xml.bz2").read_bytes())
@@ -110,7 +121,7 @@ def pages(dumps: Path, texts: Path) -> None:
     header = header[:600] + header[header.index(b"<namespaces>") :]
     small = [header, *articles[:2], b"</mediawiki>\n"]
     dump = b"".join(small)
-    seeds = [dump, bz2.compress(dump), gzip.compress(dump)]
+    seeds = [dump, bz2.compress(dump), gzip.compress(dump), zstandard(dump)]
     for kind, seed in enumerate(seeds):
         (dumps / f"whole-{kind}").write_bytes(bytes([kind]) + seed)
     (dumps / "streams").write_bytes(b"\1" + b"".join(bz2.compress(part, 1) for part in small))
