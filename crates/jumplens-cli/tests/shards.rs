@@ -140,10 +140,15 @@ fn shares_that_do_not_add_up_are_refused_by_name() {
     };
     damaged(&whole[..whole.len() / 2], &[]);
     damaged(b"", &[]);
-    let mut not_finite = whole.clone();
-    let last = not_finite.len() - 8;
-    not_finite[last..].copy_from_slice(&f64::NAN.to_le_bytes());
-    damaged(&not_finite, &["NaN"]);
+    let data = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    // The first is a sum, the last what rounding has left of one.
+    for (place, says) in [(data, "no sum of states"), (whole.len() - 8, "rounding")] {
+        for value in [f64::NAN, f64::INFINITY, 1e100] {
+            let mut bytes = whole.clone();
+            bytes[place..place + 8].copy_from_slice(&value.to_le_bytes());
+            damaged(&bytes, &[&value.to_string(), says]);
+        }
+    }
     fail(
         at,
         &["fit", "--moments", "whole/states/val/00.safetensors", "--out", "never"],

@@ -135,7 +135,8 @@ pub(crate) fn advise(r2: &[R2Row], sources: &[SourceRow], observer: &dyn Observe
     if let Some(Dominated { layers: [from, to], most, .. }) = sinks {
         observer.note(&format!(
             "the {} of {n} training samples at the first position hold up to {:.0} % of the spread of the states of layers \
-             {from} to {to} (an attention sink), and r² and the maps there are about them",
+             {from} to {to} (an attention sink), so that r² and the maps there are mostly about them; `--skip-first 1` \
+             leaves that position out",
             first.first_positions,
             100.0 * most,
         ));
