@@ -4,7 +4,8 @@
 use super::tables::R2Row;
 use crate::error::Result;
 use crate::models::Spec;
-use crate::nn::with_values;
+use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
+use crate::nn::{Precision, with_values};
 use crate::parallel::{column_sums, widened};
 use crate::progress::{Observer, check};
 use crate::shortcut::{LinearMap, Shortcuts};
@@ -16,6 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows that are predicted at one time.
 const ROWS: usize = 2048;
+
+/// Up to this [cancellation](Target::cancellation) products are in f32: their errors are below 10⁻⁵ of the target's spread.
+const MOST_CANCELLATION: f64 = 64.0;
 
 /// Below this share of the median coordinate's variance, a coordinate is next to constant.
 const STILL: f64 = 1e-12;
@@ -63,32 +67,91 @@ impl<'a> Target<'a> {
         self.score(&squared_errors(self.values, predicted, self.d))
     }
 
-    /// In f64: where a source is next to singular, a map's large entries cancel, which f32 would show in r²'s sixth digit.
-    fn score_of_map(&self, source: &[f32], map: &LinearMap) -> Result<f64> {
+    /// In f64 where a map's entries cancel so far that f32 products would show: on a source that is next to singular.
+    fn score_of_map(&self, source: &Source, map: &LinearMap) -> Result<f64> {
+        let weight = with_values(map.weight(), widened)?;
+        let bias = match map.bias() {
+            Some(bias) => with_values(bias, widened)?,
+            None => vec![0.0; self.d],
+        };
+        if self.cancellation(source, &weight) > MOST_CANCELLATION {
+            return Ok(
+                self.score_of_product(source, |x, predicted| product_f64(x, &weight, &bias, predicted))
+            );
+        }
+        with_values(map.weight(), |weight| {
+            let weight: PackedWeights = Packed::pack(Matrix::new(weight, self.d, self.d), Precision::F32);
+            self.score_of_product(source, |x, predicted| product_f32(x, &weight, &bias, predicted))
+        })
+        .map_err(Into::into)
+    }
+
+    /// How large the terms of A·x are beside what they have to meet, by the coordinate where they are largest: the root
+    /// of Σ_i a_i²·Σx_i² over Σ(y − ȳ)². For `weight` `[d, d]`, row-major.
+    fn cancellation(&self, source: &Source, weight: &[f64]) -> f64 {
+        let terms = |row: &[f64]| -> f64 { row.iter().zip(&source.squares).map(|(a, x)| a * a * x).sum() };
+        let rows = weight.chunks(self.d).zip(&self.spread.about_mean).filter(|(_, total)| **total > 0.0);
+        rows.map(|(row, total)| (terms(row) / total).sqrt()).fold(0.0, f64::max)
+    }
+
+    /// r² of what `predict` gives for rows of the source, `[n, d]` each.
+    fn score_of_product<P: Copy + Default + Sync + Into<f64>>(
+        &self,
+        source: &Source,
+        predict: impl Fn(&[f32], &mut [P]),
+    ) -> f64 {
         let d = self.d;
         let mut residual = vec![0f64; d];
-        let mut predicted = vec![0f64; ROWS.min(source.len() / d) * d];
-        let weight = with_values(map.weight(), widened)?;
-        let weight = MatRef::from_row_major_slice(&weight, d, d);
-        let bias = map.bias().map(|bias| with_values(bias, widened)).transpose()?;
-        for (x, y) in source.chunks(ROWS * d).zip(self.values.chunks(ROWS * d)) {
-            let (n, predicted) = (x.len() / d, &mut predicted[..x.len()]);
-            let accum = match &bias {
-                Some(bias) => {
-                    predicted.chunks_mut(d).for_each(|row| row.copy_from_slice(bias));
-                    Accum::Add
-                }
-                None => Accum::Replace,
-            };
-            let image = MatMut::from_row_major_slice_mut(predicted, n, d);
-            let x = widened(x);
-            let x = MatRef::from_row_major_slice(&x, n, d);
-            matmul(image, accum, x, weight.transpose(), 1.0, Par::rayon(0));
+        let mut predicted = vec![P::default(); ROWS.min(source.values.len() / d) * d];
+        for (x, y) in source.values.chunks(ROWS * d).zip(self.values.chunks(ROWS * d)) {
+            let predicted = &mut predicted[..x.len()];
+            predict(x, predicted);
             let sums = squared_errors(y, predicted, d);
             residual.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
         }
-        Ok(self.score(&residual))
+        self.score(&residual)
     }
+}
+
+/// The states that are predicted from.
+struct Source<'a> {
+    values: &'a [f32],
+    /// Σ x² by coordinate.
+    squares: Vec<f64>,
+}
+
+impl<'a> Source<'a> {
+    fn new(file: &'a StateFile) -> Self {
+        let square = |_, row: &[f32], sums: &mut [f64]| {
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x).powi(2));
+        };
+        Self { values: file.values(), squares: column_sums(file.values(), file.d, square) }
+    }
+}
+
+/// A·x + b for rows x `[n, d]`, in f32 but for the additions of b.
+fn product_f32(x: &[f32], weight: &PackedWeights, bias: &[f64], predicted: &mut [f32]) {
+    let d = bias.len();
+    let x: PackedRows = Packed::pack(Matrix::new(x, x.len() / d, d), Precision::F32);
+    product(predicted, Write::Replace, &x, weight, 0..d);
+    for row in predicted.chunks_mut(d) {
+        row.iter_mut().zip(bias).for_each(|(value, bias)| *value += *bias as f32);
+    }
+}
+
+/// The same in f64, for `weight` `[d, d]`, row-major.
+fn product_f64(x: &[f32], weight: &[f64], bias: &[f64], predicted: &mut [f64]) {
+    let (d, n) = (bias.len(), x.len() / bias.len());
+    let x = widened(x);
+    predicted.chunks_mut(d).for_each(|row| row.copy_from_slice(bias));
+    matmul(
+        MatMut::from_row_major_slice_mut(predicted, n, d),
+        Accum::Add,
+        MatRef::from_row_major_slice(&x, n, d),
+        MatRef::from_row_major_slice(weight, d, d).transpose(),
+        1.0,
+        Par::rayon(0),
+    );
 }
 
 /// Mean over coordinates of 1 − residual / total. As with scikit-learn's `force_finite`, a constant coordinate scores 1
@@ -126,6 +189,7 @@ pub fn r2_table(
     for cast in casts {
         let maps = shortcuts.cast(cast);
         for from in 0..spec.n_layers {
+            let (source, train_source) = (Source::new(&val[from]), Source::new(&train[from]));
             for (to, map) in maps.load_pairs(from, &maps.targets(from)?, spec.d_model)? {
                 check(observer)?;
                 let (on_val, on_train) = targets.entry(to).or_insert_with(|| {
@@ -133,8 +197,8 @@ pub fn r2_table(
                     note_still_coordinates(&on_val, to, observer);
                     (on_val, Target::new(&train[to]))
                 });
-                let r2 = on_val.score_of_map(val[from].values(), &map)?;
-                let r2_train = on_train.score_of_map(train[from].values(), &map)?;
+                let r2 = on_val.score_of_map(&source, &map)?;
+                let r2_train = on_train.score_of_map(&train_source, &map)?;
                 rows.push(R2Row { mapping: cast.clone(), from, to, r2, r2_train });
                 pairs.insert((from, to));
                 observer.advance(1);

@@ -63,8 +63,7 @@ impl Section {
         for first in rows.clone().step_by(size) {
             let values = first * d..(first + size).min(rows.end) * d;
             let mut states = layers.iter().map(|file| &file.values()[values.clone()]);
-            self.piece.clear();
-            self.piece.add(states.next().unwrap_or_default(), states);
+            self.piece.replace(states.next().unwrap_or_default(), states);
             self.sum.add(&self.piece.sum);
             self.gram.add_columns(&self.piece.gram);
             self.targets.iter_mut().zip(&self.piece.targets).for_each(|(totals, piece)| totals.add(piece));

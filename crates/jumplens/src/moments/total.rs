@@ -1,5 +1,6 @@
 //! Sums that come out the same in whatever order their terms are added.
 
+use crate::nn::simd::dispatch;
 use faer::Mat;
 use rayon::prelude::*;
 
@@ -30,29 +31,25 @@ impl Total {
 
     /// Adds a term to each.
     pub fn add(&mut self, terms: &[f64]) {
-        let sums = self.value.iter_mut().zip(&mut self.rest);
-        sums.zip(terms)
-            .for_each(|((value, rest), term)| (*value, *rest) = sum((*value, *rest), (*term, 0.0)));
+        let Self { value, rest } = self;
+        dispatch(Add { value, rest, terms, rests: None });
     }
 
     /// Adds a matrix of terms, column by column.
     pub fn add_columns(&mut self, terms: &Mat<f64>) {
-        let (d, columns) = (terms.nrows().max(1), SHARE / terms.nrows().max(1));
+        let d = terms.nrows().max(1);
         let sums = self.value.par_chunks_mut(d).zip(self.rest.par_chunks_mut(d));
-        sums.enumerate().with_min_len(columns).for_each(|(j, (value, rest))| {
-            let sums = value.iter_mut().zip(rest);
-            let terms = terms.col_as_slice(j);
-            sums.zip(terms)
-                .for_each(|((value, rest), term)| (*value, *rest) = sum((*value, *rest), (*term, 0.0)));
+        sums.enumerate().with_min_len(SHARE / d).for_each(|(j, (value, rest))| {
+            dispatch(Add { value, rest, terms: terms.col_as_slice(j), rests: None });
         });
     }
 
     /// Adds sums of other terms.
     pub fn add_total(&mut self, other: &Self) {
-        let sums = self.value.par_iter_mut().zip(&mut self.rest);
-        let others = other.value.par_iter().zip(&other.rest);
-        sums.zip(others).with_min_len(SHARE).for_each(|((value, rest), (other, other_rest))| {
-            (*value, *rest) = sum((*value, *rest), (*other, *other_rest));
+        let sums = self.value.par_chunks_mut(SHARE).zip(self.rest.par_chunks_mut(SHARE));
+        let others = other.value.par_chunks(SHARE).zip(other.rest.par_chunks(SHARE));
+        sums.zip(others).for_each(|((value, rest), (terms, rests))| {
+            dispatch(Add { value, rest, terms, rests: Some(rests) });
         });
     }
 
@@ -74,7 +71,34 @@ impl Total {
     }
 }
 
+/// Adds to sums `value + rest` terms of one f64, or `terms + rests`.
+struct Add<'a> {
+    value: &'a mut [f64],
+    rest: &'a mut [f64],
+    terms: &'a [f64],
+    rests: Option<&'a [f64]>,
+}
+
+impl pulp::WithSimd for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _simd: S) {
+        let Self { value, rest, terms, rests } = self;
+        let sums = value.iter_mut().zip(rest).zip(terms);
+        match rests {
+            None => {
+                sums.for_each(|((value, rest), term)| (*value, *rest) = sum((*value, *rest), (*term, 0.0)))
+            }
+            Some(rests) => sums.zip(rests).for_each(|(((value, rest), term), of_term)| {
+                (*value, *rest) = sum((*value, *rest), (*term, *of_term));
+            }),
+        }
+    }
+}
+
 /// a + b, each given as value and rest.
+#[inline(always)]
 fn sum(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
     let (value, missed) = two_sum(a.0, b.0);
     let (rest, lost) = two_sum(a.1, b.1);
@@ -83,6 +107,7 @@ fn sum(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
 }
 
 /// The nearest f64 to a + b, and what it lacks, exactly.
+#[inline(always)]
 fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
     let of_b = sum - a;
@@ -90,6 +115,7 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
 }
 
 /// The same for |a| ≥ |b|.
+#[inline(always)]
 fn fast_two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
     (sum, b - (sum - a))

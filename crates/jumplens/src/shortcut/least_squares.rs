@@ -77,8 +77,8 @@ impl Factoring {
     pub fn add(&mut self, x: &[f32]) -> Result<()> {
         let d = self.d;
         match &mut self.pass {
-            Pass::Gram(gram) => add_gram(gram, &widened(x)),
-            Pass::Again(whitening, gram) => add_gram(gram, &whitening.apply(x)),
+            Pass::Gram(gram) => add_gram(gram, Accum::Add, &widened(x)),
+            Pass::Again(whitening, gram) => add_gram(gram, Accum::Add, &whitening.apply(x)),
             Pass::Triangle(r) => {
                 let above = r.nrows();
                 let stacked = Mat::from_fn(above + x.len() / d, d, |i, j| {
@@ -280,14 +280,14 @@ fn by_decomposition(r: &Mat<f64>) -> Result<Whitening> {
     Ok(Whitening { t, is_triangular: false })
 }
 
-/// Adds the lower triangle of `xᵀx`, for row-major `x`.
-pub(super) fn add_gram(gram: &mut Mat<f64>, x: &[f64]) {
+/// Adds the lower triangle of `xᵀx`, or puts it in the place, for row-major `x`.
+pub(super) fn add_gram(gram: &mut Mat<f64>, accum: Accum, x: &[f64]) {
     let d = gram.ncols();
     let x = MatRef::from_row_major_slice(x, x.len() / d, d);
     triangular::matmul(
         gram.as_mut(),
         BlockStructure::TriangularLower,
-        Accum::Add,
+        accum,
         x.transpose(),
         BlockStructure::Rectangular,
         x,

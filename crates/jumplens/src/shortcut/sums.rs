@@ -41,18 +41,6 @@ impl PairSums {
         Self { n: 0, sum: vec![0.0; d], gram: Mat::zeros(d, d), targets: vec![target; targets] }
     }
 
-    /// Begins again, of no samples.
-    pub fn clear(&mut self) {
-        self.n = 0;
-        self.sum.fill(0.0);
-        self.gram.fill(0.0);
-        for target in &mut self.targets {
-            target.sum.fill(0.0);
-            target.squares.fill(0.0);
-            target.cross.fill(0.0);
-        }
-    }
-
     /// Width of a state.
     pub fn d(&self) -> usize {
         self.sum.len()
@@ -60,10 +48,25 @@ impl PairSums {
 
     /// Takes in some samples: the source's states `x`, and every target's, row-major `[n, d]` each.
     pub fn add<Y: AsRef<[f32]>>(&mut self, x: &[f32], targets: impl IntoIterator<Item = Y>) {
+        self.take(Accum::Add, x, targets);
+    }
+
+    /// Takes some samples in the place of those so far.
+    pub fn replace<Y: AsRef<[f32]>>(&mut self, x: &[f32], targets: impl IntoIterator<Item = Y>) {
+        self.n = 0;
+        self.sum.fill(0.0);
+        for target in &mut self.targets {
+            target.sum.fill(0.0);
+            target.squares.fill(0.0);
+        }
+        self.take(Accum::Replace, x, targets);
+    }
+
+    fn take<Y: AsRef<[f32]>>(&mut self, accum: Accum, x: &[f32], targets: impl IntoIterator<Item = Y>) {
         let d = self.d();
         let n = x.len() / d;
         let x = widened(x);
-        add_gram(&mut self.gram, &x);
+        add_gram(&mut self.gram, accum, &x);
         add_rows(&mut self.sum, &x, |x| x);
         for (sums, y) in self.targets.iter_mut().zip(targets) {
             let y = widened(y.as_ref());
@@ -71,7 +74,7 @@ impl PairSums {
             add_rows(&mut sums.squares, &y, |y| y * y);
             matmul(
                 sums.cross.as_mut(),
-                Accum::Add,
+                accum,
                 MatRef::from_row_major_slice(&x, n, d).transpose(),
                 MatRef::from_row_major_slice(&y, n, d),
                 1.0,
