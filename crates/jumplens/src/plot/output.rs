@@ -85,6 +85,8 @@ fn png(svg: &str, dpi: u32) -> Result<Vec<u8>> {
         tiny_skia::Pixmap::new(width.round() as u32, height.round() as u32).ok_or_else(|| {
             Error::Option(format!("{dpi} dots an inch make a figure of no size that can be drawn"))
         })?;
+    // The figure may end within the last row and column of pixels.
+    pixels.fill(tiny_skia::Color::WHITE);
     resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixels.as_mut());
     // The page is opaque, so that alpha says nothing.
     let rgb: Vec<u8> = pixels.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();

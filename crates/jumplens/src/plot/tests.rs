@@ -618,6 +618,17 @@ fn png_has_the_resolution_asked_for_and_its_text() {
 }
 
 #[test]
+fn png_is_white_to_its_edges() {
+    for height in [400.0, 403.0, 529.0] {
+        let png = Format::Png.render(&Canvas::new(height).finish(None), 300).unwrap();
+        let mut reader = png::Decoder::new(png.as_slice()).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size()];
+        reader.next_frame(&mut pixels).unwrap();
+        assert!(pixels.iter().all(|value| *value == 255), "{height}");
+    }
+}
+
+#[test]
 fn forty_eight_layers_are_drawn_in_seconds() {
     let folder = tempfile::tempdir().unwrap();
     let started = std::time::Instant::now();
