@@ -8,7 +8,7 @@ use crate::shortcut::{MAT, MapCast, Origin, Shortcuts};
 use std::path::Path;
 
 impl Run {
-    /// The lens through `casts`, whose maps are in `shortcuts`. [`Error::NoHead`] where the model makes no predictions.
+    /// The lens through `casts`, whose maps are in `shortcuts`. [`Error::NoHead`](crate::Error::NoHead) where the model makes no predictions.
     pub fn lens(&self, shortcuts: Option<&Shortcuts>, casts: &[String]) -> Result<Lens<'_>> {
         let head = self.model.head().ok_or_else(|| self.no_head())?;
         Lens::new(&*self.model, head, self.manifest.dtype, shortcuts, casts)
@@ -47,7 +47,7 @@ impl Run {
         Ok((shortcuts, casts))
     }
 
-    /// [`Error::ForeignShortcuts`] where the maps are not for this run's model, unless that is what is wanted.
+    /// [`Error::ForeignShortcuts`](crate::Error::ForeignShortcuts) where the maps are not for this run's model, unless that is what is wanted.
     pub(super) fn check_maps(&self, shortcuts: &Shortcuts, observer: &dyn Observer) -> Result<()> {
         let own = Origin::of_model(&self.manifest.model, self.spec().n_layers, self.spec().d_model);
         shortcuts.check(&own, self.force)?.iter().for_each(|note| observer.note(note));
