@@ -90,6 +90,7 @@ fn source_row(layer: usize, source: &StateFile, samples: &[Sample], sigma: &[f64
         top_coordinate: top,
         top_coordinate_share: share(at(&top)),
         first_positions: first.len(),
+        // `sum` of nothing is −0.
         first_position_share: share(first.iter().map(distance).fold(0.0, |sum, part| sum + part)),
     }
 }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Rows that are predicted at one time.
 const ROWS: usize = 2048;
 
-/// Up to this [cancellation](Target::cancellation) products are in f32: their errors are below 10⁻⁵ of the target's spread.
+/// Up to this [cancellation](Target::cancellation) products are in f32: their errors are of the order of 10⁻⁵ of the target's spread.
 const MOST_CANCELLATION: f64 = 64.0;
 
 /// Below this share of the median coordinate's variance, a coordinate is next to constant.
@@ -122,10 +122,11 @@ struct Source<'a> {
 
 impl<'a> Source<'a> {
     fn new(file: &'a StateFile) -> Self {
-        let square = |_, row: &[f32], sums: &mut [f64]| {
-            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x).powi(2));
-        };
-        Self { values: file.values(), squares: column_sums(file.values(), file.d, square) }
+        Self::of(file.values(), file.d)
+    }
+
+    fn of(values: &'a [f32], d: usize) -> Self {
+        Self { values, squares: squared_distances(values, &vec![0.0; d]) }
     }
 }
 
@@ -186,10 +187,11 @@ pub fn r2_table(
     let mut targets: BTreeMap<usize, (Target, Target)> = BTreeMap::new();
     let mut pairs = BTreeSet::new();
     let mut rows = Vec::new();
+    let sources: Vec<[Source; 2]> =
+        val.iter().zip(&train).map(|(val, train)| [Source::new(val), Source::new(train)]).collect();
     for cast in casts {
         let maps = shortcuts.cast(cast);
-        for from in 0..spec.n_layers {
-            let (source, train_source) = (Source::new(&val[from]), Source::new(&train[from]));
+        for (from, [source, train_source]) in sources[..spec.n_layers].iter().enumerate() {
             for (to, map) in maps.load_pairs(from, &maps.targets(from)?, spec.d_model)? {
                 check(observer)?;
                 let (on_val, on_train) = targets.entry(to).or_insert_with(|| {
@@ -197,8 +199,8 @@ pub fn r2_table(
                     note_still_coordinates(&on_val, to, observer);
                     (on_val, Target::new(&train[to]))
                 });
-                let r2 = on_val.score_of_map(&source, &map)?;
-                let r2_train = on_train.score_of_map(&train_source, &map)?;
+                let r2 = on_val.score_of_map(source, &map)?;
+                let r2_train = on_train.score_of_map(train_source, &map)?;
                 rows.push(R2Row { mapping: cast.clone(), from, to, r2, r2_train });
                 pairs.insert((from, to));
                 observer.advance(1);
@@ -250,6 +252,38 @@ mod tests {
         let target = [0.5, 1.0, -1.0, 1.0, 7.0, -6.0];
         let predicted = [0.0, 2.0, -1.0, 2.0, 8.0, -5.0];
         assert!((r2_score(&target, &predicted, 2) - 0.936_800_526_662_277_9).abs() < 1e-12);
+    }
+
+    #[test]
+    fn maps_whose_entries_cancel_are_judged_in_f64() {
+        const D: usize = 2;
+        // The columns are next to one another, and the map makes a target of their difference, of which half is met.
+        let values =
+            (0..500).map(|i| (0.5 + ((i * 7919) % 1000) as f32 / 3000.0, ((i * 104_729) % 64) as f32));
+        let x: Vec<f32> = values.flat_map(|(value, step)| [value, value + step / 1_048_576.0]).collect();
+        let weight = [-98_765.43f32, 98_765.43, 1.0, 0.0];
+        let predict = |row: &[f32]| {
+            let terms = |j: usize| (0..D).map(move |i| f64::from(weight[j * D + i]) * f64::from(row[i]));
+            [terms(0).sum::<f64>(), terms(1).sum()]
+        };
+        let y: Vec<f32> = x.chunks(D).flat_map(|row| predict(row).map(|value| 2.0 * value as f32)).collect();
+        let predicted: Vec<f64> = x.chunks(D).flat_map(predict).collect();
+
+        let (target, source) = (Target::of(&y, D), Source::of(&x, D));
+        let expected = target.score(&squared_errors(&y, &predicted, D));
+        let map = LinearMap::from_rows(weight.to_vec(), D, D).unwrap();
+        assert!(target.cancellation(&source, &weight.map(f64::from)) > MOST_CANCELLATION);
+        let got = target.score_of_map(&source, &map).unwrap();
+        assert!((got - expected).abs() < 1e-12, "{got} against {expected}");
+
+        // In f32 it shows.
+        let packed: PackedWeights = Packed::pack(Matrix::new(&weight, D, D), Precision::F32);
+        let in_f32 = target.score_of_product(&source, |x, predicted| {
+            product_f32(x, &packed, &[0.0; D], predicted);
+        });
+        assert!((in_f32 - expected).abs() > 1e-6, "{in_f32} against {expected}");
+        // Where nothing cancels, f32 is enough.
+        assert!(target.cancellation(&source, &[1.0, 0.0, 0.0, 1.0]) < MOST_CANCELLATION);
     }
 
     #[test]

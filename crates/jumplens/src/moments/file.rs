@@ -161,6 +161,9 @@ impl MomentsFile {
         let record = record.ok_or_else(|| fail("it holds no second-moment sums".to_owned()))?;
         let record: MomentsRecord = serde_json::from_str(record).map_err(Error::format(path))?;
         record.manifest.is_of_this_version(path)?;
+        if !metadata.tensors().keys().any(|name| name.ends_with(REST)) {
+            return Err(fail(format!("its sums lack their `{REST}`, as those of an earlier version do")));
+        }
         // That the layers are there is seen below: here only that there are no fewer tensors than they have sums.
         let makes_sense = (1..=MOST_SHARES).contains(&record.of)
             && !record.shards.is_empty()

@@ -1,4 +1,5 @@
 //! Damaged copies of files, what has to come of reading them, and how much memory that may ask for at once.
+#![allow(dead_code, reason = "each test file uses some of it")]
 
 use jumplens::Result;
 use rand::{RngExt, SeedableRng};
@@ -18,7 +19,6 @@ static LARGEST: AtomicUsize = AtomicUsize::new(0);
 static LIMIT: AtomicUsize = AtomicUsize::new(16 << 20);
 
 /// Whatever has been asked for so far may be asked for: products take buffers of a size that is the machine's.
-#[allow(dead_code, reason = "few tests multiply")]
 pub fn allow_as_much_again() {
     LIMIT.fetch_max(LARGEST.load(Ordering::Relaxed), Ordering::Relaxed);
 }
@@ -62,7 +62,6 @@ pub fn write(path: &Path, bytes: &[u8]) {
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// Gives `times` damaged copies of `file` to `read`. Some have to be refused.
-#[allow(dead_code, reason = "some tests make their damage themselves")]
 pub fn read_damaged<T>(what: &str, file: &[u8], times: u64, mut read: impl FnMut(&[u8]) -> Result<T>) {
     let whole = read(file);
     assert!(read_or_refused(&whole, what), "{what}: {}", whole.err().unwrap());
