@@ -62,6 +62,7 @@ mod gguf;
 pub mod hub;
 mod integrity;
 pub mod lens;
+mod linalg;
 mod lock;
 pub mod manifest;
 pub mod models;

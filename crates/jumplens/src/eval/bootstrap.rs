@@ -5,10 +5,11 @@
 use super::predictions::{Evaluation, Prediction};
 use super::ranks::quantile;
 use super::tables::LayerRow;
+use crate::linalg::PAR;
 use crate::models::Kind;
 use crate::tokenize::Sample;
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Accum, Mat, MatRef};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -70,7 +71,7 @@ impl Draws {
     /// Sums over each resample of figures of the samples, `[n, figures]`: `[resamples, figures]`.
     pub fn sums(&self, figures: MatRef<f64>) -> Mat<f64> {
         let mut sums = Mat::zeros(RESAMPLES, figures.ncols());
-        matmul(sums.as_mut(), Accum::Replace, self.counts.as_ref(), figures, 1.0, Par::rayon(0));
+        matmul(sums.as_mut(), Accum::Replace, self.counts.as_ref(), figures, 1.0, PAR);
         sums
     }
 }

@@ -3,6 +3,7 @@
 
 use super::tables::R2Row;
 use crate::error::Result;
+use crate::linalg::PAR;
 use crate::models::Spec;
 use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
 use crate::nn::{Precision, with_values};
@@ -12,7 +13,7 @@ use crate::shortcut::{LinearMap, Shortcuts};
 use crate::spread::{Spread, squared_distances};
 use crate::states::{StateFile, StateFiles};
 use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{Accum, MatMut, MatRef};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows that are predicted at one time.
@@ -151,7 +152,7 @@ fn product_f64(x: &[f32], weight: &[f64], bias: &[f64], predicted: &mut [f64]) {
         MatRef::from_row_major_slice(&x, n, d),
         MatRef::from_row_major_slice(weight, d, d).transpose(),
         1.0,
-        Par::rayon(0),
+        PAR,
     );
 }
 

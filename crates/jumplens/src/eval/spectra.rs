@@ -1,7 +1,8 @@
 //! Singular values of the maps to the last layer.
 
 use super::tables::SpectrumRow;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::linalg;
 use crate::models::Spec;
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
@@ -43,7 +44,7 @@ pub(super) fn singular_values(map: &LinearMap) -> Result<Vec<f64>> {
         with_values(map.weight(), |weight| weight.iter().map(|value| f64::from(*value)).collect())?;
     let (d_out, d_in) = map.weight().dims2()?;
     let weight = MatRef::from_row_major_slice(&weight, d_out, d_in);
-    weight.singular_values().map_err(|error| Error::Internal(format!("singular values: {error:?}")))
+    linalg::singular_values(weight)
 }
 
 #[cfg(test)]

@@ -9,12 +9,13 @@
 //! factor of `X`.
 
 use super::LinearMap;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::linalg::{Eigen, PAR, Svd, cholesky, inverse_of_upper, symmetric_eigen, thin_svd, triangle_of};
 use crate::nn::Precision;
 use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
 use crate::parallel::widened;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use faer::{Accum, Mat, MatMut, MatRef};
 use rayon::prelude::*;
 
 /// Rows in a block: enough for the sums over one to be worth adding up in f64.
@@ -84,7 +85,7 @@ impl Factoring {
                 let stacked = Mat::from_fn(above + x.len() / d, d, |i, j| {
                     if i < above { r[(i, j)] } else { f64::from(x[(i - above) * d + j]) }
                 });
-                *r = stacked.qr().thin_R().to_owned();
+                *r = triangle_of(stacked);
             }
         }
         Ok(())
@@ -134,14 +135,12 @@ impl Whitening {
             0.0 => 0.0,
             both => gram[(i.max(j), i.min(j))] / both,
         });
-        let failed = |error| Error::Internal(format!("eigenvalue decomposition: {error:?}"));
-        let eigen = scaled.self_adjoint_eigen(Side::Lower).map_err(failed)?;
-        let values = eigen.S().column_vector();
+        let Eigen { values, vectors } = symmetric_eigen(scaled.as_ref())?;
         let noise = d as f64 * 16.0 * f64::EPSILON * values[d - 1].max(0.0);
         let kept: Vec<usize> = (0..d).filter(|i| values[*i] > noise).collect();
         // D⁻¹XᵀXD⁻¹ = W·Λ·Wᵀ, so that Λ^½·Wᵀ·D has the singular values and right vectors of X.
         let root =
-            Mat::from_fn(kept.len(), d, |i, j| values[kept[i]].sqrt() * eigen.U()[(j, kept[i])] * norms[j]);
+            Mat::from_fn(kept.len(), d, |i, j| values[kept[i]].sqrt() * vectors[(j, kept[i])] * norms[j]);
         by_decomposition(&root)
     }
 
@@ -161,7 +160,7 @@ impl Whitening {
             coordinates.transpose(),
             self.t.transpose(),
             1.0,
-            Par::rayon(0),
+            PAR,
         );
         LinearMap::from_rows(map.into_iter().map(|value| value as f32).collect(), d_out, d)
     }
@@ -190,7 +189,7 @@ impl Whitening {
             self.t.as_ref(),
             structure,
             1.0,
-            Par::rayon(0),
+            PAR,
         );
         out
     }
@@ -271,12 +270,10 @@ fn by_cholesky(gram: &Mat<f64>) -> Option<(Whitening, bool)> {
 
 /// The route that any rank can take, from the triangular factor of the source.
 fn by_decomposition(r: &Mat<f64>) -> Result<Whitening> {
-    let failed = |error| Error::Internal(format!("singular value decomposition: {error:?}"));
-    let svd = r.thin_svd().map_err(failed)?;
-    let sigma: Vec<f64> = svd.S().column_vector().iter().copied().collect();
+    let Svd { sigma, v, .. } = thin_svd(r.as_ref())?;
     let largest = sigma.first().copied().unwrap_or(0.0);
     let rank = sigma.iter().take_while(|s| **s > CUTOFF * largest).count();
-    let t = Mat::from_fn(r.ncols(), rank, |i, j| svd.V()[(i, j)] / sigma[j]);
+    let t = Mat::from_fn(r.ncols(), rank, |i, j| v[(i, j)] / sigma[j]);
     Ok(Whitening { t, is_triangular: false })
 }
 
@@ -293,17 +290,13 @@ pub(super) fn add_gram(gram: &mut Mat<f64>, accum: Accum, x: &[f64]) {
         x,
         BlockStructure::Rectangular,
         1.0,
-        Par::rayon(0),
+        PAR,
     );
 }
 
 /// `R⁻¹`, upper triangular, for `gram = RᵀR` given by its lower triangle; `None` where it is not positive definite.
 fn inverse_factor(gram: &Mat<f64>) -> Option<Mat<f64>> {
-    let d = gram.nrows();
-    let factor = gram.llt(Side::Lower).ok()?;
-    let mut inverse = Mat::<f64>::identity(d, d);
-    factor.L().transpose().solve_upper_triangular_in_place(inverse.as_mut());
-    Some(inverse)
+    Some(inverse_of_upper(cholesky(gram.as_ref())?.transpose()))
 }
 
 /// The product of two upper triangles.
@@ -318,7 +311,7 @@ fn times(a: MatRef<f64>, b: &Mat<f64>) -> Mat<f64> {
         b.as_ref(),
         BlockStructure::TriangularUpper,
         1.0,
-        Par::rayon(0),
+        PAR,
     );
     out
 }

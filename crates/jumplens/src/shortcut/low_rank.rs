@@ -5,18 +5,17 @@
 //! `C·W·Wᵀ`, with `W` `[d_out, r]` the leading eigenvectors of `Cᵀ·C`.
 
 use super::least_squares::Coordinates;
-use crate::error::{Error, Result};
-use faer::Side;
+use crate::error::Result;
+use crate::linalg::{product, symmetric_eigen};
 
 /// `coordinates` cut to `rank`, or as they are where they are of no more.
 pub(super) fn low_rank(coordinates: &Coordinates, rank: usize) -> Result<Coordinates> {
     if rank >= coordinates.nrows().min(coordinates.ncols()) {
         return Ok(coordinates.clone());
     }
-    let failed = |error| Error::Internal(format!("eigenvalue decomposition: {error:?}"));
-    let gram = coordinates.transpose() * coordinates;
-    let eigen = gram.self_adjoint_eigen(Side::Lower).map_err(failed)?;
+    let gram = product(coordinates.transpose(), coordinates.as_ref());
+    let eigen = symmetric_eigen(gram.as_ref())?;
     // Eigenvalues come in rising order.
-    let leading = eigen.U().subcols(coordinates.ncols() - rank, rank);
-    Ok((coordinates * leading) * leading.transpose())
+    let leading = eigen.vectors.subcols(coordinates.ncols() - rank, rank);
+    Ok(product(product(coordinates.as_ref(), leading).as_ref(), leading.transpose()))
 }

@@ -5,7 +5,8 @@
 //! the coordinates `C = (X·T)ᵀ·Y` shrunk in the directions of `P`: `Aᵀ = T·P·Σ²·(Σ² + λ)⁻¹·Pᵀ·C`.
 
 use super::least_squares::{Coordinates, Whitening};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::linalg::{Svd, inverse_of_upper, product, thin_svd};
 use crate::spread::Spread;
 use faer::Mat;
 
@@ -31,18 +32,14 @@ impl Spectrum {
             let sigma = (0..t.ncols()).map(|j| 1.0 / t.col(j).norm_l2()).collect();
             return Ok(Self { sigma, turn: None });
         }
-        let mut r = Mat::<f64>::identity(t.nrows(), t.nrows());
-        t.solve_upper_triangular_in_place(r.as_mut());
-        let failed = |error| Error::Internal(format!("singular value decomposition: {error:?}"));
-        let svd = r.thin_svd().map_err(failed)?;
-        let sigma = svd.S().column_vector().iter().copied().collect();
-        Ok(Self { sigma, turn: Some(svd.U().to_owned()) })
+        let Svd { u, sigma, .. } = thin_svd(inverse_of_upper(t).as_ref())?;
+        Ok(Self { sigma, turn: Some(u) })
     }
 
     /// `Pᵀ·C`: row i belongs to singular value i.
     pub(super) fn turn(&self, coordinates: &Coordinates) -> Coordinates {
         match &self.turn {
-            Some(turn) => turn.transpose() * coordinates,
+            Some(turn) => product(turn.transpose(), coordinates.as_ref()),
             None => coordinates.clone(),
         }
     }
@@ -54,7 +51,7 @@ impl Spectrum {
             turned.row_mut(i).iter_mut().for_each(|value| *value *= kept);
         }
         match &self.turn {
-            Some(turn) => turn * turned,
+            Some(turn) => product(turn.as_ref(), turned.as_ref()),
             None => turned,
         }
     }

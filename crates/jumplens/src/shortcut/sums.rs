@@ -4,11 +4,12 @@
 use super::LinearMap;
 use super::least_squares::{Coordinates, Whitening, add_gram};
 use crate::error::Result;
+use crate::linalg::{self, PAR};
 use crate::nn::with_values;
 use crate::parallel::widened;
 use crate::spread::Spread;
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Accum, Mat, MatRef};
 
 /// Sums over samples of the states x of one layer and the states y of others, in f64.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +79,7 @@ impl PairSums {
                 MatRef::from_row_major_slice(&x, n, d).transpose(),
                 MatRef::from_row_major_slice(&y, n, d),
                 1.0,
-                Par::rayon(0),
+                PAR,
             );
         }
         self.n += n;
@@ -129,7 +130,8 @@ impl PairSums {
     pub fn factored(&self) -> Result<(Whitening, Vec<Coordinates>)> {
         let whitening = Whitening::of_gram(&self.gram)?;
         let (t, _) = whitening.t();
-        let coordinates = self.targets.iter().map(|sums| t.transpose() * &sums.cross).collect();
+        let coordinates =
+            self.targets.iter().map(|sums| linalg::product(t.transpose(), sums.cross.as_ref())).collect();
         Ok((whitening, coordinates))
     }
 
@@ -154,7 +156,7 @@ impl PairSums {
         let gram = Mat::from_fn(d, d, |i, j| self.gram[(i.max(j), i.min(j))]);
         let mut image = Mat::<f64>::zeros(d, d);
         // A·G, row by row: its product with A is the sum of the squares of A·x.
-        matmul(image.as_mut(), Accum::Replace, weight, gram.as_ref(), 1.0, Par::rayon(0));
+        matmul(image.as_mut(), Accum::Replace, weight, gram.as_ref(), 1.0, PAR);
         let bias = match map.bias() {
             Some(bias) => with_values(bias, widened)?,
             None => vec![0.0; d],
