@@ -5,6 +5,7 @@
 use jumplens::progress::Silent;
 use jumplens::run::Run;
 use jumplens::shortcut::Pairs;
+use jumplens::store::Stage;
 use jumplens_fuzz::{begin, folder, seed, sound, sources};
 use std::fs;
 use std::path::Path;
@@ -50,7 +51,7 @@ libfuzzer_sys::fuzz_target!(
         copy(&WHOLE.path().join("run"), &folder);
         fs::write(folder.join("manifest.json"), bytes).expect("files can be written");
         // The last ones first, so that they find what the manifest says, and not what the others have written.
-        for stage in ["evaluate", "r2", "fit", "states"] {
+        for stage in [Stage::Evaluate, Stage::R2, Stage::Fit, Stage::States] {
             let Some(mut run) = sound(Run::open(&folder, &sources(), &Silent)) else { return };
             sound(run.stage(stage, &Silent));
             sound(run.moments(&Silent));

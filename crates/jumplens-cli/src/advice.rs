@@ -66,6 +66,9 @@ fn advice(error: &Error) -> Option<String> {
             format!("put it next to `{}`, or fetch the model again", index.file_name().unwrap_or_default().display())
         }
         Error::ShardLacks { .. } => "fetch the index and the shards again, all of one revision".to_owned(),
+        Error::Unread { field, .. } => {
+            format!("choose another `--model`, or go on as if it were the default by `--allow-unread {field}`")
+        }
         Error::Config { .. } => "mend the file, or choose another `--model`".to_owned(),
         Error::UnknownModel { .. } => {
             "check the path, or give a name on the Hugging Face Hub, for example `gpt2` or `org/name@revision`".to_owned()

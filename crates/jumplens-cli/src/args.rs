@@ -1,7 +1,9 @@
 //! The command line.
 
+use crate::sources::sources;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use jumplens::corpus::{self, DrawOptions, HowMany, Reading};
+use jumplens::hub::Sources;
 use jumplens::moments::Shard;
 use jumplens::nn::Precision;
 use jumplens::plot::{self, Style};
@@ -77,6 +79,8 @@ pub enum Command {
 pub struct DoctorArgs {
     /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub
     pub model: String,
+    #[command(flatten)]
+    pub unread: UnreadArgs,
     /// Corpus whose first sentences are run
     #[arg(long, default_value = "wikipedia-sample")]
     pub corpus: String,
@@ -155,6 +159,21 @@ impl From<Dtype> for Precision {
     }
 }
 
+/// What of a model's files may be passed over.
+#[derive(Debug, Default, ClapArgs)]
+pub struct UnreadArgs {
+    /// Go on where this field of the model's files changes what it computes and is not read (may be repeated)
+    #[arg(long, value_name = "FIELD")]
+    pub allow_unread: Vec<String>,
+}
+
+impl UnreadArgs {
+    /// Where names are looked up, with leave for these fields.
+    pub fn sources(&self) -> Sources {
+        Sources { allow_unread: self.allow_unread.iter().cloned().collect(), ..sources() }
+    }
+}
+
 /// What begins a run.
 #[derive(Debug, ClapArgs)]
 pub struct BeginArgs {
@@ -174,6 +193,8 @@ pub struct InputArgs {
     /// the Hugging Face Hub (`gpt2`, `org/name`, `org/name@revision`)
     #[arg(long, default_value = DEFAULT_MODEL)]
     pub model: String,
+    #[command(flatten)]
+    pub unread: UnreadArgs,
     /// Bundled corpus (`wikipedia-sample`); Wikipedia dump (`.xml`, `.xml.bz2`, `.xml.gz`); `.parquet` file or folder of them;
     /// `.jsonl` (`.gz`, `.zst`); `.txt`; `hf://datasets/ORG/NAME[/CONFIG][@REVISION]`
     #[arg(long, default_value = "wikipedia-sample", value_name = "CORPUS")]
@@ -326,6 +347,8 @@ pub struct SentencesArgs {
     #[arg(long)]
     pub model: Option<String>,
     #[command(flatten)]
+    pub unread: UnreadArgs,
+    #[command(flatten)]
     pub reading: ReadingArgs,
     #[command(flatten)]
     pub draw: DrawArgs,
@@ -472,6 +495,8 @@ pub struct StatesArgs {
     /// Model of the run to begin [default: tiny-gpt2]
     #[arg(long, requires = "train_samples")]
     pub model: Option<String>,
+    #[command(flatten)]
+    pub unread: UnreadArgs,
     /// What the products of the run to begin are done in
     #[arg(long, value_enum, requires = "train_samples")]
     pub dtype: Option<Dtype>,
@@ -574,6 +599,8 @@ pub struct LensArgs {
     /// Model to look through without a run; the bundled ones come with maps to their last layers
     #[arg(long, default_value = DEFAULT_MODEL)]
     pub model: String,
+    #[command(flatten)]
+    pub unread: UnreadArgs,
     /// Folder or file of maps to use instead of the run's own
     #[arg(long, value_name = "PATH")]
     pub shortcuts: Option<PathBuf>,
@@ -686,6 +713,8 @@ pub struct ImportArgs {
     /// Model that the maps are for: it is recorded with them, and they have to fit it
     #[arg(long)]
     pub model: Option<String>,
+    #[command(flatten)]
+    pub unread: UnreadArgs,
     /// Name of their cast [default: mat, mat+b where there is a bias, tuned for a tuned lens]
     #[arg(long, value_name = "NAME", value_parser = cast_name)]
     pub cast: Option<String>,
@@ -793,6 +822,8 @@ pub enum Format {
 pub struct InfoArgs {
     /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub, which is fetched if need be
     pub model: String,
+    #[command(flatten)]
+    pub unread: UnreadArgs,
     /// How to write it
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,

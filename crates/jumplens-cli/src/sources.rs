@@ -4,7 +4,7 @@ use jumplens::hub::{Bundled, Hub, SourceFile, Sources};
 
 /// What is bundled, and the Hub as the environment describes it.
 pub fn sources() -> Sources {
-    Sources { bundled: bundled(), hub: Some(Hub::from_env()) }
+    Sources { bundled: bundled(), hub: Some(Hub::from_env()), ..Sources::default() }
 }
 
 /// The bundled models and corpora, the defaults first.

@@ -2,7 +2,7 @@
 
 use jumplens::eval::Summary;
 use jumplens::eval::tables::{CurveRow, SourceRow};
-use jumplens::manifest::{Manifest, STAGES};
+use jumplens::store::{Manifest, Stage};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -109,8 +109,8 @@ pub fn render(summary: &Summary, sources: &[SourceRow], curve: &[CurveRow], mani
         );
     }
     let seconds =
-        |stage: &str| manifest.stages.get(stage).map(|record| format!("{stage} {:.1}", record.seconds));
-    let stages: Vec<String> = STAGES.iter().filter_map(|stage| seconds(stage)).collect();
+        |stage: Stage| manifest.stages.get(&stage).map(|record| format!("{stage} {:.1}", record.seconds));
+    let stages: Vec<String> = Stage::ALL.into_iter().filter_map(seconds).collect();
     let total: f64 = manifest.stages.values().map(|record| record.seconds).sum();
     let _ = writeln!(text, "Seconds: {}; {total:.1} in all, {} threads", stages.join(", "), manifest.threads);
     text

@@ -1,6 +1,7 @@
 //! What can go wrong, with where it went wrong: each error carries the path, the tensor, what was expected and what came.
 
 use crate::hub::RepoKind;
+use crate::store::Stage;
 use std::path::{Path, PathBuf};
 
 /// The result of everything in this crate that can fail.
@@ -27,6 +28,18 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         message: String,
+    },
+    /// A field of a model's files changes what the model computes, and nothing here reads it.
+    #[error("`{}`: `{field}` is {value}, and is not read: only {default}, its default, can be run", path.display())]
+    Unread {
+        /// The file.
+        path: PathBuf,
+        /// The field, as the file spells it.
+        field: String,
+        /// What the file says, or `set` where that is long.
+        value: String,
+        /// The default, as JSON.
+        default: String,
     },
     /// A pickle names something that tensors are not made of. Nothing of a pickle is ever run.
     #[error("`{}` asks for `{callable}`, which tensors are not made of: it was refused, and nothing in the file was run", path.display())]
@@ -164,7 +177,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The stage that wrote it.
-        stage: &'static str,
+        stage: Stage,
     },
     /// Another process works on the run folder.
     #[error("`{}` is in use by another jumplens process", path.display())]
@@ -380,8 +393,8 @@ pub enum Error {
         /// The run folder.
         path: PathBuf,
         /// The stage that has to come first.
-        stage: &'static str,
-        /// The stage that was asked for.
+        stage: Stage,
+        /// What was asked for.
         needed_by: &'static str,
     },
     /// A file is not the one the run began with.

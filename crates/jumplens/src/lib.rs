@@ -29,7 +29,7 @@
 //! let corpus = hub::BundledCorpus { name: sentences.name, sentences: sentences.sentences };
 //! let bundled = hub::Bundled { models: vec![model], corpora: vec![corpus] };
 //! // With `Some(hub::Hub::from_env())`, names that are neither bundled nor folders are looked for on the Hub.
-//! let sources = hub::Sources { bundled, hub: None };
+//! let sources = hub::Sources { bundled, ..Default::default() };
 //!
 //! // A folder with config.json, model.safetensors and tokenizer.json would do as well as a bundled name.
 //! let settings = run::Settings {
@@ -57,14 +57,12 @@ pub mod corpus;
 pub mod doctor;
 mod error;
 pub mod eval;
+mod fields;
 pub mod files;
 mod gguf;
 pub mod hub;
-mod integrity;
 pub mod lens;
 mod linalg;
-mod lock;
-pub mod manifest;
 pub mod models;
 pub mod moments;
 pub mod nn;
@@ -78,9 +76,12 @@ pub mod samples;
 pub mod shortcut;
 mod spread;
 pub mod states;
+pub mod store;
 mod tensor_file;
 pub mod tokenize;
 pub mod weights;
 
 pub use caught::panics_are_caught;
 pub use error::{Error, Result};
+pub use fields::AllowUnread;
+pub use store::manifest;

@@ -8,6 +8,7 @@ use crate::manifest::{Manifest, SamplesRecord, SourceRecord};
 use crate::models::{Kind, Spec, load};
 use crate::nn::Precision;
 use crate::progress::{Observer, check};
+use crate::store::Stage;
 use crate::tokenize::{Positions, Sample, Tokenizer, read_samples};
 use std::path::{Path, PathBuf};
 
@@ -154,7 +155,7 @@ impl Maker<'_> {
     /// The samples of the first sentences.
     fn in_order(&self, [train, val]: [usize; 2], observer: &dyn Observer) -> Result<Samples> {
         let wanted = train.saturating_add(val);
-        observer.begin("samples", wanted as u64, "sentences");
+        observer.begin(Stage::Samples.name(), wanted as u64, "sentences");
         let (mut have, mut splits) = (0, [Vec::new(), Vec::new()]);
         let mut corpus = self.corpus.each_in_order(|index, text| {
             check(observer)?;
@@ -184,7 +185,7 @@ impl Maker<'_> {
     fn drawn(&self, counts: [usize; 2], observer: &dyn Observer) -> Result<Samples> {
         let accept = accept_tokens(self.draw, self.tokenizer, self.positions.skip_first);
         let drawn = self.corpus.draw(self.draw, counts, self.seed, &accept, observer)?;
-        observer.begin("samples", (counts[0] + counts[1]) as u64, "sentences");
+        observer.begin(Stage::Samples.name(), (counts[0] + counts[1]) as u64, "sentences");
         let mut splits = [Vec::new(), Vec::new()];
         let sentences = [&drawn.train, &drawn.val].into_iter().enumerate();
         let sentences = sentences.flat_map(|(split, sentences)| sentences.iter().map(move |s| (split, s)));

@@ -12,6 +12,7 @@ use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::{Fits, Pairs, Ridge};
+use jumplens::store::Stage;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,9 +44,8 @@ fn small_run(folder: &Path, pairs: Pairs, shard: Option<Shard>) -> Run {
 }
 
 /// Opens a run and does a stage of it again.
-fn stage(folder: &Path, stage: &'static str) -> Result<()> {
-    let mut run = Run::open(folder, &sources(), &Silent)?;
-    if stage == "moments" { run.moments(&Silent).map(drop) } else { run.stage(stage, &Silent) }
+fn stage(folder: &Path, stage: Stage) -> Result<()> {
+    Run::open(folder, &sources(), &Silent)?.stage(stage, &Silent)
 }
 
 #[test]
@@ -55,13 +55,13 @@ fn a_damaged_manifest_is_read_or_refused() {
     drop(small_run(&path, Pairs::ToFinal, Some(Shard { index: 1, of: 2 })));
     let manifest = path.join("manifest.json");
     let whole = fs::read(&manifest).unwrap();
-    for (name, times) in [("states", 150), ("moments", 150), ("fit", 100)] {
-        read_damaged(name, &whole, times, |bytes| {
+    for (name, times) in [(Stage::States, 150), (Stage::Moments, 150), (Stage::Fit, 100)] {
+        read_damaged(name.name(), &whole, times, |bytes| {
             write(&manifest, bytes);
             stage(&path, name)
         });
         write(&manifest, &whole);
-        stage(&path, "states").unwrap();
+        stage(&path, Stage::States).unwrap();
     }
 }
 
@@ -72,7 +72,7 @@ fn what_a_manifest_alone_claims_is_refused() {
     drop(small_run(&path, Pairs::ToFinal, None));
     let manifest = path.join("manifest.json");
     let whole: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
-    let refused = |changes: Value, of: &'static str, says: &str| {
+    let refused = |changes: Value, of: Stage, says: &str| {
         let mut changed = whole.clone();
         for (field, value) in changes.as_object().unwrap() {
             changed[field] = value.clone();
@@ -83,15 +83,15 @@ fn what_a_manifest_alone_claims_is_refused() {
         let message = result.unwrap_err().to_string();
         assert!(message.contains(says), "{message}");
     };
-    refused(json!({ "shard": { "index": 0, "of": 0 } }), "moments", "there is no share 0/0");
-    refused(json!({ "shard": { "index": 3, "of": 2 } }), "moments", "there is no share 3/2");
-    refused(json!({ "train": 49 }), "moments", "48 states of width 16, where 49 of width 16 should be");
-    refused(json!({ "val": u64::MAX }), "moments", "16 states of width 16, where");
+    refused(json!({ "shard": { "index": 0, "of": 0 } }), Stage::Moments, "there is no share 0/0");
+    refused(json!({ "shard": { "index": 3, "of": 2 } }), Stage::Moments, "there is no share 3/2");
+    refused(json!({ "train": 49 }), Stage::Moments, "48 states of width 16, where 49 of width 16 should be");
+    refused(json!({ "val": u64::MAX }), Stage::Moments, "16 states of width 16, where");
     for elsewhere in ["/dev/zero", "../run/manifest.json"] {
         let states = json!({ "done": true, "seconds": 0.0, "files": { elsewhere: "0" } });
         refused(
             json!({ "stages": { "samples": whole["stages"]["samples"], "states": states } }),
-            "moments",
+            Stage::Moments,
             "not below",
         );
     }
@@ -100,7 +100,7 @@ fn what_a_manifest_alone_claims_is_refused() {
     changed["stages"]["states"] =
         json!({ "done": false, "seconds": 0.0, "chunks": { "train": 1_u64 << 60 } });
     write(&manifest, changed.to_string().as_bytes());
-    stage(&path, "states").unwrap();
+    stage(&path, Stage::States).unwrap();
 }
 
 /// The files of sums of a run in one share, and in two.

@@ -10,6 +10,7 @@ use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::{Fits, Pairs, Ridge, Shortcuts};
 use jumplens::states::StateFiles;
+use jumplens::store::Stage;
 use std::cell::RefCell;
 use std::path::Path;
 
@@ -116,7 +117,7 @@ fn the_learning_curve_ends_at_the_maps_that_were_fitted() {
         let folder = tempfile::tempdir().unwrap();
         let mut run = begin(&folder.path().join("run"), model, 250, Fits::plain(Pairs::ToFinal));
         let notes = Notes::default();
-        for stage in ["states", "fit", "r2"] {
+        for stage in [Stage::States, Stage::Fit, Stage::R2] {
             run.stage(stage, &notes).unwrap();
         }
         let curve: Vec<CurveRow> = table(&run, "learning_curve.csv");

@@ -4,7 +4,6 @@ use super::Failure;
 use crate::args::DoctorArgs;
 use crate::printer::{Printer, one_line};
 use crate::progress::Progress;
-use crate::sources::sources;
 use jumplens::corpus::{Corpus, Reading};
 use jumplens::doctor::{Finding, Outcome, examine};
 use jumplens::hub::ModelFiles;
@@ -13,7 +12,7 @@ use jumplens::hub::ModelFiles;
 const SENTENCES: usize = 2000;
 
 pub fn doctor(args: &DoctorArgs, printer: &Printer) -> Result<(), Failure> {
-    let (sources, progress) = (sources(), Progress::new(printer));
+    let (sources, progress) = (args.unread.sources(), Progress::new(printer));
     let files = ModelFiles::find(&args.model, &sources, &progress)?;
     let corpus = Corpus::open(&args.corpus, &Reading::default(), 0, &sources, &progress)?;
     let sentences = corpus.first_sentences(SENTENCES)?;

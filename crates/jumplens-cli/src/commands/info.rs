@@ -4,7 +4,6 @@ use super::Failure;
 use crate::args::{Format, InfoArgs, TRAIN, VAL};
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::sources::sources;
 use jumplens::hub::{ModelFiles, SourceFile};
 use jumplens::models::{Kind, Spec, load_with_contents};
 use jumplens::nn::Precision;
@@ -16,7 +15,7 @@ use serde_json::json;
 use std::fmt::Write;
 
 pub fn info(args: &InfoArgs, printer: &Printer) -> Result<(), Failure> {
-    let files = ModelFiles::find(&args.model, &sources(), &Progress::new(printer))?;
+    let files = ModelFiles::find(&args.model, &args.unread.sources(), &Progress::new(printer))?;
     let (loaded, contents) = load_with_contents(&files, Precision::F32)?;
     loaded.notes.iter().for_each(|note| printer.note(&format!("`{}`: {note}", files.id)));
     let (spec, has_head) = (loaded.model.spec(), loaded.model.head().is_some());

@@ -10,10 +10,9 @@ mod sentences;
 mod shortcuts;
 mod stage;
 
-use crate::args::{BeginArgs, Command};
+use crate::args::{BeginArgs, Command, UnreadArgs};
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::sources::sources;
 use jumplens::run::{Existing, Run, Settings};
 use std::path::Path;
 
@@ -63,16 +62,17 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
 
 /// Begins a run, or goes on with one.
 fn begin(args: &BeginArgs, printer: &Printer) -> Result<Run, Failure> {
-    begin_in(&args.folder(), &args.input.settings(), (&args.existing).into(), printer)
+    begin_in(&args.folder(), &args.input.settings(), (&args.existing).into(), &args.input.unread, printer)
 }
 
 fn begin_in(
     folder: &Path,
     settings: &Settings,
     existing: Existing,
+    unread: &UnreadArgs,
     printer: &Printer,
 ) -> Result<Run, Failure> {
-    let run = Run::begin(folder, settings, existing, &sources(), &Progress::new(printer))?;
+    let run = Run::begin(folder, settings, existing, &unread.sources(), &Progress::new(printer))?;
     describe(&run, printer);
     Ok(run)
 }

@@ -7,15 +7,16 @@ use crate::progress::Progress;
 use jumplens::moments::{self, MomentsFile};
 use jumplens::run::{Existing, Settings};
 use jumplens::shortcut::Fits;
+use jumplens::store::Stage;
 use std::path::Path;
 
 pub fn moments(args: &MomentsArgs, printer: &Printer) -> Result<(), Failure> {
     let folder = args.out.clone().unwrap_or_else(|| args.input.default_folder());
     let settings = Settings { shard: args.shard, ..args.input.settings() };
     let existing = if args.overwrite { Existing::Overwrite } else { Existing::Resume };
-    let mut run = begin_in(&folder, &settings, existing, printer)?;
+    let mut run = begin_in(&folder, &settings, existing, &args.input.unread, printer)?;
     let progress = Progress::new(printer);
-    if !run.manifest().is_done("states") {
+    if !run.manifest().is_done(Stage::States) {
         run.states(&progress)?;
     }
     let path = run.moments(&progress)?;

@@ -6,8 +6,8 @@ use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::table;
 use jumplens::Error;
-use jumplens::manifest::{Manifest, STAGES};
 use jumplens::states::CHUNK;
+use jumplens::store::{Manifest, Stage};
 
 pub fn run(args: &BeginArgs, printer: &Printer) -> Result<(), Failure> {
     let mut run = begin(args, printer)?;
@@ -27,8 +27,9 @@ pub fn run(args: &BeginArgs, printer: &Printer) -> Result<(), Failure> {
 
 /// What of a run is on disk for good.
 fn kept(manifest: &Manifest) -> String {
-    let stages = STAGES.iter().filter(|stage| manifest.is_done(stage)).map(|stage| (*stage).to_owned());
-    let begun = manifest.stages.get("states").filter(|record| !record.done);
+    let done = Stage::ALL.into_iter().filter(|stage| manifest.is_done(*stage));
+    let stages = done.map(|stage| stage.to_string());
+    let begun = manifest.stages.get(&Stage::States).filter(|record| !record.done);
     let chunks = begun.into_iter().flat_map(|record| &record.chunks);
     let chunks = chunks.map(|(split, chunks)| format!("{chunks} chunks of {CHUNK} {split} states"));
     stages.chain(chunks).collect::<Vec<_>>().join(", ")

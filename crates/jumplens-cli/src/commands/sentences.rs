@@ -4,12 +4,11 @@ use super::Failure;
 use crate::args::SentencesArgs;
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::sources::sources;
 use jumplens::corpus::{Corpus, DrawnSentences, write_sentences};
 use jumplens::samples::tokenizer_of;
 
 pub fn sentences(args: &SentencesArgs, printer: &Printer) -> Result<(), Failure> {
-    let (sources, progress) = (sources(), Progress::new(printer));
+    let (sources, progress) = (args.unread.sources(), Progress::new(printer));
     if args.out.exists() && !args.overwrite {
         return Err(jumplens::Error::FileExists { path: args.out.clone() }.into());
     }

@@ -17,7 +17,7 @@ fn open(folder: &Path, printer: &Printer) -> Result<Run, Failure> {
 pub fn states(args: &StatesArgs, printer: &Printer) -> Result<(), Failure> {
     let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
     let mut run = match args.settings() {
-        Some(settings) => begin_in(&args.out, &settings, existing, printer)?,
+        Some(settings) => begin_in(&args.out, &settings, existing, &args.unread, printer)?,
         None => open(&args.out, printer)?,
     };
     Ok(run.states(&Progress::new(printer))?)

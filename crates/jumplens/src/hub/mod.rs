@@ -8,9 +8,11 @@ pub use remote::{DataSetFiles, Hub, HubName};
 pub use shards::ShardIndex;
 
 use crate::error::{Error, Result};
+use crate::fields::AllowUnread;
 use crate::files::sha256;
 use crate::gguf;
 use crate::progress::Observer;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -71,6 +73,8 @@ pub struct Sources {
     pub bundled: Bundled,
     /// The Hugging Face Hub and its cache; `None` leaves it out.
     pub hub: Option<Hub>,
+    /// Fields of a model's files that may go unread although they change what it computes.
+    pub allow_unread: BTreeSet<String>,
 }
 
 /// A file that has been opened, wherever it came from. Clones share the file and its digest.
@@ -199,6 +203,8 @@ pub struct ModelFiles {
     pub index: Option<ShardIndex>,
     /// Its tokenizer, where there is one: samples given as token ids need none.
     pub tokenizer: Option<TokenizerFiles>,
+    /// Which fields of these files may go unread, and which did.
+    pub allow_unread: AllowUnread,
 }
 
 /// The files that weights may be in, those that are preferred first.
@@ -247,6 +253,11 @@ impl ModelFiles {
     ///
     /// [`Error::UnknownModel`] where it is none of these; for a name of the Hub see [`Hub`].
     pub fn find(name: &str, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
+        let allow_unread = AllowUnread::new(&sources.allow_unread);
+        Ok(Self { allow_unread, ..Self::locate(name, sources, observer)? })
+    }
+
+    fn locate(name: &str, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
         let bundled = &sources.bundled;
         if let Some(model) = bundled.models.iter().find(|model| model.name == name) {
             let file = |part: &str, bytes| SourceFile::bundled(format!("{name}/{part}"), bytes);
@@ -257,6 +268,7 @@ impl ModelFiles {
                 weights: vec![file("model.safetensors", model.weights)],
                 index: None,
                 tokenizer: Some(TokenizerFiles::Json(file("tokenizer.json", model.tokenizer))),
+                allow_unread: AllowUnread::default(),
             });
         }
         let folder = Path::new(name);
@@ -272,6 +284,7 @@ impl ModelFiles {
                 weights: vec![file.clone()],
                 index: None,
                 tokenizer: Some(TokenizerFiles::Gguf(file)),
+                allow_unread: AllowUnread::default(),
             });
         }
         if let (Some(hub), Some(name)) = (&sources.hub, HubName::parse(name)) {
@@ -302,6 +315,7 @@ impl ModelFiles {
             weights,
             index,
             tokenizer: TokenizerFiles::find(folder)?,
+            allow_unread: AllowUnread::default(),
         })
     }
 }

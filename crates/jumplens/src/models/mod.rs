@@ -1,6 +1,7 @@
 //! Model families, one file each, behind a few traits that a single runner ([`crate::runner`]) executes.
 
 mod bert;
+mod config;
 mod gpt2;
 mod gpt_neox;
 mod llama;
@@ -13,6 +14,8 @@ use crate::hub::ModelFiles;
 use crate::nn::{Linear, Precision, QueryRows, RowPart, SelfAttention, WeightLayout};
 use crate::weights::{Contents, Scope, Weights};
 use candle_core::Tensor;
+use config::ConfigFile;
+use serde_json::Value;
 
 /// How a model is trained, and so what its prediction at a position means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,26 +231,29 @@ pub fn load(files: &ModelFiles, precision: Precision) -> Result<Loaded> {
 /// Loads a model, and says what it takes from its checkpoint.
 pub fn load_with_contents(files: &ModelFiles, precision: Precision) -> Result<(Loaded, Contents)> {
     let path = &files.config.path;
-    let config = files.config_json()?;
     let weights = Weights::open(&files.weights)?.for_products_in(precision);
     files.index.as_ref().map_or(Ok(()), |index| weights.check(index))?;
-    let fail = |message: String| Error::Config { path: path.clone(), message };
+    let Value::Object(object) = files.config_json()? else {
+        return Err(Error::Config { path: path.clone(), message: "it is no JSON object".to_owned() });
+    };
+    let config = ConfigFile { path, object, allowed: &files.allow_unread };
     // An embedding without rows is as wide as a file likes to claim.
-    if config["vocab_size"] == 0 {
-        return Err(fail("`vocab_size` is 0".to_owned()));
+    if config.object.get("vocab_size") == Some(&Value::from(0)) {
+        return Err(config.fault("`vocab_size` is 0"));
     }
-    let loaded = match config["model_type"].as_str() {
-        Some("gpt2") => gpt2::load(config, path, &weights),
-        Some("bert") => bert::load(config, path, &weights),
-        Some("gpt_neox") => gpt_neox::load(config, path, &weights),
-        Some("opt") => opt::load(config, path, &weights),
-        Some(name) if llama::MODEL_TYPES.contains(&name) => llama::load(config, path, &weights),
+    let value = || Value::Object(config.object.clone());
+    let loaded = match config.object.get("model_type").and_then(Value::as_str) {
+        Some("gpt2") => gpt2::load(value(), path, &weights),
+        Some("bert") => bert::load(value(), path, &weights),
+        Some("gpt_neox") => gpt_neox::load(value(), path, &weights),
+        Some("opt") => opt::load(&config, &weights),
+        Some(name) if llama::MODEL_TYPES.contains(&name) => llama::load(value(), path, &weights),
         Some(other) => {
             let known = ["gpt2", "bert", "gpt_neox", "opt"].iter().chain(llama::MODEL_TYPES);
             let known = known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            Err(fail(format!("model_type `{other}` is not supported; these are: {known}")))
+            Err(config.fault(format!("model_type `{other}` is not supported; these are: {known}")))
         }
-        None => Err(fail("no `model_type`".to_owned())),
+        None => Err(config.fault("no `model_type`")),
     }?;
     Ok((loaded, weights.contents()))
 }

@@ -2,17 +2,46 @@
 //! (350m) normalises its sums instead of what sub-modules read, and has an embedding narrower than its states. Agrees
 //! with `transformers/models/opt/modeling_opt.py`, except that `h_L` is taken before the decoder's final norm.
 
+use super::config::{COMMON, ConfigFile};
 use super::{
     Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, PRE_NORM_PARTS, PartAfter, Spec, after, linear,
     note_unused, sizes_fit, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
+use crate::fields::{Class, Field};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 use serde::Deserialize;
-use std::path::Path;
+
+/// The fields of `OPTConfig`.
+const CLASS: Class = Class {
+    name: "OPTConfig",
+    fields: &[
+        &[
+            Field::read("vocab_size", "50272"),
+            Field::read("hidden_size", "768"),
+            Field::read("ffn_dim", "3072"),
+            Field::read("num_hidden_layers", "12"),
+            Field::read("num_attention_heads", "12"),
+            Field::read("max_position_embeddings", "2048"),
+            Field::optional("word_embed_proj_dim", "null"),
+            Field::read("activation_function", "\"relu\""),
+            Field::read("do_layer_norm_before", "true"),
+            Field::read("enable_bias", "true"),
+            Field::read("layer_norm_elementwise_affine", "true"),
+            Field::read("_remove_final_layer_norm", "false"),
+            Field::read("tie_word_embeddings", "true"),
+            Field::no_effect("attention_dropout"),
+            Field::no_effect("dropout"),
+            Field::no_effect("init_std"),
+            Field::no_effect("layerdrop"),
+        ],
+        COMMON,
+    ],
+    aliases: &[],
+};
 
 /// `config.json`, its field names kept.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,26 +53,13 @@ struct Config {
     num_attention_heads: usize,
     max_position_embeddings: usize,
     word_embed_proj_dim: Option<usize>,
-    #[serde(default = "default_activation")]
     activation_function: String,
-    #[serde(default = "yes")]
     do_layer_norm_before: bool,
-    #[serde(default = "yes")]
     enable_bias: bool,
-    #[serde(default = "yes")]
     layer_norm_elementwise_affine: bool,
-    #[serde(default, rename = "_remove_final_layer_norm")]
+    #[serde(rename = "_remove_final_layer_norm")]
     remove_final_layer_norm: bool,
-    #[serde(default = "yes")]
     tie_word_embeddings: bool,
-}
-
-fn default_activation() -> String {
-    "relu".to_owned()
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// Rows of the position table before that of position 0.
@@ -73,9 +89,10 @@ struct LmHead {
     weight: Tensor,
 }
 
-pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
-    let fail = |message: String| Error::Config { path: path.to_owned(), message };
-    let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
+pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
+    let fail = |message: String| file.fault(message);
+    let checked = file.check(&CLASS)?;
+    let config: Config = checked.parse()?;
     let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
     sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
     if !config.enable_bias || !config.layer_norm_elementwise_affine {
@@ -97,7 +114,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     let layers = (0..num_hidden_layers)
         .map(|layer| Layer::load(&config, activation, &root.pp(format!("layers.{layer}"))))
         .collect::<Result<_>>()?;
-    let mut notes = Vec::new();
+    let mut notes = checked.notes;
     let has_final_norm = config.do_layer_norm_before && !config.remove_final_layer_norm;
     let tied = config.tie_word_embeddings;
     let head = LmHead {

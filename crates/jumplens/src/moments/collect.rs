@@ -8,6 +8,7 @@ use crate::manifest::Manifest;
 use crate::models::Spec;
 use crate::progress::{Observer, check};
 use crate::states::{StateFile, StateFiles};
+use crate::store::Stage;
 use std::path::Path;
 
 /// Writes the sums of the states in `train` and `val`, which are those of the share `shard` of the experiment `manifest`.
@@ -27,7 +28,7 @@ pub fn collect(
         (0..=last).map(|layer| files.layer_of(layer, n, d)).collect()
     };
     let states = [open(train, record.counts[..VAL].iter().sum())?, open(val, record.counts[VAL])?];
-    observer.begin("moments", layout(&record).len() as u64, "sums");
+    observer.begin(Stage::Moments.name(), layout(&record).len() as u64, "sums");
     let mut section = Section::new(d, 0);
     write(path, &record, |sum| {
         check(observer)?;

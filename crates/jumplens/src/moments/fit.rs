@@ -7,6 +7,7 @@ use crate::eval::tables::{CurveRow, R2Row};
 use crate::eval::{r2_of_sums, score};
 use crate::progress::{Observer, check};
 use crate::shortcut::{Fits, Fitted, Kind, LinearMap, MAT, PairSums, Shortcuts, save_maps};
+use crate::store::Stage;
 
 /// Fits the maps `fits` from the sums of all shares, and writes them to `shortcuts`. Gives the rows of `r2.csv` and
 /// `learning_curve.csv`, from the sums too. Advances by one a map. [`Error::Shards`] names the shares that are missing;
@@ -19,7 +20,7 @@ pub fn fit(
 ) -> Result<(Vec<R2Row>, Vec<CurveRow>)> {
     check_fits(file, fits)?;
     let last = file.record.n_layers;
-    observer.begin("fit", fits.count(last) as u64, "maps");
+    observer.begin(Stage::Fit.name(), fits.count(last) as u64, "maps");
     let mut by_cast: Vec<Vec<R2Row>> = vec![Vec::new(); fits.casts().len()];
     let (mut id, mut mean, mut curve) = (Vec::new(), Vec::new(), Vec::new());
     for from in 0..last {

@@ -8,6 +8,7 @@ use crate::files::create_folder;
 use crate::manifest::{Manifest, StageRecord};
 use crate::progress::Observer;
 use crate::shortcut::{Fits, Origin, Shortcuts};
+use crate::store::Stage;
 use std::path::Path;
 use std::time::Instant;
 
@@ -23,7 +24,7 @@ pub fn fit_folder(
 ) -> Result<()> {
     let earlier = Manifest::read(folder)?;
     match earlier {
-        Some(manifest) if manifest.is_done("samples") || !overwrite => {
+        Some(manifest) if manifest.is_done(Stage::Samples) || !overwrite => {
             return Err(Error::Occupied { path: folder.to_owned(), what: manifest.describe() });
         }
         None if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) => {
@@ -48,7 +49,7 @@ pub fn fit_folder(
     write_csv(&results.join("learning_curve.csv"), &curve)?;
     let record =
         StageRecord { done: true, seconds: started.elapsed().as_secs_f64(), ..StageRecord::default() };
-    manifest.stages.insert("fit".to_owned(), record.clone());
-    manifest.stages.insert("r2".to_owned(), StageRecord { seconds: 0.0, ..record });
+    manifest.stages.insert(Stage::Fit, record.clone());
+    manifest.stages.insert(Stage::R2, StageRecord { seconds: 0.0, ..record });
     manifest.write(folder)
 }

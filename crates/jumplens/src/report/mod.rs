@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::eval::tables::Tables;
 use crate::plot;
+use crate::store::Stage;
 use base64::Engine;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -87,7 +88,7 @@ fn data(source: &Source) -> Result<Value> {
     let mut manifest = json_file(&source.folder.join("manifest.json"))?;
     // Of the stage that writes the page, so that the page is the same when it is written again.
     if let Some(stages) = manifest.as_mut().and_then(|manifest| manifest.get_mut("stages")?.as_object_mut()) {
-        stages.remove("plot");
+        stages.remove(Stage::Plot.name());
     }
     Ok(json!({
         "title": source.title,

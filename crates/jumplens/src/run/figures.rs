@@ -4,12 +4,12 @@ use super::REPORT;
 use crate::error::{Error, Result};
 use crate::eval::tables::Tables;
 use crate::files::{create_folder, write_atomically};
-use crate::integrity;
-use crate::lock::Lock;
-use crate::manifest::{Manifest, STAGES, StageRecord};
+use crate::manifest::{Manifest, StageRecord};
 use crate::plot::{Style, figures, write_figures};
 use crate::progress::Observer;
 use crate::report;
+use crate::store::lock::Lock;
+use crate::store::{Stage, integrity};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -18,10 +18,10 @@ use std::time::Instant;
 pub(crate) fn finished_tables(folder: &Path, manifest: Option<&Manifest>) -> Result<Tables> {
     let mut tables = Tables::read(&folder.join("results"))?;
     let is_done = |stage| manifest.is_none_or(|manifest| manifest.is_done(stage));
-    if !is_done("r2") {
+    if !is_done(Stage::R2) {
         (tables.r2, tables.spectra) = Default::default();
     }
-    if !is_done("evaluate") {
+    if !is_done(Stage::Evaluate) {
         tables = Tables { r2: tables.r2, spectra: tables.spectra, ..Tables::default() };
     }
     Ok(tables)
@@ -29,8 +29,8 @@ pub(crate) fn finished_tables(folder: &Path, manifest: Option<&Manifest>) -> Res
 
 /// What is wrong with a run without a table: the first stage on the way to one that is not done.
 pub(crate) fn no_tables(folder: &Path, manifest: Option<&Manifest>, needed_by: &'static str) -> Error {
-    let is_done = |stage: &&&str| manifest.is_some_and(|manifest| manifest.is_done(stage));
-    let stage = STAGES.iter().find(|stage| !is_done(stage)).copied().unwrap_or("r2");
+    let is_done = |stage: &Stage| manifest.is_some_and(|manifest| manifest.is_done(*stage));
+    let stage = Stage::OF_RUN.into_iter().find(|stage| !is_done(stage)).unwrap_or(Stage::R2);
     Error::StageMissing { path: folder.to_owned(), stage, needed_by }
 }
 
@@ -43,8 +43,8 @@ pub(crate) fn no_tables(folder: &Path, manifest: Option<&Manifest>, needed_by: &
 pub fn draw(folder: &Path, style: &Style, observer: &dyn Observer) -> Result<Vec<PathBuf>> {
     let _lock = Lock::of_run(folder)?;
     let manifest = Manifest::read(folder)?;
-    for stage in ["r2", "evaluate"] {
-        let record = manifest.as_ref().and_then(|manifest| manifest.stages.get(stage));
+    for stage in [Stage::R2, Stage::Evaluate] {
+        let record = manifest.as_ref().and_then(|manifest| manifest.stages.get(&stage));
         if let Some(record) = record.filter(|record| record.done)
             && let Some(path) = integrity::changed(folder, &record.files)?
         {
@@ -57,7 +57,7 @@ pub fn draw(folder: &Path, style: &Style, observer: &dyn Observer) -> Result<Vec
     if let Some(mut manifest) = manifest {
         let seconds = started.elapsed().as_secs_f64();
         let record = StageRecord { done: true, seconds, ..StageRecord::default() };
-        manifest.stages.insert("plot".to_owned(), record);
+        manifest.stages.insert(Stage::Plot, record);
         manifest.write(folder)?;
     }
     Ok(written)
@@ -71,9 +71,9 @@ pub(super) fn draw_tables(
 ) -> Result<Vec<PathBuf>> {
     let tables = finished_tables(folder, manifest)?;
     if tables.is_empty() {
-        return Err(no_tables(folder, manifest, "plot"));
+        return Err(no_tables(folder, manifest, Stage::Plot.name()));
     }
-    observer.begin("plot", 0, "files");
+    observer.begin(Stage::Plot.name(), 0, "files");
     let plots = folder.join("plots");
     create_folder(&plots)?;
     let model = manifest.map_or("", |manifest| manifest.model.short_name());

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::lens::Lens;
 use crate::progress::Observer;
 use crate::shortcut::{MAT, MapCast, Origin, Shortcuts};
+use crate::store::Stage;
 use std::path::Path;
 
 impl Run {
@@ -16,7 +17,7 @@ impl Run {
 
     /// This run's own maps, where they are fitted.
     pub fn own_shortcuts(&self) -> Option<Shortcuts> {
-        self.manifest.is_done("fit").then(|| Shortcuts::new(self.folder.join("shortcuts")))
+        self.manifest.is_done(Stage::Fit).then(|| Shortcuts::new(self.folder.join("shortcuts")))
     }
 
     /// Maps from elsewhere, checked against this run's model.

@@ -15,8 +15,6 @@ use crate::eval::tables::{CurveRow, SourceRow, Tables, read_csv};
 use crate::eval::{Summary, mean_run};
 use crate::files::{absolute, create_folder};
 use crate::hub::{ModelFiles, Sources, TokenizerFiles};
-use crate::integrity;
-use crate::lock::Lock;
 use crate::manifest::{Manifest, ModelRecord, StageRecord};
 use crate::models::{Backbone, Kind, Spec, load};
 use crate::moments::Shard;
@@ -24,6 +22,8 @@ use crate::nn::Precision;
 use crate::progress::Observer;
 use crate::samples::Samples;
 use crate::shortcut::Fits;
+use crate::store::lock::{self, Lock};
+use crate::store::{Stage, integrity};
 use crate::tokenize::{Tokenizer, write_samples};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -82,7 +82,7 @@ pub struct Run {
     model: Box<dyn Backbone>,
     tokenizer: Option<TokenizerFiles>,
     /// Stages whose files are known to be as they were left: looked at, or written, by this process.
-    intact: RefCell<BTreeSet<&'static str>>,
+    intact: RefCell<BTreeSet<Stage>>,
     /// Apply maps that were fitted on another model.
     force: bool,
 }
@@ -102,7 +102,7 @@ impl Run {
         let earlier = Manifest::read(folder)?;
         match &earlier {
             // A run that got nowhere holds nothing worth keeping.
-            Some(manifest) if existing == Existing::Refuse && manifest.is_done("samples") => {
+            Some(manifest) if existing == Existing::Refuse && manifest.is_done(Stage::Samples) => {
                 return Err(Error::Occupied { path: folder.to_owned(), what: manifest.describe() });
             }
             None if !is_empty(folder)? => return Err(Error::NotARun { path: folder.to_owned() }),
@@ -112,12 +112,14 @@ impl Run {
             Some(earlier) if existing == Existing::Resume => earlier.model.pin(&settings.model),
             _ => settings.model.clone(),
         };
+        let resumed = earlier.as_ref().filter(|_| existing == Existing::Resume);
+        let sources = &allowing(sources, resumed);
         let files = ModelFiles::find(&name, sources, observer)?;
         let model = load_model(&files, settings.dtype, observer)?;
         let started = Instant::now();
         let spec = model.spec();
-        let resumed = earlier.as_ref().filter(|m| existing == Existing::Resume && m.is_done("samples"));
-        let damaged = match resumed.and_then(|m| m.stages.get("samples")) {
+        let resumed = resumed.filter(|m| m.is_done(Stage::Samples));
+        let damaged = match resumed.and_then(|m| m.stages.get(&Stage::Samples)) {
             Some(record) => integrity::changed(folder, &record.files)?,
             None => None,
         };
@@ -141,6 +143,7 @@ impl Run {
             settings.dtype,
         );
         manifest.shard = settings.shard;
+        manifest.unread = files.allow_unread.used();
         // There are none where the folder has them.
         if let Some(shard) = settings.shard.filter(|_| !train.is_empty()) {
             let shares = [shard.of_train(train.len()), shard.of_val(val.len())];
@@ -155,7 +158,9 @@ impl Run {
                 *samples = samples.drain(share).collect();
             }
         }
-        if let Some(mut earlier) = earlier.filter(|m| existing == Existing::Resume && m.is_done("samples")) {
+        if let Some(mut earlier) =
+            earlier.filter(|m| existing == Existing::Resume && m.is_done(Stage::Samples))
+        {
             if let Some(what) = manifest.difference(&earlier) {
                 return Err(Error::Changed { path: folder.to_owned(), what });
             }
@@ -166,6 +171,7 @@ impl Run {
                 write_samples(&samples_path(folder, "val"), &val)?;
             }
             earlier.threads = rayon::current_num_threads();
+            earlier.unread = manifest.unread;
             let lock = Some(lock.map_or_else(|| Lock::take(folder), Ok)?);
             let tokenizer = files.tokenizer;
             return Ok(Self::new(lock, folder, earlier, model, tokenizer));
@@ -199,10 +205,10 @@ impl Run {
         let record = StageRecord {
             done: true,
             seconds: started.elapsed().as_secs_f64(),
-            files: integrity::digests(folder, "samples")?,
+            files: integrity::digests(folder, Stage::Samples)?,
             ..StageRecord::default()
         };
-        manifest.stages.insert("samples".to_owned(), record);
+        manifest.stages.insert(Stage::Samples, record);
         manifest.write(folder)?;
         Ok(Self::new(Some(lock), folder, manifest, model, files.tokenizer))
     }
@@ -227,10 +233,12 @@ impl Run {
     ) -> Result<Self> {
         let missing = || Error::StageMissing {
             path: folder.to_owned(),
-            stage: "samples",
+            stage: Stage::Samples,
             needed_by: "every other stage",
         };
-        let mut manifest = Manifest::read(folder)?.filter(|m| m.is_done("samples")).ok_or_else(missing)?;
+        let mut manifest =
+            Manifest::read(folder)?.filter(|m| m.is_done(Stage::Samples)).ok_or_else(missing)?;
+        let sources = &allowing(sources, Some(&manifest));
         let files = ModelFiles::find(&manifest.model.name(), sources, observer)?;
         if record_model(&files) != manifest.model {
             let what = format!("the model `{}`", manifest.model.id);
@@ -305,12 +313,17 @@ fn samples_path(folder: &Path, split: &str) -> PathBuf {
 
 fn is_empty(folder: &Path) -> Result<bool> {
     match std::fs::read_dir(folder) {
-        Ok(mut entries) => {
-            Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == crate::lock::NAME)))
-        }
+        Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == lock::NAME))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(Error::io("read", folder)(error)),
     }
+}
+
+/// `sources`, with leave for what a run has left unread before.
+fn allowing(sources: &Sources, earlier: Option<&Manifest>) -> Sources {
+    let mut sources = sources.clone();
+    sources.allow_unread.extend(earlier.into_iter().flat_map(|manifest| &manifest.unread).cloned());
+    sources
 }
 
 fn load_model(

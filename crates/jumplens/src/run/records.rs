@@ -3,9 +3,9 @@
 use super::Run;
 use crate::error::{Error, Result};
 use crate::files::create_folder;
-use crate::integrity;
-use crate::manifest::{STAGES, StageRecord};
+use crate::manifest::StageRecord;
 use crate::progress::Observer;
+use crate::store::{Stage, integrity};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,23 +16,27 @@ impl Run {
         Ok(results)
     }
 
-    /// [`Error::StageMissing`] for the first stage up to `stage` that is not done, [`Error::ChangedFile`] for the first
-    /// whose files are not as it left them.
-    pub(super) fn needs(&self, stage: &'static str, needed_by: &'static str) -> Result<()> {
-        let up_to = STAGES.iter().position(|name| *name == stage).map_or(0, |at| at + 1);
-        if let Some(stage) = STAGES[..up_to].iter().find(|stage| !self.manifest.is_done(stage)) {
-            return Err(Error::StageMissing { path: self.folder.clone(), stage, needed_by });
+    /// [`Error::StageMissing`] for the first stage on the way to `stage` that is not done, or for itself,
+    /// [`Error::ChangedFile`] for the first whose files are not as it left them.
+    pub(super) fn needs(&self, stage: Stage, needed_by: Stage) -> Result<()> {
+        let needed = stage.with_needs();
+        if let Some(stage) = needed.iter().copied().find(|stage| !self.manifest.is_done(*stage)) {
+            return Err(Error::StageMissing {
+                path: self.folder.clone(),
+                stage,
+                needed_by: needed_by.name(),
+            });
         }
-        STAGES[..up_to].iter().try_for_each(|stage| match self.changed_file(stage)? {
+        needed.into_iter().try_for_each(|stage| match self.changed_file(stage)? {
             Some(path) => Err(Error::ChangedFile { path, stage }),
             None => Ok(()),
         })
     }
 
     /// The first file of a finished `stage` that is not as it was left.
-    pub(super) fn changed_file(&self, stage: &'static str) -> Result<Option<PathBuf>> {
-        let record = self.manifest.stages.get(stage).filter(|record| record.done);
-        let Some(record) = record.filter(|_| !self.intact.borrow().contains(stage)) else { return Ok(None) };
+    pub(super) fn changed_file(&self, stage: Stage) -> Result<Option<PathBuf>> {
+        let record = self.manifest.stages.get(&stage).filter(|record| record.done);
+        let Some(record) = record.filter(|_| !self.intact.borrow().contains(&stage)) else { return Ok(None) };
         let changed = integrity::changed(&self.folder, &record.files)?;
         if changed.is_none() {
             self.intact.borrow_mut().insert(stage);
@@ -40,42 +44,34 @@ impl Run {
         Ok(changed)
     }
 
-    /// Forgets the stages whose files are not as they were left, with those that depend on them.
+    /// Forgets the stages of a run whose files are not as they were left, with those that depend on them.
     pub(super) fn forget_changed(&mut self, observer: &dyn Observer) -> Result<()> {
-        for stage in STAGES {
+        for stage in Stage::OF_RUN {
             if let Some(path) = self.changed_file(stage)? {
                 let path = path.strip_prefix(&self.folder).unwrap_or(&path).display();
                 observer.note(&format!("`{path}` was changed or removed since: `{stage}` is done again"));
-                match stage {
-                    // Neither of the two depends on the other.
-                    "r2" | "evaluate" => {
-                        self.manifest.stages.remove(stage);
-                        self.manifest.stages.remove("plot");
-                    }
-                    _ => self.manifest.forget_from(stage),
-                }
+                self.manifest.forget(stage);
                 self.manifest.write(&self.folder)?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn needs_maps(&self, needed_by: &'static str, elsewhere: Option<&Path>) -> Result<()> {
-        self.needs(if elsewhere.is_some() { "states" } else { "fit" }, needed_by)
+    pub(super) fn needs_maps(&self, needed_by: Stage, elsewhere: Option<&Path>) -> Result<()> {
+        self.needs(if elsewhere.is_some() { Stage::States } else { Stage::Fit }, needed_by)
     }
 
     /// Makes room for new tables of `stage`: from here on the old ones, and the figures, do not count as done. Called
     /// once the new ones are computed, so that maps that cannot be used cost no earlier result.
-    pub(super) fn replace(&mut self, stage: &'static str) -> Result<PathBuf> {
-        self.manifest.stages.remove(stage);
-        self.manifest.stages.remove("plot");
+    pub(super) fn replace(&mut self, stage: Stage) -> Result<PathBuf> {
+        self.manifest.forget(stage);
         self.manifest.write(&self.folder)?;
         self.results()
     }
 
     pub(super) fn finish_measured(
         &mut self,
-        stage: &'static str,
+        stage: Stage,
         started: Instant,
         shortcuts: Option<&Path>,
         observer: &dyn Observer,
@@ -88,7 +84,7 @@ impl Run {
 
     pub(super) fn finish_timed(
         &mut self,
-        stage: &'static str,
+        stage: Stage,
         started: Instant,
         observer: &dyn Observer,
     ) -> Result<()> {
@@ -99,13 +95,13 @@ impl Run {
     pub(super) fn finish(
         &mut self,
         record: StageRecord,
-        stage: &'static str,
+        stage: Stage,
         observer: &dyn Observer,
     ) -> Result<()> {
         observer.end();
         let record = StageRecord { files: integrity::digests(&self.folder, stage)?, ..record };
         self.intact.get_mut().insert(stage);
-        self.manifest.stages.insert(stage.to_owned(), record);
+        self.manifest.stages.insert(stage, record);
         self.manifest.write(&self.folder)
     }
 }

@@ -11,12 +11,13 @@ use crate::eval::{
 };
 use crate::files::write_atomically;
 use crate::lens::{ID, Input, Reading, View};
-use crate::manifest::{STAGES, StageRecord};
+use crate::manifest::StageRecord;
 use crate::moments::{self, Shard};
 use crate::plot::Style;
 use crate::progress::Observer;
 use crate::shortcut::{Fits, Shortcuts, fit_pairs, fit_parts};
 use crate::states::{CHUNK, StateFiles, TOKEN_BUDGET};
+use crate::store::{MOMENTS, Stage};
 use crate::tokenize::{Sample, read_samples};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -40,8 +41,8 @@ impl Run {
     /// Does every stage that is not done yet, or has lost a file since, and that the model has all it takes for.
     pub fn all(&mut self, observer: &dyn Observer) -> Result<()> {
         self.forget_changed(observer)?;
-        for stage in &STAGES[1..] {
-            if *stage == "evaluate" && self.model.head().is_none() {
+        for stage in Stage::OF_RUN {
+            if stage == Stage::Evaluate && self.model.head().is_none() {
                 observer.note(&format!("evaluate  skipped: {}", self.no_head()));
             } else if !self.manifest.is_done(stage) {
                 self.stage(stage, observer)?;
@@ -50,29 +51,30 @@ impl Run {
         Ok(())
     }
 
-    /// Does the stage of that name, one of [`STAGES`] but `samples`, whether it is done already or not.
-    pub fn stage(&mut self, stage: &'static str, observer: &dyn Observer) -> Result<()> {
+    /// Does a stage of a run, whether it is done already or not. The samples are those that the run began with.
+    pub fn stage(&mut self, stage: Stage, observer: &dyn Observer) -> Result<()> {
         match stage {
-            "states" => self.states(observer),
-            "fit" => self.fit(self.manifest.fits.clone(), observer),
-            "r2" => self.r2(None, observer),
-            "evaluate" => self.evaluate(None, observer),
-            "plot" => self.plot(observer),
-            other => Err(Error::Internal(format!("no stage `{other}`"))),
+            Stage::Samples => self.needs(Stage::Samples, Stage::Samples),
+            Stage::States => self.states(observer),
+            Stage::Moments => self.moments(observer).map(drop),
+            Stage::Fit => self.fit(self.manifest.fits.clone(), observer),
+            Stage::R2 => self.r2(None, observer),
+            Stage::Evaluate => self.evaluate(None, observer),
+            Stage::Plot => self.plot(observer),
         }
     }
 
     /// States of every layer at the chosen positions. Goes on from the last whole chunk where it was stopped.
     pub fn states(&mut self, observer: &dyn Observer) -> Result<()> {
-        self.needs("samples", "states")?;
+        self.needs(Stage::Samples, Stage::States)?;
         let splits = [("train", self.read_samples("train")?), ("val", self.read_samples("val")?)];
-        let chunks = match self.manifest.stages.get("states") {
+        let chunks = match self.manifest.stages.get(&Stage::States) {
             Some(record) if !record.done => record.chunks.clone(),
             _ => Default::default(),
         };
-        self.manifest.forget_from("states");
+        self.manifest.forget(Stage::States);
         let record = StageRecord { chunks, ..StageRecord::default() };
-        self.manifest.stages.insert("states".to_owned(), record.clone());
+        self.manifest.stages.insert(Stage::States, record.clone());
         self.manifest.write(&self.folder)?;
         let spec = self.model.spec();
         let left = |split: &str, samples: &[Sample]| {
@@ -81,7 +83,7 @@ impl Run {
             chunks.map(|chunk| tokens(&PackedBatch::pack(chunk, spec.kind, TOKEN_BUDGET))).sum::<usize>()
         };
         let total = splits.iter().map(|(split, samples)| left(split, samples)).sum::<usize>();
-        observer.begin("states", total as u64, "tokens");
+        observer.begin(Stage::States.name(), total as u64, "tokens");
         let started = Instant::now();
         let mut run = 0;
         for (split, samples) in &splits {
@@ -89,7 +91,7 @@ impl Run {
             let files = StateFiles::new(&self.folder, split);
             // The parts' maps are fitted on the train samples alone.
             run += files.collect(&*self.model, samples, *split == "train", first, observer, |chunks| {
-                if let Some(record) = self.manifest.stages.get_mut("states") {
+                if let Some(record) = self.manifest.stages.get_mut(&Stage::States) {
                     record.chunks.insert((*split).to_owned(), chunks);
                 }
                 self.manifest.write(&self.folder)
@@ -99,15 +101,15 @@ impl Run {
         let tokens_per_second = (run > 0).then(|| run as f64 / seconds);
         self.finish(
             StageRecord { done: true, seconds, tokens_per_second, ..StageRecord::default() },
-            "states",
+            Stage::States,
             observer,
         )
     }
 
     /// The maps `fits` between layers, and those of every part of every block.
     pub fn fit(&mut self, fits: Fits, observer: &dyn Observer) -> Result<()> {
-        self.needs("states", "fit")?;
-        self.manifest.forget_from("fit");
+        self.needs(Stage::States, Stage::Fit)?;
+        self.manifest.forget(Stage::Fit);
         self.manifest.fits = fits.clone();
         self.manifest.write(&self.folder)?;
         let spec = self.model.spec();
@@ -119,36 +121,36 @@ impl Run {
             ));
         }
         let maps = fits.count(spec.n_layers) + spec.n_layers * spec.parts.len();
-        observer.begin("fit", maps as u64, "maps");
+        observer.begin(Stage::Fit.name(), maps as u64, "maps");
         let started = Instant::now();
         let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None)?);
         let shortcuts = shortcuts.with_origin(self.origin()?);
         shortcuts.forget_other_casts()?;
         fit_pairs(spec, &states, &fits, &shortcuts, observer)?;
         fit_parts(&*self.model, &states, &shortcuts, observer)?;
-        self.finish_timed("fit", started, observer)
+        self.finish_timed(Stage::Fit, started, observer)
     }
 
     /// Second-moment sums of the states, as one file `moments.safetensors`; returns its path.
     pub fn moments(&mut self, observer: &dyn Observer) -> Result<PathBuf> {
-        self.needs("states", "moments")?;
+        self.needs(Stage::States, Stage::Moments)?;
         let started = Instant::now();
-        let path = self.folder.join("moments.safetensors");
+        let path = self.folder.join(MOMENTS);
         let files = |split| StateFiles::new(&self.folder, split);
         let shard = self.manifest.shard.unwrap_or(Shard::WHOLE);
         let (train, val) = (files("train"), files("val"));
         moments::collect(&self.manifest, self.model.spec(), shard, &train, &val, &path, observer)?;
-        self.finish_timed("moments", started, observer)?;
+        self.finish_timed(Stage::Moments, started, observer)?;
         Ok(path)
     }
 
     /// `r2.csv`, for the maps of this run or those in another folder.
     pub fn r2(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
-        self.needs_maps("r2", shortcuts)?;
+        self.needs_maps(Stage::R2, shortcuts)?;
         let spec = self.model.spec();
         let (maps, casts) = self.map_casts(shortcuts, observer)?;
         let pairs = self.manifest.fits.pairs.count(spec.n_layers);
-        observer.begin("r2", (casts.len() * pairs + spec.n_layers) as u64, "maps and layers");
+        observer.begin(Stage::R2.name(), (casts.len() * pairs + spec.n_layers) as u64, "maps and layers");
         let started = Instant::now();
         let files = |split| StateFiles::new(&self.folder, split);
         let rows = r2_table(spec, &files("train"), &files("val"), &maps, &casts, observer)?;
@@ -158,24 +160,24 @@ impl Run {
         if shortcuts.is_none() {
             advise(&rows, &sources, observer);
         }
-        let results = self.replace("r2")?;
+        let results = self.replace(Stage::R2)?;
         write_csv(&results.join("r2.csv"), &rows)?;
         write_csv(&results.join("spectra.csv"), &spectra)?;
         write_csv(&results.join("sources.csv"), &sources)?;
         write_csv(&results.join("learning_curve.csv"), &curve)?;
         self.write_summary()?;
-        self.finish_measured("r2", started, shortcuts, observer)
+        self.finish_measured(Stage::R2, started, shortcuts, observer)
     }
 
     /// `layers.csv`, `early_exit.csv`, `predictions.parquet`, for the maps of this run or those in another folder.
     /// [`Error::NoHead`] where the model makes no predictions.
     pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
         let head = self.model.head().ok_or_else(|| self.no_head())?;
-        self.needs_maps("evaluate", shortcuts)?;
+        self.needs_maps(Stage::Evaluate, shortcuts)?;
         let (maps, casts) = self.map_casts(shortcuts, observer)?;
         let samples = self.read_samples("val")?;
         let spec = self.model.spec();
-        observer.begin("evaluate", tokens(&batches(&samples, spec.kind)) as u64, "tokens");
+        observer.begin(Stage::Evaluate.name(), tokens(&batches(&samples, spec.kind)) as u64, "tokens");
         let started = Instant::now();
         let states = StateFiles::new(&self.folder, "val");
         let evaluation =
@@ -185,7 +187,7 @@ impl Run {
         let sentences = sentences(&samples, spec.kind);
         let exit_layers: Vec<ExitLayerRow> =
             evaluation.of_states().flat_map(|cast| exit_layers(cast, &rule)).collect();
-        let results = self.replace("evaluate")?;
+        let results = self.replace(Stage::Evaluate)?;
         write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, &sentences, self.manifest.seed))?;
         write_csv(&results.join("early_exit.csv"), &exits)?;
         write_csv(&results.join("exits.csv"), &exit_layers)?;
@@ -193,22 +195,22 @@ impl Run {
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
         self.write_sentences(&samples, &maps, &casts[0], observer)?;
         self.write_summary()?;
-        self.finish_measured("evaluate", started, shortcuts, observer)
+        self.finish_measured(Stage::Evaluate, started, shortcuts, observer)
     }
 
     /// The figures, from the result tables that are there, as [`draw`](super::draw) does it.
     pub fn plot(&mut self, observer: &dyn Observer) -> Result<()> {
-        if !self.manifest.is_done("r2") && !self.manifest.is_done("evaluate") {
-            return self.needs("r2", "plot");
+        if !self.manifest.is_done(Stage::R2) && !self.manifest.is_done(Stage::Evaluate) {
+            return self.needs(Stage::R2, Stage::Plot);
         }
-        for stage in ["r2", "evaluate"] {
+        for stage in [Stage::R2, Stage::Evaluate] {
             if let Some(path) = self.changed_file(stage)? {
                 return Err(Error::ChangedFile { path, stage });
             }
         }
         let started = Instant::now();
         draw_tables(&self.folder, Some(&self.manifest), &Style::default(), observer)?;
-        self.finish_timed("plot", started, observer)
+        self.finish_timed(Stage::Plot, started, observer)
     }
 
     /// Some validation sentences through the lens, by `id` and by `cast`, for the report.

@@ -17,7 +17,7 @@ pub fn sources() -> Sources {
         tokenizer: model.tokenizer,
     });
     let corpora = vec![BundledCorpus { name: WIKIPEDIA_SAMPLE.name, sentences: WIKIPEDIA_SAMPLE.sentences }];
-    Sources { bundled: Bundled { models: models.into(), corpora }, hub: None }
+    Sources { bundled: Bundled { models: models.into(), corpora }, ..Sources::default() }
 }
 
 /// A GPT-2 checkpoint before it is written.

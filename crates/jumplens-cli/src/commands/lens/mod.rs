@@ -6,7 +6,7 @@ use super::Failure;
 use crate::args::{LensArgs, LensFormat, Span};
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::sources::{bundled_maps, sources};
+use crate::sources::bundled_maps;
 use jumplens::Error;
 use jumplens::hub::ModelFiles;
 use jumplens::lens::{ID, Input, Lens, Reading, View, available, html, svg};
@@ -64,7 +64,7 @@ fn from_standard_input() -> Result<String, Failure> {
 }
 
 fn through_run(args: &LensArgs, folder: &Path, text: String, printer: &Printer) -> Result<Reading, Failure> {
-    let mut run = Run::open_to_read(folder, &sources(), &Progress::new(printer))?;
+    let mut run = Run::open_to_read(folder, &args.unread.sources(), &Progress::new(printer))?;
     super::describe(&run, printer);
     if args.force {
         run.force_shortcuts();
@@ -79,7 +79,7 @@ fn through_run(args: &LensArgs, folder: &Path, text: String, printer: &Printer) 
 }
 
 fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Reading, Failure> {
-    let files = ModelFiles::find(&args.model, &sources(), &Progress::new(printer))?;
+    let files = ModelFiles::find(&args.model, &args.unread.sources(), &Progress::new(printer))?;
     let loaded = load(&files, Precision::F32)?;
     loaded.notes.iter().for_each(|note| printer.note(&format!("`{}`: {note}", files.id)));
     let (model, spec) = (&*loaded.model, loaded.model.spec());

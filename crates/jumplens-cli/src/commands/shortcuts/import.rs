@@ -4,7 +4,6 @@ use super::{Failure, check_empty};
 use crate::args::ImportArgs;
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::sources::sources;
 use jumplens::Error;
 use jumplens::hub::ModelFiles;
 use jumplens::models::{PRE_NORM_PARTS, load};
@@ -25,7 +24,7 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
     };
     let (origin, parts) = match &args.model {
         Some(name) => {
-            let files = ModelFiles::find(name, &sources(), &Progress::new(printer))?;
+            let files = ModelFiles::find(name, &args.unread.sources(), &Progress::new(printer))?;
             let loaded = load(&files, Precision::F32)?;
             let spec = loaded.model.spec();
             let own = Origin::of_model(&record_model(&files), spec.n_layers, spec.d_model);

@@ -13,6 +13,7 @@ use jumplens::Error;
 use jumplens::eval::tables::{R2Row, read_csv};
 use jumplens::manifest::{Manifest, StageRecord};
 use jumplens::shortcut::{Origin, Shortcuts};
+use jumplens::store::Stage;
 use std::path::Path;
 
 pub fn shortcuts(command: &ShortcutsCommand, printer: &Printer) -> Result<(), Failure> {
@@ -53,7 +54,7 @@ fn r2(path: &Path) -> Result<Vec<R2Row>, Error> {
     let manifest = if path.is_dir() { Manifest::read(path)? } else { None };
     // The run may have measured maps from elsewhere.
     let own = |record: &StageRecord| record.done && record.shortcuts.is_none();
-    match manifest.is_some_and(|manifest| manifest.stages.get("r2").is_some_and(own)) {
+    match manifest.is_some_and(|manifest| manifest.stages.get(&Stage::R2).is_some_and(own)) {
         true => read_csv(&path.join("results/r2.csv")),
         false => Ok(Vec::new()),
     }

@@ -1,5 +1,6 @@
 //! `manifest.json`: what a run was made from, and how far it is.
 
+use super::Stage;
 use crate::corpus::CorpusRecord;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -9,11 +10,8 @@ use crate::nn::Precision;
 use crate::shortcut::Fits;
 use crate::tokenize::Positions;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-/// The stages, in order.
-pub const STAGES: [&str; 6] = ["samples", "states", "fit", "r2", "evaluate", "plot"];
 
 /// The version of the manifest's own layout.
 const FORMAT: u32 = 1;
@@ -150,6 +148,9 @@ pub struct Manifest {
     pub version: String,
     /// The model.
     pub model: ModelRecord,
+    /// Fields of the model's files that went unread by leave.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unread: BTreeSet<String>,
     /// Where the samples came from.
     #[serde(flatten)]
     pub samples: SamplesRecord,
@@ -174,8 +175,8 @@ pub struct Manifest {
     pub device: String,
     /// Threads of the last command.
     pub threads: usize,
-    /// By stage name.
-    pub stages: BTreeMap<String, StageRecord>,
+    /// What is known of each stage that was begun.
+    pub stages: BTreeMap<Stage, StageRecord>,
 }
 
 impl Manifest {
@@ -194,6 +195,7 @@ impl Manifest {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model,
+            unread: BTreeSet::new(),
             samples,
             seed,
             mask,
@@ -248,14 +250,22 @@ impl Manifest {
     }
 
     /// True once `stage` is finished.
-    pub fn is_done(&self, stage: &str) -> bool {
-        self.stages.get(stage).is_some_and(|record| record.done)
+    pub fn is_done(&self, stage: Stage) -> bool {
+        self.stages.get(&stage).is_some_and(|record| record.done)
     }
 
-    /// Forgets `stage` and those after it: what they wrote no longer follows from what is there.
-    pub(crate) fn forget_from(&mut self, stage: &str) {
-        let from = STAGES.iter().position(|name| *name == stage).unwrap_or(0);
-        self.stages.retain(|name, _| STAGES[..from].contains(&name.as_str()));
+    /// Forgets `stage` and those that depend on it: what they wrote no longer follows from what is there. Tables of maps
+    /// from elsewhere do not depend on the run's own maps.
+    pub(crate) fn forget(&mut self, stage: Stage) {
+        let mut forgotten = vec![stage];
+        for later in Stage::ALL {
+            let foreign = self.stages.get(&later).is_some_and(|record| record.shortcuts.is_some());
+            let needs = if foreign { &[Stage::States][..] } else { later.needs() };
+            if needs.iter().any(|need| forgotten.contains(need)) {
+                forgotten.push(later);
+            }
+        }
+        self.stages.retain(|stage, _| !forgotten.contains(stage));
     }
 
     /// What makes this another experiment than `other`, in words; `None` where both are the same, whatever the
@@ -281,14 +291,14 @@ impl Manifest {
     /// The run in a few words, for messages.
     pub fn describe(&self) -> String {
         let samples = self.samples.id();
-        let done = STAGES.iter().filter(|stage| self.is_done(stage)).count();
+        let done = Stage::OF_RUN.into_iter().filter(|stage| self.is_done(*stage)).count();
         format!(
             "model `{}`, {} + {} samples from `{samples}`, seed {}, {done} of {} stages done",
             self.model.id,
             self.train,
             self.val,
             self.seed,
-            STAGES.len()
+            Stage::OF_RUN.len()
         )
     }
 }

@@ -1,6 +1,7 @@
 //! What the stages of a run left on disk, by digest: a file that was changed, cut short or removed since is found before
 //! anything is made from it.
 
+use super::Stage;
 use crate::error::{Error, Result};
 use crate::files::sha256_of;
 use rayon::prelude::*;
@@ -10,25 +11,12 @@ use std::path::{Component, Path, PathBuf};
 /// SHA-256 by path below the run folder, with `/` between folders whatever the system.
 pub(crate) type Digests = BTreeMap<String, String>;
 
-/// Tables that the stage `r2` writes; the others are of `evaluate`.
-const OF_R2: [&str; 4] = ["r2.csv", "sources.csv", "learning_curve.csv", "spectra.csv"];
-/// Written by both, and read by neither.
-const OF_BOTH: &str = "summary.json";
-
 /// The digests of what `stage` has written below the run folder, unfinished files left out.
-pub(crate) fn digests(run: &Path, stage: &str) -> Result<Digests> {
-    let (folder, is_its): (&str, fn(&str) -> bool) = match stage {
-        "samples" => ("samples", |_| true),
-        "states" => ("states", |_| true),
-        "fit" => ("shortcuts", |_| true),
-        "r2" => ("results", |name| OF_R2.contains(&name)),
-        "evaluate" => ("results", |name| name != OF_BOTH && !OF_R2.contains(&name)),
-        _ => return Ok(Digests::new()),
-    };
+pub(crate) fn digests(run: &Path, stage: Stage) -> Result<Digests> {
     let mut paths = Vec::new();
-    walk(run, Path::new(folder), &mut paths)?;
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    paths.retain(|path| is_its(&name(path)) && path.extension().is_none_or(|extension| extension != "part"));
+    walk(run, Path::new(""), &mut paths)?;
+    let is_whole = |path: &PathBuf| path.extension().is_none_or(|extension| extension != "part");
+    paths.retain(|path| stage.writes(path) && is_whole(path));
     let digest = |path: &PathBuf| {
         let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
         Ok((parts.join("/"), sha256_of(&run.join(path))?))

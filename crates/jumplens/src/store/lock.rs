@@ -1,7 +1,7 @@
 //! One process at a time on a run folder.
 
+use super::Manifest;
 use crate::error::{Error, Result};
-use crate::manifest::Manifest;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
