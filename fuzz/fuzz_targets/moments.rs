@@ -32,7 +32,7 @@ libfuzzer_sys::fuzz_target!(
         let folder = folder(&parts);
         let paths: Vec<PathBuf> = parts.iter().map(|(name, _)| folder.join(name)).collect();
         let sums = folder.join("sums");
-        if sound(merge(&paths, &sums, &Silent)).is_none() {
+        if sound(merge(&paths, &sums, true, &Silent)).is_none() {
             return;
         }
         let merged = MomentsFile::open(&sums).expect("what was added up can be opened");

@@ -2,7 +2,7 @@
 //! `tokenizer_config.json`, or `vocab.json`, `merges.txt` and `tokenizer_config.json`.
 #![no_main]
 
-use jumplens::hub::{SourceFile, TokenizerFiles};
+use jumplens::hub::{SourceFile, TokenizerFiles, Vocabulary};
 use jumplens_fuzz::{folder, parts, read_tokenizer};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
@@ -12,9 +12,12 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let file = |number: usize| SourceFile::open(&folder.join(names[number])).expect("it was written");
     read_tokenizer(
         &match parts.len() {
-            1 => TokenizerFiles::Json(file(0)),
-            2 => TokenizerFiles::WordPiece { vocabulary: file(0), config: Some(file(1)) },
-            _ => TokenizerFiles::BytePairs { vocabulary: file(0), merges: file(1), config: Some(file(2)) },
+            1 => Vocabulary::Json(file(0)).into(),
+            2 => TokenizerFiles { config: Some(file(1)), ..Vocabulary::WordPiece(file(0)).into() },
+            _ => TokenizerFiles {
+                config: Some(file(2)),
+                ..Vocabulary::BytePairs { vocabulary: file(0), merges: file(1) }.into()
+            },
         },
         None,
     );

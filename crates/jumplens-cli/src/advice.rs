@@ -3,7 +3,9 @@
 use crate::sources::sources;
 use jumplens::Error;
 use jumplens::hub::RepoKind;
+use jumplens::store::{Kind, Stage};
 use std::io::ErrorKind;
+use std::path::Path;
 
 /// The error's message, and what to do next.
 pub fn with_advice(error: &Error) -> String {
@@ -54,9 +56,18 @@ fn advice(error: &Error) -> Option<String> {
         Error::RefusedPickle { .. } => {
             "get the model's `model.safetensors` instead, or save its `state_dict()` by itself".to_owned()
         }
-        Error::ChangedFile { stage, .. } => {
-            format!("do it again by `jumplens {stage}`, or have `jumplens run --resume` do whatever depends on it")
+        Error::ChangedFile { stage: Stage::Moments, .. } => {
+            "`jumplens moments` with its folder as `--out` makes it again".to_owned()
         }
+        Error::ChangedFile { .. } => {
+            "`jumplens run --resume` with its folder as `--out` makes it again, and whatever depends on it".to_owned()
+        }
+        Error::ChangedFolder { .. } => "get a copy that is whole, or make it again in another folder".to_owned(),
+        Error::DamagedManifest { ours: true, .. } => {
+            "restore it, or choose another `--out`; `run`, `samples` and `moments` replace the folder by `--overwrite`"
+                .to_owned()
+        }
+        Error::DamagedManifest { .. } => "choose another folder".to_owned(),
         Error::Locked { .. } => "wait for it to end, or choose another folder with `--out`".to_owned(),
         Error::Shards { .. } => {
             "give one file of each share, all made with the same options".to_owned()
@@ -114,7 +125,9 @@ fn advice(error: &Error) -> Option<String> {
         }
         Error::TensorDtype { .. } => "convert the checkpoint to one of these".to_owned(),
         Error::WeightNotFinite { .. } => "the checkpoint is damaged: fetch or convert it again".to_owned(),
-        Error::Vocabulary { .. } => "use the tokenizer that came with the model".to_owned(),
+        Error::NoEmbedding { text, .. } if text.is_empty() => "use the tokenizer that came with the model".to_owned(),
+        Error::NoEmbedding { .. } => "leave the text out, or use the tokenizer that came with the model".to_owned(),
+        Error::NoSuchToken { .. } => "give ids of the model's own tokenizer".to_owned(),
         Error::SpecialToken { what, .. } if what.contains("[MASK]") => {
             "use the tokenizer the model was trained with, or keep the token at the position by `--no-mask`".to_owned()
         }
@@ -127,8 +140,32 @@ fn advice(error: &Error) -> Option<String> {
         Error::Sample { .. } => "mend or remove the line".to_owned(),
         Error::EmptyCorpus { .. } => "give a file with at least one".to_owned(),
         Error::TooFewSentences { .. } => "lower `--train` and `--val`, or give a larger `--corpus`".to_owned(),
-        Error::Occupied { .. } => {
-            "choose another `--out`, go on with it by `--resume`, or replace it by `--overwrite`".to_owned()
+        Error::Occupied { kind: Kind::Run, .. } => {
+            "choose another `--out`, go on with it by `--resume` of `jumplens run`, or replace it by `--overwrite`".to_owned()
+        }
+        Error::Occupied { .. } => "choose another `--out`, or replace it by `--overwrite`".to_owned(),
+        Error::OtherKind { path, kind, .. } => format!("choose another folder{}", uses(path, *kind)),
+        Error::Unfinished { path, kind } => {
+            let command = match kind {
+                Kind::Run => "run --resume",
+                Kind::Fitted => "fit --moments",
+                Kind::ImportedMaps => "shortcuts import",
+                Kind::ExportedMaps => "shortcuts export",
+                Kind::Comparison => "compare",
+                Kind::Figures => "plot",
+            };
+            format!("give the command again that makes it, `jumplens {command} …` with `--out {}`", path.display())
+        }
+        Error::StageDone { path, kind: Kind::Fitted, .. } => format!(
+            "its r² came with the maps, from the same sums, and is in `{}/results/r2.csv`: nothing is left to do",
+            path.display()
+        ),
+        Error::StageDone { .. } => {
+            "nothing is left to do; for other options copy the folder first, or have what is there replaced by `--overwrite`"
+                .to_owned()
+        }
+        Error::Differs { .. } => {
+            "leave it out to go on with the run as it began, or choose another `--out`".to_owned()
         }
         Error::FileExists { .. } => "choose another `--out`, or replace it by `--overwrite`".to_owned(),
         Error::NotARun { .. } => "choose another `--out`".to_owned(),
@@ -144,4 +181,25 @@ fn advice(error: &Error) -> Option<String> {
         _ => return None,
     };
     Some(text)
+}
+
+/// What a folder is good for that is not what was wanted.
+fn uses(path: &Path, kind: Kind) -> String {
+    let path = path.display();
+    match kind {
+        Kind::Run => String::new(),
+        Kind::Fitted => format!(
+            "; `jumplens lens --run {path}` looks through its maps, `jumplens evaluate --out RUN --shortcuts {path}` measures \
+             them on the states of a run"
+        ),
+        Kind::ImportedMaps => format!(
+            "; `jumplens shortcuts list {path}` says which maps they are, `--shortcuts {path}` of `lens`, `r2` and `evaluate` \
+             applies them"
+        ),
+        Kind::ExportedMaps => {
+            "; its files are given to others, or to `--shortcuts` of `lens`, `r2` and `evaluate`".to_owned()
+        }
+        Kind::Comparison => "; its figures and `differences.csv` are there to be looked at".to_owned(),
+        Kind::Figures => format!("; `jumplens plot --out {path}` draws its figures again"),
+    }
 }

@@ -7,12 +7,12 @@ use jumplens::hub::Sources;
 use jumplens::moments::Shard;
 use jumplens::nn::Precision;
 use jumplens::plot::{self, Style};
-use jumplens::run::{Existing, SampleSource, Settings};
+use jumplens::run::{Asked, Existing, SampleSource, Settings};
 use jumplens::shortcut::{self, Fits, Ridge};
-use jumplens::tokenize::Positions;
 use std::path::PathBuf;
 
 const DEFAULT_MODEL: &str = "tiny-gpt2";
+const DEFAULT_CORPUS: &str = "wikipedia-sample";
 /// Sentences to fit on and to measure on, where nothing else is said.
 pub const TRAIN: usize = 9000;
 pub const VAL: usize = 3000;
@@ -32,7 +32,7 @@ pub struct Args {
     /// Threads to compute with, up to 1024 [default: all cores]
     #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// No progress and no messages, only results and errors
+    /// No progress and no messages, only results, warnings and errors
     #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub quiet: bool,
     /// More messages: the model's sizes and what the run was made from
@@ -134,10 +134,14 @@ fn rank(text: &str) -> Result<usize, String> {
 impl CastArgs {
     /// The maps that are asked for, between `pairs`.
     fn fits(&self, pairs: shortcut::Pairs) -> Fits {
+        Fits { pairs, intercept: self.intercept, ridge: self.ridge, ranks: self.ranks() }
+    }
+
+    fn ranks(&self) -> Vec<usize> {
         let mut ranks = self.rank.clone();
         ranks.sort_unstable();
         ranks.dedup();
-        Fits { pairs, intercept: self.intercept, ridge: self.ridge, ranks }
+        ranks
     }
 }
 
@@ -190,35 +194,35 @@ pub struct BeginArgs {
 #[derive(Debug, ClapArgs)]
 pub struct InputArgs {
     /// Bundled model (`tiny-gpt2`, `tiny-bert`), folder with config.json, weights and tokenizer, `.gguf` file, or name on
-    /// the Hugging Face Hub (`gpt2`, `org/name`, `org/name@revision`)
-    #[arg(long, default_value = DEFAULT_MODEL)]
-    pub model: String,
+    /// the Hugging Face Hub (`gpt2`, `org/name`, `org/name@revision`) [default: tiny-gpt2]
+    #[arg(long)]
+    pub model: Option<String>,
     #[command(flatten)]
     pub unread: UnreadArgs,
     /// Bundled corpus (`wikipedia-sample`); Wikipedia dump (`.xml`, `.xml.bz2`, `.xml.gz`); `.parquet` file or folder of them;
-    /// `.jsonl` (`.gz`, `.zst`); `.txt`; `hf://datasets/ORG/NAME[/CONFIG][@REVISION]`
-    #[arg(long, default_value = "wikipedia-sample", value_name = "CORPUS")]
-    pub corpus: String,
-    /// Sentences to fit on
-    #[arg(long, default_value_t = TRAIN, value_name = "N")]
-    pub train: usize,
-    /// Sentences to measure on
-    #[arg(long, default_value_t = VAL, value_name = "N")]
-    pub val: usize,
+    /// `.jsonl` (`.gz`, `.zst`); `.txt`; `hf://datasets/ORG/NAME[/CONFIG][@REVISION]` [default: wikipedia-sample]
+    #[arg(long, value_name = "CORPUS")]
+    pub corpus: Option<String>,
+    /// Sentences to fit on [default: 9000]
+    #[arg(long, value_name = "N")]
+    pub train: Option<usize>,
+    /// Sentences to measure on [default: 3000]
+    #[arg(long, value_name = "N")]
+    pub val: Option<usize>,
     /// Masked models: keep the token at the chosen position, where `[MASK]` would take its place
     #[arg(long, conflicts_with = "train_samples")]
     pub no_mask: bool,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// Which pairs of layers to fit
-    #[arg(long, value_enum, default_value_t = Pairs::All)]
-    pub pairs: Pairs,
+    /// Seed of everything random [default: 0]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Which pairs of layers to fit [default: all]
+    #[arg(long, value_enum)]
+    pub pairs: Option<Pairs>,
     #[command(flatten)]
     pub casts: CastArgs,
-    /// What the model's products are done in; sums, states and maps are f32 either way
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
-    pub dtype: Dtype,
+    /// What the model's products are done in; sums, states and maps are f32 either way [default: f32]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
     /// Samples to fit on instead of a corpus: lines `{"ids": [...], "position": p}`
     #[arg(long, value_name = "FILE.jsonl", requires = "val_samples", conflicts_with_all = ["corpus", "train", "val"])]
     pub train_samples: Option<PathBuf>,
@@ -232,12 +236,12 @@ pub struct InputArgs {
     /// What training and validation may not share [default: document, where the corpus has documents]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = SENTENCES, conflicts_with = "train_samples")]
     pub split_by: Option<SplitBy>,
-    /// Positions of each sentence, at random: a number, or `all`
-    #[arg(long, default_value_t = HowMany::Number(1), value_name = "K", help_heading = SENTENCES, conflicts_with = "train_samples")]
-    pub positions: HowMany,
-    /// Never choose one of the first N tokens, where many models park attention
-    #[arg(long, default_value_t = 0, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
-    pub skip_first: usize,
+    /// Positions of each sentence, at random: a number, or `all` [default: 1]
+    #[arg(long, value_name = "K", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub positions: Option<HowMany>,
+    /// Never choose one of the first N tokens, where many models park attention [default: 0]
+    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub skip_first: Option<usize>,
 }
 
 /// What a line or a row of a corpus is.
@@ -266,22 +270,29 @@ pub struct ReadingArgs {
     /// What a line of `.txt` or `.jsonl`, or a row of Parquet is [default: in-order for `.txt`, documents for the others]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = SENTENCES, conflicts_with = "train_samples")]
     pub lines: Option<Lines>,
-    /// Column or field that has the text
-    #[arg(long, default_value = "text", value_name = "NAME", help_heading = SENTENCES, conflicts_with = "train_samples")]
-    pub text_column: String,
+    /// Column or field that has the text [default: text]
+    #[arg(long, value_name = "NAME", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub text_column: Option<String>,
     /// Read only K of a Hub data set's shards, drawn at random [default: all of them]
     #[arg(long, value_name = "K", help_heading = SENTENCES, conflicts_with = "train_samples")]
     pub shards: Option<usize>,
 }
 
-impl From<&ReadingArgs> for Reading {
-    fn from(args: &ReadingArgs) -> Self {
-        let rows = args.lines.map(|lines| match lines {
+impl ReadingArgs {
+    fn rows(&self) -> Option<corpus::Rows> {
+        self.lines.map(|lines| match lines {
             Lines::InOrder => corpus::Rows::InOrder,
             Lines::Sentences => corpus::Rows::Sentences,
             Lines::Documents => corpus::Rows::Documents,
-        });
-        Self { rows, text_column: args.text_column.clone(), shards: args.shards }
+        })
+    }
+}
+
+impl From<&ReadingArgs> for Reading {
+    fn from(args: &ReadingArgs) -> Self {
+        let usual = Self::default();
+        let text_column = args.text_column.clone().unwrap_or(usual.text_column);
+        Self { rows: args.rows(), text_column, shards: args.shards }
     }
 }
 
@@ -357,7 +368,7 @@ pub struct SentencesArgs {
 /// What is to become of a run that is in the folder already.
 #[derive(Debug, ClapArgs)]
 pub struct ExistingArgs {
-    /// Go on with the run in the folder, from the last finished stage or chunk
+    /// Go on with the run in the folder, from the last finished stage or chunk, with the options that it began with
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
     /// Replace the run in the folder (a folder that is not a run is left alone)
@@ -376,37 +387,49 @@ impl From<&ExistingArgs> for Existing {
 }
 
 impl InputArgs {
-    /// What the library begins a run with.
-    pub fn settings(&self) -> Settings {
-        let samples = match (&self.train_samples, &self.val_samples) {
-            (Some(train), Some(val)) => SampleSource::Files { train: train.clone(), val: val.clone() },
-            _ => SampleSource::Corpus {
-                name: self.corpus.clone(),
-                train: self.train,
-                val: self.val,
-                mask: !self.no_mask,
-                reading: (&self.reading).into(),
-                draw: self.draw.options(self.split_by),
-                positions: Positions { how_many: self.positions, skip_first: self.skip_first },
-            },
-        };
-        Settings {
+    /// What is asked of the run.
+    pub fn asked(&self) -> Asked {
+        let files = self.train_samples.clone().zip(self.val_samples.clone());
+        Asked {
             model: self.model.clone(),
-            samples,
+            corpus: self.corpus.clone(),
+            train: self.train,
+            val: self.val,
+            files: files.map(|(train, val)| [train, val]),
+            mask: self.no_mask.then_some(false),
+            rows: self.reading.rows(),
+            text_column: self.reading.text_column.clone(),
+            shards: self.reading.shards,
+            draw: self.draw.options(self.split_by),
+            how_many: self.positions,
+            skip_first: self.skip_first,
             seed: self.seed,
-            fits: self.casts.fits(self.pairs.into()),
-            dtype: self.dtype.into(),
+            pairs: self.pairs.map(Into::into),
+            intercept: self.casts.intercept.then_some(true),
+            ridge: self.casts.ridge,
+            ranks: Some(self.casts.ranks()).filter(|ranks| !ranks.is_empty()),
+            dtype: self.dtype.map(Into::into),
             shard: None,
         }
     }
-}
 
-impl InputArgs {
     /// Where a run of the model goes if nothing is said.
     pub fn default_folder(&self) -> PathBuf {
-        let name = self.model.trim_end_matches('/');
+        let name = self.model.as_deref().unwrap_or(DEFAULT_MODEL).trim_end_matches('/');
         let last = name.rsplit('/').find(|part| !part.is_empty() && *part != "." && *part != "..");
         PathBuf::from("jumplens-runs").join(last.unwrap_or("model"))
+    }
+}
+
+/// What a run is made from where nothing is said.
+pub fn usual() -> Settings {
+    Settings {
+        model: DEFAULT_MODEL.to_owned(),
+        samples: SampleSource::corpus(DEFAULT_CORPUS, TRAIN, VAL),
+        seed: 0,
+        fits: Fits::plain(shortcut::Pairs::All),
+        dtype: Precision::F32,
+        shard: None,
     }
 }
 
@@ -431,9 +454,12 @@ pub struct CompareArgs {
     /// Run folders; the first is what the others are held against
     #[arg(required = true, num_args = 2.., value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// Folder to write figures and `differences.csv` to
+    /// Folder to write figures and `differences.csv` to; it has to be empty or new
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Replace the comparison in the folder
+    #[arg(long)]
+    pub overwrite: bool,
     #[command(flatten)]
     pub figures: FigureArgs,
 }
@@ -500,26 +526,18 @@ pub struct StatesArgs {
     /// What the products of the run to begin are done in
     #[arg(long, value_enum, requires = "train_samples")]
     pub dtype: Option<Dtype>,
-    /// Replace the run in the folder by the one to begin
-    #[arg(long, requires = "train_samples")]
+    /// Do the stage again where it is done, and forget what came of it; where samples files are given, replace the run in the
+    /// folder by the one to begin
+    #[arg(long)]
     pub overwrite: bool,
 }
 
 impl StatesArgs {
-    /// What the library begins a run with, where samples files are given.
-    pub fn settings(&self) -> Option<Settings> {
-        let (train, val) = (self.train_samples.clone()?, self.val_samples.clone()?);
-        let model = self.model.clone().unwrap_or_else(|| DEFAULT_MODEL.to_owned());
-        let samples = SampleSource::Files { train, val };
-        let dtype = self.dtype.map_or(Precision::F32, Into::into);
-        Some(Settings {
-            model,
-            samples,
-            seed: 0,
-            fits: Fits::plain(shortcut::Pairs::All),
-            dtype,
-            shard: None,
-        })
+    /// What is asked of the run to begin, where samples files are given.
+    pub fn asked(&self) -> Option<Asked> {
+        let files = [self.train_samples.clone()?, self.val_samples.clone()?];
+        let dtype = self.dtype.map(Into::into);
+        Some(Asked { files: Some(files), model: self.model.clone(), dtype, ..Asked::default() })
     }
 }
 
@@ -531,8 +549,9 @@ pub struct FitArgs {
     /// Fit from this file of second-moment sums of all shares, and take r² and the learning curve from it too
     #[arg(long, value_name = "FILE")]
     pub moments: Option<PathBuf>,
-    /// With `--moments`: replace what was fitted from sums into the folder before
-    #[arg(long, requires = "moments")]
+    /// Fit again where that is done, and forget what came of it; with `--moments`, replace what was fitted from sums into the
+    /// folder before
+    #[arg(long)]
     pub overwrite: bool,
     /// Which pairs of layers to fit [default: as the run began]
     #[arg(long, value_enum)]
@@ -574,6 +593,9 @@ pub struct MergeArgs {
     /// File to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Replace the file
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -581,19 +603,22 @@ pub struct MapsArgs {
     /// Run folder
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Folder or file of maps to use instead of the run's own
+    /// Run folder, folder that `fit --moments` wrote, or folder or file of maps to use instead of the run's own
     #[arg(long, value_name = "PATH")]
     pub shortcuts: Option<PathBuf>,
     /// Use these maps even where they were fitted on another model
     #[arg(long, requires = "shortcuts")]
     pub force: bool,
+    /// Measure again where that is done, and replace the tables
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct LensArgs {
     /// Text to look at; without it, standard input is read. For masked models `[MASK]` in it is a token to be guessed
     pub text: Option<String>,
-    /// Run folder whose model and maps to look through
+    /// Run folder, or folder that `fit --moments` wrote, whose model and maps to look through
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     pub run: Option<PathBuf>,
     /// Model to look through without a run; the bundled ones come with maps to their last layers
@@ -668,11 +693,14 @@ pub struct InspectArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct ExportArgs {
-    /// Run folder, or folder of maps
+    /// Run folder, folder that `fit --moments` wrote, or folder of maps
     pub path: PathBuf,
     /// Folder to write; it has to be empty or new
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Replace what the same command wrote into the folder before
+    #[arg(long)]
+    pub overwrite: bool,
     /// Format of the files
     #[arg(long, value_enum, default_value_t = ExportFormat::Safetensors)]
     pub format: ExportFormat,
@@ -710,6 +738,9 @@ pub struct ImportArgs {
     /// Folder of maps to write; it has to be empty or new
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Replace what the same command wrote into the folder before
+    #[arg(long)]
+    pub overwrite: bool,
     /// Model that the maps are for: it is recorded with them, and they have to fit it
     #[arg(long)]
     pub model: Option<String>,

@@ -10,7 +10,7 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// `quiet` leaves out all messages but errors, `verbose` adds more.
+    /// `quiet` leaves out all messages but warnings and errors, `verbose` adds more.
     pub fn new(quiet: bool, verbose: bool) -> Self {
         Self { quiet, verbose }
     }
@@ -41,6 +41,12 @@ impl Printer {
         }
     }
 
+    /// What makes results doubtful, to stderr, in one line: whoever asked for quiet has to know as well.
+    pub fn warning(&self, line: &str) {
+        let mark = if shows_color() { "\x1b[1;33mwarning:\x1b[0m" } else { "warning:" };
+        let _ = writeln!(io::stderr().lock(), "{mark} {}", one_line(line));
+    }
+
     /// An error, to stderr, in one line.
     pub fn error(&self, line: &str) {
         say(&format!("error: {line}"));
@@ -58,6 +64,19 @@ pub fn one_line(text: &str) -> String {
         }
     }
     line
+}
+
+/// Whether standard error takes colour, and the user wants to see it.
+fn shows_color() -> bool {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let is = |name: &str, wanted: &str| variable(name).is_some_and(|value| value == wanted);
+    if variable("NO_COLOR").is_some() {
+        return false;
+    }
+    if variable("CLICOLOR_FORCE").is_some_and(|value| value != "0") {
+        return true;
+    }
+    io::stderr().is_terminal() && !is("CLICOLOR", "0") && !is("TERM", "dumb")
 }
 
 /// A closed stderr is nothing to stop for.

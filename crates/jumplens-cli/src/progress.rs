@@ -83,6 +83,13 @@ impl Observer for Progress<'_> {
         }
     }
 
+    fn warning(&self, line: &str) {
+        match &*self.stage.borrow() {
+            Some(stage) => stage.bar.suspend(|| self.printer.warning(line)),
+            None => self.printer.warning(line),
+        }
+    }
+
     fn cancelled(&self) -> bool {
         crate::INTERRUPTED.load(Ordering::Relaxed)
     }

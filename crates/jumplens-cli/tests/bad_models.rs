@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{SMALL, edit, fail, model};
+use common::{SMALL, edit, fail, model, output, stderr};
 use std::fs;
 use std::path::Path;
 
@@ -82,13 +82,27 @@ fn weights_that_do_not_fit_the_configuration() {
 }
 
 #[test]
-fn tokenizer_with_more_tokens_than_the_model() {
+fn a_token_without_an_embedding_fails_only_the_text_that_has_it() {
     let at = tempfile::tempdir().unwrap();
-    let tokenizer = model(at.path(), "m").join("tokenizer.json");
-    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&tokenizer).unwrap()).unwrap();
-    value["model"]["vocab"]["one too many"] = 4096.into();
-    fs::write(&tokenizer, value.to_string()).unwrap();
-    refused(at.path(), "m", &["m/tokenizer.json", "up to 4096", "4096 tokens", "came with the model"]);
+    let folder = model(at.path(), "m");
+    let tokenizer = folder.join("tokenizer.json");
+    fs::write(folder.join("tokenizer_config.json"), r#"{"pad_token": "[PAD]"}"#).unwrap();
+    fs::write(at.path().join("t.txt"), "The river runs.\nThe sea is deep.\n").unwrap();
+    let samples = ["samples", "--model", "m", "--corpus", "t.txt", "--train", "1", "--val", "1"];
+    let done = output(at.path(), &[&samples[..], &["--out", "r"]].concat());
+    assert!(done.status.success(), "{}", stderr(&done));
+    for says in ["`[PAD]` (4096)", "up to 4096", "4096 rows"] {
+        assert!(stderr(&done).contains(says), "{}", stderr(&done));
+    }
+    fs::write(at.path().join("t.txt"), "The river runs.\nThe [PAD] is deep.\n").unwrap();
+    let says = ["m/tokenizer.json", "`[PAD]`", "4096 rows", "The [PAD] is deep", "leave the text out"];
+    fail(at.path(), &[&samples[..], &["--out", "s"]].concat(), &says);
+    fail(at.path(), &["lens", "--model", "m", "a[PAD]b"], &says[..3]);
+    fs::write(at.path().join("s.jsonl"), r#"{"ids": [2, 4096, 3], "position": 1}"#).unwrap();
+    let states =
+        ["states", "--model", "m", "--train-samples", "s.jsonl", "--val-samples", "s.jsonl", "--out", "x"];
+    fail(at.path(), &states, &["token id 4096"]);
+
     fs::write(&tokenizer, "not a tokenizer").unwrap();
     refused(at.path(), "m", &["m/tokenizer.json", "damaged", "replace"]);
 }

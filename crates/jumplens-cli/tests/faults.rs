@@ -63,11 +63,15 @@ fn weights_that_vanish_are_missed_when_they_are_needed_again() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert_same_run(&at.join("straight"), &at.join("out"));
-    common::fail(at, &["evaluate", "--out", "out"], &["model` has no weights"]);
+    common::fail(at, &["evaluate", "--out", "out", "--overwrite"], &["model` has no weights"]);
     fs::write(&weights, &kept[..kept.len() - 4]).unwrap();
-    common::fail(at, &["evaluate", "--out", "out"], &["model`", "is not what the run in `out` began with"]);
+    common::fail(
+        at,
+        &["evaluate", "--out", "out", "--overwrite"],
+        &["model`", "is not what the run in `out` began with"],
+    );
     fs::write(&weights, kept).unwrap();
-    succeed(at, &["evaluate", "--out", "out"]);
+    succeed(at, &["evaluate", "--out", "out", "--overwrite"]);
 }
 
 /// A file system of a few megabytes that is taken away when this goes.
@@ -100,8 +104,8 @@ fn a_read_only_folder_loses_nothing() {
     assert!(mount("remount,ro"));
     let says = ["cannot write `disk/run/", "Read-only file system", "another place"];
     for args in [
-        &[&run[..], &["--resume"]].concat()[..],
-        &["fit", "--out", "disk/run"],
+        &[&run[..], &["--overwrite"]].concat()[..],
+        &["fit", "--out", "disk/run", "--overwrite"],
         &["plot", "--out", "disk/run"],
     ] {
         common::fail(at, args, &says);
@@ -111,6 +115,8 @@ fn a_read_only_folder_loses_nothing() {
         &[&SMALL[..], &["--out", "disk/other"]].concat(),
         &["`disk/other`", "Read-only file system"],
     );
+    // What is finished needs no write.
+    succeed(at, &["run", "--resume", "--out", "disk/run"]);
     assert!(mount("remount,rw"));
     assert!(files(&disk.join("run")) == before);
     succeed(at, &[&run[..], &["--resume"]].concat());

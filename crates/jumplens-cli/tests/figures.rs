@@ -83,7 +83,7 @@ fn unfinished_runs_are_drawn_as_far_as_they_are() {
     let report = fs::read_to_string(at.join("out/report.html")).unwrap();
     assert!(report.contains("r2.csv") && !report.contains("results/layers.csv"));
     // Tables that are to be made again are of another run.
-    succeed(at, &["fit", "--out", "out", "--pairs", "to-final"]);
+    succeed(at, &["fit", "--out", "out", "--pairs", "to-final", "--overwrite"]);
     fail(at, &["plot", "--out", "out"], &["run `jumplens r2 --out out` first"]);
 }
 
@@ -182,7 +182,8 @@ fn differences_are_those_of_the_tables_and_say_how_they_were_found() {
     let figures = ["early_exit", "precision", "r2", "rank", "spectra", "submodules", "surprisal"];
     let wanted =
         figures.iter().flat_map(|name| ["pdf", "png", "svg"].map(|format| format!("{name}.{format}")));
-    let mut wanted: Vec<String> = wanted.chain(["differences.csv".to_owned()]).collect();
+    let beside = ["differences.csv", "manifest.json"].map(str::to_owned);
+    let mut wanted: Vec<String> = wanted.chain(beside).collect();
     wanted.sort();
     assert_eq!(names(&at.join("compared")), wanted);
 
@@ -190,7 +191,7 @@ fn differences_are_those_of_the_tables_and_say_how_they_were_found() {
     fail(at, &["compare", "a", "b", "c", "d", "e", "f", "g", "h", "--out", "x"], &["8 runs", "2 to 7"]);
     fail(at, &["compare", "a", "./a", "--out", "x"], &["`./a` is given twice"]);
     fail(at, &["compare", "a", "nowhere", "--out", "x"], &["nowhere/results", "check the path"]);
-    fail(at, &["compare", "a", "b", "--out", "c"], &["`c` is a run folder", "choose another"]);
+    fail(at, &["compare", "a", "b", "--out", "c"], &["`c` holds a run", "choose another"]);
     succeed(at, &["samples", "--train", "20", "--val", "10", "--out", "begun"]);
     fail(at, &["compare", "a", "begun", "--out", "x"], &["run `jumplens states --out begun` first"]);
     assert!(!at.join("x").exists());

@@ -84,11 +84,11 @@ fn earlier_results_survive() {
     let says = ["cannot write `disk/run/", "No space left", "free some space"];
     fail(at, &[&run[..], &["--overwrite", "--seed", "1"]].concat(), &says);
     for stage in ["states", "fit", "r2", "evaluate"] {
-        fail(at, &[stage, "--out", "disk/run"], &says);
+        fail(at, &[stage, "--out", "disk/run", "--overwrite"], &says);
         assert!(files(&disk.0.join("run")) == before, "`{stage}` changed the run");
     }
     fs::remove_file(disk.0.join("filler")).unwrap();
-    succeed(at, &["evaluate", "--out", "disk/run"]);
+    succeed(at, &["evaluate", "--out", "disk/run", "--overwrite"]);
     succeed(at, &["plot", "--out", "disk/run"]);
     assert!(
         files(&disk.0.join("run/results"))

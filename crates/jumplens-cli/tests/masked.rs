@@ -49,8 +49,9 @@ fn bundled_bert_runs_without_another_argument_but_counts() {
     assert!(lines(&at.join("kept/samples/val.jsonl")).iter().any(|s| !s["ids"].to_string().contains(",4,")));
     fail(
         at,
-        &[&SMALL[..], &["--model", "tiny-bert", "--out", "kept", "--resume"]].concat(),
-        &["`--no-mask`", "not what the run", "--overwrite"],
+        &[&SMALL[..], &["--model", "tiny-bert", "--out", "jumplens-runs/tiny-bert", "--no-mask", "--resume"]]
+            .concat(),
+        &["the token at the position is `[MASK]` in the run", "and kept here"],
     );
     succeed(at, &[&SMALL[..], &["--model", "tiny-bert", "--out", "again"]].concat());
     assert_same_run(&out, &at.join("again"));
@@ -109,18 +110,26 @@ fn checkpoint_that_lacks_the_head_it_should_have() {
 }
 
 #[test]
-fn vocabulary_file_of_another_model() {
+fn vocabulary_file_of_another_size() {
     let at = tempfile::tempdir().unwrap();
     let folder = copy_of("tiny-bert", at.path(), "m");
     fs::remove_file(folder.join("tokenizer.json")).unwrap();
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
-    for tokens in [3000, 4097] {
+    for (tokens, says) in [(3000, "another model"), (4097, "`word4096` (4096)")] {
         let words = (special.len()..tokens).map(|i| format!("word{i}"));
         let text: Vec<String> = special.iter().cloned().chain(words).collect();
         fs::write(folder.join("vocab.txt"), text.join("\n")).unwrap();
         let up_to = format!("up to {}", tokens - 1);
-        refused(at.path(), &["--model", "m"], &["m/vocab.txt", &up_to, "4096 tokens", "came with the model"]);
+        let out = format!("of-{tokens}");
+        let args = ["samples", "--model", "m", "--train", "9", "--val", "9", "--out", &out];
+        let done = output(at.path(), &args);
+        assert!(done.status.success(), "{}", stderr(&done));
+        for says in [&up_to, "4096 rows", says] {
+            assert!(stderr(&done).contains(says), "no `{says}`: {}", stderr(&done));
+        }
     }
     fs::write(folder.join("vocab.txt"), "[PAD]\n[UNK]\n").unwrap();
-    refused(at.path(), &["--model", "m"], &["m/vocab.txt", "no line `[CLS]`"]);
+    refused(at.path(), &["--model", "m"], &["m/vocab.txt", "no token `[MASK]`", "--no-mask"]);
+    fs::write(folder.join("vocab.txt"), "[PAD]\n[CLS]\n").unwrap();
+    refused(at.path(), &["--model", "m"], &["m/vocab.txt", "no line `[UNK]`"]);
 }

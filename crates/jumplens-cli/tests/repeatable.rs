@@ -89,9 +89,10 @@ fn bf16_is_near_f32_and_is_another_experiment() {
     assert!(distance < 0.05, "{distance}");
     // The stages go on in the precision that the run began with, and nothing mixes the two.
     let before = files(&at.join("bf16/results"));
-    succeed(at, &["evaluate", "--out", "bf16"]);
+    succeed(at, &["evaluate", "--out", "bf16", "--overwrite"]);
     assert!(files(&at.join("bf16/results")) == before);
-    fail(at, &[&SMALL[..], &["--out", "bf16", "--resume"]].concat(), &["`--dtype`"]);
+    let other = [&SMALL[..], &["--out", "bf16", "--resume", "--dtype", "f32"]].concat();
+    fail(at, &other, &["the number format is bf16 in the run in `bf16`, and f32 here"]);
 }
 
 #[test]
@@ -100,9 +101,11 @@ fn stages_can_be_done_again() {
     let at = at.path();
     succeed(at, &[&SMALL[..], &["--out", "run"]].concat());
     let before = files(&at.join("run/results"));
-    for stage in ["states", "fit", "r2", "evaluate", "plot", "r2"] {
-        succeed(at, &[stage, "--out", "run"]);
+    for stage in ["states", "fit", "r2", "evaluate", "plot"] {
+        let again: &[&str] = if stage == "states" { &["--overwrite"] } else { &[] };
+        succeed(at, &[&[stage, "--out", "run"], again].concat());
     }
+    succeed(at, &["r2", "--out", "run", "--overwrite"]);
     assert!(files(&at.join("run/results")) == before);
 }
 
@@ -201,7 +204,7 @@ fn pairs_say_which_maps_are_written() {
         let all: Vec<String> = (from + 1..=12).map(|to| format!("{from:02}_{to:02}")).collect();
         assert_eq!(tensors(&map(from)), all);
     }
-    succeed(at, &["fit", "--pairs", "to-final", "--out", "out"]);
+    succeed(at, &["fit", "--pairs", "to-final", "--out", "out", "--overwrite"]);
     for from in 0..12 {
         assert_eq!(tensors(&map(from)), [format!("{from:02}_12")]);
         let parts = at.join(format!("out/shortcuts/parts/{from:02}.safetensors"));
@@ -233,7 +236,7 @@ fn a_cast_that_overflows_is_named_and_counts_as_a_miss() {
         .map(|(name, shape, data)| (name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
     fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
 
-    let output = output(at, &["evaluate", "--out", "run", "--shortcuts", "maps"]);
+    let output = output(at, &["evaluate", "--out", "run", "--shortcuts", "maps", "--overwrite"]);
     let said = stderr(&output);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("`mat_ln1_ln2`") && said.contains("from layers 0 to 11"), "{said}");

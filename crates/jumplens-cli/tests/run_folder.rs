@@ -15,19 +15,19 @@ fn another_run_is_kept_unless_told_otherwise() {
     fail(at, &run, &["`out` holds another run", "seed 0", "`--out`", "`--resume`", "`--overwrite`"]);
     fs::write(at.join("mine.txt"), "A sentence.\n".repeat(80)).unwrap();
     for (other, what) in [
-        (&["--seed", "1"][..], "seed 1"),
-        (&["--corpus", "mine.txt"], "mine.txt"),
-        (&["--pairs", "all"], "`--pairs`"),
+        (&["--seed", "1"][..], "the seed is 0 in the run in `out`, and 1 here"),
+        (&["--corpus", "mine.txt"], "`wikipedia-sample` in the run in `out`, and `mine.txt` here"),
+        (&["--pairs", "all"], "is to-final in the run in `out`, and all here"),
     ] {
         let mut args: Vec<&str> = vec!["run", "--train", "60", "--val", "20", "--out", "out", "--resume"];
         if other[0] != "--pairs" {
             args.extend(["--pairs", "to-final"]);
         }
         args.extend(other);
-        fail(at, &args, &[what, "not what the run in `out` began with", "`--overwrite"]);
+        fail(at, &args, &[what, "another `--out`"]);
     }
     let counts = ["run", "--train", "61", "--val", "20", "--pairs", "to-final", "--out", "out", "--resume"];
-    fail(at, &counts, &["61 training samples", "`out`", "--overwrite"]);
+    fail(at, &counts, &["training sentences is 60 in the run in `out`, and 61 here"]);
     assert!(files(&at.join("out")) == before);
 
     succeed(at, &[&run[..], &["--seed", "1", "--overwrite"]].concat());
@@ -115,7 +115,7 @@ fn shortcuts_from_elsewhere_that_do_not_serve_cost_nothing() {
     copy("wrong", &|path, bytes| Some(if path == "05.safetensors" { third } else { bytes }.to_vec()));
     for stage in ["r2", "evaluate"] {
         let with = |folder: &str, says: &[&str]| {
-            fail(at, &[stage, "--out", "out", "--shortcuts", folder], says);
+            fail(at, &[stage, "--out", "out", "--shortcuts", folder, "--overwrite"], says);
             assert!(files(&at.join("out")) == before, "`{stage}` changed the run");
         };
         with("missing", &["`missing`", "path"]);
@@ -123,13 +123,13 @@ fn shortcuts_from_elsewhere_that_do_not_serve_cost_nothing() {
         with("cut", &["cut/05.safetensors", "damaged"]);
     }
     let evaluate = |folder: &str, says: &[&str]| {
-        fail(at, &["evaluate", "--out", "out", "--shortcuts", folder], says);
+        fail(at, &["evaluate", "--out", "out", "--shortcuts", folder, "--overwrite"], says);
         assert!(files(&at.join("out")) == before, "`evaluate` changed the run");
     };
     evaluate("wrong", &["wrong/05.safetensors", "05_12"]);
     // The run's own maps from another place give the same tables.
     copy("own", &|_, bytes| Some(bytes.to_vec()));
-    succeed(at, &["evaluate", "--out", "out", "--shortcuts", "own"]);
+    succeed(at, &["evaluate", "--out", "out", "--shortcuts", "own", "--overwrite"]);
     assert!(files(&at.join("out/results")).iter().all(|(name, now)| before[&at_results(name)] == *now));
 }
 
@@ -167,7 +167,7 @@ fn damaged_files_of_a_run_are_named() {
     fs::remove_file(&states).unwrap();
     fail(at, &["fit", "--out", "out"], &["states/train/03.safetensors", "changed or removed"]);
     edit(&at.join("out/samples/train.jsonl"), r#"{"ids":["#, "{");
-    fail(at, &["states", "--out", "out"], &["samples/train.jsonl` was changed"]);
+    fail(at, &["states", "--out", "out", "--overwrite"], &["samples/train.jsonl` was changed"]);
     edit(&at.join("out/manifest.json"), "{", "[");
     fail(at, &["states", "--out", "out"], &["manifest.json", "damaged"]);
 }

@@ -91,7 +91,7 @@ fn shares_equal_the_whole_and_the_states(model: &str, n_layers: usize) {
     let of_layers: Vec<_> = from_states.keys().filter(|path| !path.starts_with("parts")).collect();
     assert_eq!(from_sums.keys().collect::<Vec<_>>(), of_layers);
     // Maps from sums are used as any others are.
-    succeed(at, &["-q", "r2", "--out", "run", "--shortcuts", "from-five/shortcuts"]);
+    succeed(at, &["-q", "r2", "--out", "run", "--shortcuts", "from-five/shortcuts", "--overwrite"]);
     assert_near(&table("run", "r2.csv"), &table("from-five", "r2.csv"), 8 * n_pairs, 1e-6);
 }
 
@@ -115,7 +115,7 @@ fn shares_that_do_not_add_up_are_refused_by_name() {
         assert!(!at.join("merged").exists() && !at.join("merged.part").exists());
     };
     merge(&["a", "b", "a"], &["a/moments.safetensors", "share 1/3"]);
-    merge(&["a", "other-seed"], &["other-seed/moments.safetensors", "the seed 4"]);
+    merge(&["a", "other-seed"], &["other-seed/moments.safetensors", "the seed is 4 here and 0 there"]);
     merge(&["a", "halves"], &["halves/moments.safetensors", "2 shares, not in 3"]);
     succeed(at, &["-q", "merge", &file("b"), &file("a"), "--out", "most"]);
     fail(at, &["fit", "--moments", "most", "--out", "fitted"], &["`most`", "3/3"]);

@@ -42,7 +42,10 @@ fn exported_maps_are_those_of_the_run_and_say_where_they_come_from() {
     succeed(at.path(), &["shortcuts", "export", "run", "--out", "exported"]);
     let exported = at.path().join("exported");
     let names: Vec<PathBuf> = files(&exported).into_keys().collect();
-    assert_eq!(names, ["README.md", "mat+b.safetensors", "mat.safetensors"].map(PathBuf::from));
+    assert_eq!(
+        names,
+        ["README.md", "manifest.json", "mat+b.safetensors", "mat.safetensors"].map(PathBuf::from)
+    );
     for (cast, folder) in [("mat", run.join("shortcuts")), ("mat+b", run.join("shortcuts/mat+b"))] {
         let file = exported.join(format!("{cast}.safetensors"));
         let mut own = BTreeMap::new();
@@ -61,7 +64,11 @@ fn exported_maps_are_those_of_the_run_and_say_where_they_come_from() {
     for says in ["`mat.safetensors`", "tiny-gpt2", "load_file", "| 11 |", "before** a final norm"] {
         assert!(card.contains(says), "no {says} in {card}");
     }
-    fail(at.path(), &["shortcuts", "export", "run", "--out", "exported"], &["not empty"]);
+    fail(
+        at.path(),
+        &["shortcuts", "export", "run", "--out", "exported"],
+        &["`exported` holds exported maps"],
+    );
     fail(
         at.path(),
         &["shortcuts", "export", "run", "--out", "x", "--cast", "mat_r9"],
@@ -174,7 +181,11 @@ fn maps_without_a_record_are_applied_with_a_note() {
         let bare = safetensors::serialize(SafeTensors::deserialize(&bytes).unwrap().iter(), None).unwrap();
         fs::write(path, bare).unwrap();
     }
-    // Beside a manifest that is the record, as older versions left it.
+    // Beside a manifest that is the record, as older versions left it, which knew no digests.
+    let manifest = at.path().join("run/manifest.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    value["stages"]["fit"].as_object_mut().unwrap().remove("files");
+    fs::write(&manifest, value.to_string()).unwrap();
     assert_eq!(stderr(&output(at.path(), &["lens", "a", "--shortcuts", "run/shortcuts"])), "");
     fail(at.path(), &["lens", "a", "--model", "tiny-bert", "--shortcuts", "run/shortcuts"], &["`tiny-gpt2`"]);
     fs::rename(at.path().join("run/shortcuts"), at.path().join("bare")).unwrap();

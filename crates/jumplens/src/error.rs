@@ -1,7 +1,7 @@
 //! What can go wrong, with where it went wrong: each error carries the path, the tensor, what was expected and what came.
 
 use crate::hub::RepoKind;
-use crate::store::Stage;
+use crate::store::{Kind, Stage};
 use std::path::{Path, PathBuf};
 
 /// The result of everything in this crate that can fail.
@@ -179,6 +179,22 @@ pub enum Error {
         /// The stage that wrote it.
         stage: Stage,
     },
+    /// A file of a folder that is no run is not as it was left.
+    #[error("`{}` was changed or removed since it was written", path.display())]
+    ChangedFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A manifest cannot be read.
+    #[error("`{}` is damaged or not of its kind: {message}", path.display())]
+    DamagedManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+        /// Whether it is one of this program's, with nothing beside it but what this program writes.
+        ours: bool,
+    },
     /// Another process works on the run folder.
     #[error("`{}` is in use by another jumplens process", path.display())]
     Locked {
@@ -203,7 +219,7 @@ pub enum Error {
         /// The bundled names, for the message.
         bundled: String,
     },
-    /// `config.json` asks for something this crate does not do.
+    /// `config.json`, or a tokenizer's, asks for something this crate does not do.
     #[error("`{}`: {message}", path.display())]
     Config {
         /// The configuration file.
@@ -253,14 +269,27 @@ pub enum Error {
         /// NaN or ±infinity.
         value: f32,
     },
-    /// The tokenizer knows tokens that the model has no embedding for, or lacks many that it has one for.
-    #[error("the tokenizer `{}` has token ids up to {largest}, but the model's vocabulary has {vocab_size} tokens", path.display())]
-    Vocabulary {
+    /// A text has a token that the model has no embedding for.
+    #[error("token `{token}` of the tokenizer `{}` has the id {id}, and the model's embedding has {vocab_size} rows: {}",
+        path.display(), if text.is_empty() { "no text can be run with it".to_owned() } else { format!("this text cannot be run: {text:?}") })]
+    NoEmbedding {
         /// The tokenizer's file.
         path: PathBuf,
-        /// Its largest token id.
-        largest: u32,
-        /// The model's vocabulary size.
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the model's embedding.
+        vocab_size: usize,
+        /// The text that has it; empty where every text has.
+        text: String,
+    },
+    /// A token id beyond the model's embedding.
+    #[error("there is no token with the id {id}: the model's embedding has {vocab_size} rows")]
+    NoSuchToken {
+        /// The id.
+        id: u32,
+        /// Rows of the model's embedding.
         vocab_size: usize,
     },
     /// The tokenizer lacks a token that samples for masked models need.
@@ -367,13 +396,43 @@ pub enum Error {
     /// An option's value cannot be used.
     #[error("{0}")]
     Option(String),
-    /// The output folder holds a run already.
-    #[error("`{}` holds another run ({what})", path.display())]
+    /// The output folder holds what was made before.
+    #[error("`{}` holds {} ({what})", path.display(), if kind.is_run() { "another run".to_owned() } else { format!("{kind} already") })]
     Occupied {
         /// The folder.
         path: PathBuf,
-        /// Which run that is.
+        /// What it holds.
+        kind: Kind,
+        /// Of what that was made.
         what: String,
+    },
+    /// A folder holds something else than what is wanted.
+    #[error("`{}` holds {kind}, not {wanted}", path.display())]
+    OtherKind {
+        /// The folder.
+        path: PathBuf,
+        /// What it holds.
+        kind: Kind,
+        /// What is wanted.
+        wanted: String,
+    },
+    /// The command that was to make a folder was stopped.
+    #[error("`{}` was to hold {kind}, and was not finished", path.display())]
+    Unfinished {
+        /// The folder.
+        path: PathBuf,
+        /// What it was to hold.
+        kind: Kind,
+    },
+    /// A stage is finished, and not to be done again.
+    #[error("the stage `{stage}` of `{}` is done", path.display())]
+    StageDone {
+        /// The folder.
+        path: PathBuf,
+        /// What it holds.
+        kind: Kind,
+        /// The stage.
+        stage: Stage,
     },
     /// A file that is to be written is there already.
     #[error("`{}` is there already", path.display())]
@@ -404,6 +463,18 @@ pub enum Error {
         path: PathBuf,
         /// Which input changed.
         what: String,
+    },
+    /// Something was asked for that is not what the run has.
+    #[error("{what} is {run} in the run in `{}`, and {here} here", path.display())]
+    Differs {
+        /// The run folder.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// What it is in the run.
+        run: String,
+        /// What was asked for.
+        here: String,
     },
     /// A hidden state holds NaN or an infinity.
     #[error("hidden state of layer {layer}, {split} sample {sample}, coordinate {coordinate} is {value}")]

@@ -73,6 +73,7 @@ mod report;
 pub mod run;
 pub mod runner;
 pub mod samples;
+pub mod sanity;
 pub mod shortcut;
 mod spread;
 pub mod states;

@@ -20,6 +20,11 @@ pub trait Observer {
         let _ = line;
     }
 
+    /// One line that the user must not miss: results are likely not what they are taken for.
+    fn warning(&self, line: &str) {
+        self.note(line);
+    }
+
     /// True once the user wants to stop: the library then returns [`Error::Interrupted`](crate::Error::Interrupted)
     /// at the next place where nothing is lost.
     fn cancelled(&self) -> bool {

@@ -1,10 +1,10 @@
 //! The stage `samples`: from a corpus, or from files of token ids, to the samples of both splits.
 
-use crate::corpus::{Accept, Corpus, Draw, DrawOptions, Reading};
+use crate::corpus::{Accept, Corpus, Draw, DrawOptions, HowMany, Reading};
 use crate::error::{Error, Result};
 use crate::files::{absolute, sha256};
 use crate::hub::{ModelFiles, Sources};
-use crate::manifest::{Manifest, SamplesRecord, SourceRecord};
+use crate::manifest::{SamplesRecord, SourceRecord};
 use crate::models::{Kind, Spec, load};
 use crate::nn::Precision;
 use crate::progress::{Observer, check};
@@ -59,30 +59,24 @@ impl SampleSource {
 
 /// The samples of both splits, and where they came from.
 pub(crate) struct Samples {
-    /// None where a run has them already.
     pub train: Vec<Sample>,
-    /// As `train`.
     pub val: Vec<Sample>,
-    /// How many there are for training and for validation.
-    pub counts: [usize; 2],
     pub record: SamplesRecord,
 }
 
 impl Samples {
     fn new([train, val]: [Vec<Sample>; 2], record: SamplesRecord) -> Self {
-        Self { counts: [train.len(), val.len()], train, val, record }
+        Self { train, val, record }
     }
 }
 
-/// Makes the samples. Where sentences are drawn, and those of the run `earlier` come from the same draw, they are not drawn
-/// again: a dump is not read twice.
+/// Makes the samples.
 pub(crate) fn make(
     source: &SampleSource,
     seed: u64,
     files: &ModelFiles,
     spec: &Spec,
     sources: &Sources,
-    earlier: Option<&Manifest>,
     observer: &dyn Observer,
 ) -> Result<Samples> {
     match source {
@@ -117,20 +111,13 @@ pub(crate) fn make(
             let corpus = Corpus::open(name, reading, seed, sources, observer)?;
             let draw = corpus.resolve(draw)?;
             let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, spec, *mask)?;
+            tokenizer.notes().iter().for_each(|note| observer.note(note));
             let maker =
                 Maker { corpus: &corpus, draw: &draw, tokenizer: &tokenizer, seed, positions: *positions };
             if corpus.is_in_order() {
                 return maker.in_order(counts, observer);
             }
-            match earlier {
-                Some(earlier) if maker.drew(earlier, counts) => Ok(Samples {
-                    train: Vec::new(),
-                    val: Vec::new(),
-                    counts: [earlier.train, earlier.val],
-                    record: earlier.samples.clone(),
-                }),
-                _ => maker.drawn(counts, observer),
-            }
+            maker.drawn(counts, observer)
         }
     }
 }
@@ -140,7 +127,9 @@ pub(crate) fn make(
 pub fn tokenizer_of(name: &str, sources: &Sources, observer: &dyn Observer) -> Result<Tokenizer> {
     let files = ModelFiles::find(name, sources, observer)?;
     let model = load(&files, Precision::F32)?.model;
-    Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, model.spec(), false)
+    let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, model.spec(), false)?;
+    tokenizer.notes().iter().for_each(|note| observer.note(note));
+    Ok(tokenizer)
 }
 
 struct Maker<'a> {
@@ -178,6 +167,8 @@ impl Maker<'_> {
         observer.end();
         let bounded = self.draw != &self.corpus.resolve(&DrawOptions::default())?;
         corpus.draw = bounded.then(|| self.draw.clone());
+        // Of one position each there are as many samples.
+        corpus.sentences = (self.positions.how_many != HowMany::Number(1)).then_some([train, val]);
         Ok(Samples::new(splits, SamplesRecord::Corpus { corpus, positions: self.positions }))
     }
 
@@ -201,16 +192,6 @@ impl Maker<'_> {
         }
         observer.end();
         Ok(Samples::new(splits, SamplesRecord::Corpus { corpus: drawn.record, positions: self.positions }))
-    }
-
-    /// True where the samples of `earlier` are of the same draw.
-    fn drew(&self, earlier: &Manifest, counts: [usize; 2]) -> bool {
-        let SamplesRecord::Corpus { corpus, positions } = &earlier.samples else { return false };
-        *positions == self.positions
-            && earlier.seed == self.seed
-            && corpus.draw.as_ref() == Some(self.draw)
-            && corpus.sentences == Some(counts)
-            && self.corpus.is_as_recorded(corpus)
     }
 }
 

@@ -95,7 +95,7 @@ fn run_batch(model: &dyn Backbone, plan: &Plan, kept: &[usize], batch: &PackedBa
     let spec = model.spec();
     let context = Context::new(batch, spec.kind, 1);
     let mut states = BatchStates { layers: Vec::new(), attention: Vec::new() };
-    let mut x = model.embed(batch)?;
+    let mut x = batch.embed(model)?;
     for layer in 0..spec.n_layers {
         states.layers.push(match plan.rows_before(layer) {
             Rows::Every => context.select(&x)?,
@@ -110,6 +110,16 @@ fn run_batch(model: &dyn Backbone, plan: &Plan, kept: &[usize], batch: &PackedBa
     }
     states.layers.push(x);
     Ok(states)
+}
+
+/// `h_L` at the chosen rows of `batch`, `[chosen, d]`; `plan` keeps nothing and replaces nothing.
+pub(crate) fn last_states(model: &dyn Backbone, plan: &Plan, batch: &PackedBatch) -> Result<Tensor> {
+    let spec = model.spec();
+    let context = Context::new(batch, spec.kind, 1);
+    let blocks = 0..spec.n_layers;
+    blocks.into_iter().try_fold(model.embed(batch)?, |x, layer| {
+        BlockRun::new(model, layer, plan.block(layer), x, &context).finish()
+    })
 }
 
 /// One split's state files in a run folder: `NN.safetensors` for each layer, and `attn/NN.safetensors` for each block

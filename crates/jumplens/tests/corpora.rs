@@ -481,8 +481,10 @@ fn a_resumed_run_does_not_read_its_corpus_again() {
     // Another draw, or a file of another size, is another experiment.
     fs::write(&corpus, &bytes).unwrap();
     let other = DrawOptions { max_chars: Some(300), ..all_of_each() };
-    let Err(Error::Changed { what, .. }) = begin(folder.path(), other, Existing::Resume) else { panic!() };
-    assert!(what.contains("which sentences are drawn"), "{what}");
+    let Err(Error::Differs { what, run, here, .. }) = begin(folder.path(), other, Existing::Resume) else {
+        panic!()
+    };
+    assert_eq!((&what[..], &run[..], &here[..]), ("the most characters", "800", "300"));
     fs::write(&corpus, [&bytes[..], b"{\"text\": \"One more document is here now.\"}\n"].concat()).unwrap();
     let Err(Error::Changed { what, .. }) = begin(folder.path(), all_of_each(), Existing::Resume) else {
         panic!()

@@ -120,7 +120,7 @@ fn damaged_sums_are_read_or_refused() {
         let paths = [0, 1].map(|number| folder.path().join(format!("{number}.safetensors")));
         let (total, fitted) = (folder.path().join("total.safetensors"), folder.path().join("fitted"));
         let fit = |paths: &[PathBuf]| -> Result<()> {
-            merge(paths, &total, &Silent)?;
+            merge(paths, &total, true, &Silent)?;
             let file = MomentsFile::open(&total).expect("what was added up can be opened");
             let pairs = file.record.manifest.fits.pairs;
             let fits = Fits { pairs, intercept: true, ridge: Some(Ridge::Auto), ranks: vec![1] };

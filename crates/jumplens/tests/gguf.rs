@@ -2,14 +2,14 @@
 //! configuration and tokenizer are those of the Hugging Face model that they were made from, and no bytes
 //! make the reader panic.
 
-use jumplens::hub::{ModelFiles, SourceFile, Sources, TokenizerFiles};
+use jumplens::hub::{ModelFiles, SourceFile, Sources, TokenizerFiles, Vocabulary};
 use jumplens::models::{Kind, Loaded, Spec, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::states::{StateChunk, run_samples};
 use jumplens::tokenize::{Sample, Tokenizer};
 use jumplens::weights::Weights;
-use jumplens::{Error, Result};
+use jumplens::{AllowUnread, Error, Result};
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -102,6 +102,8 @@ fn the_configuration_is_that_of_the_converted_model() {
             ("rope_theta", json!(20000.0)),
             // In the file to test Llama 3's tensor of factors.
             ("rope_scaling", json!({ "rope_type": "factors", "factors": [1.0, 1.0, 2.5, 8.0] })),
+            // No field of Hugging Face's.
+            ("biases_where_stored", json!(true)),
         ],
     );
 }
@@ -127,7 +129,7 @@ fn positions_are_scaled_as_the_metadata_says() {
     };
     let none = config(&file(&[("llama.rope.scaling.type", text("none"))])).unwrap();
     assert_eq!((&none["rope_scaling"], &none["rms_norm_eps"]), (&Value::Null, &json!(1e-6)));
-    assert_eq!((&none["vocab_size"], &none["head_dim"]), (&json!(2), &json!(1)));
+    assert_eq!((&none["vocab_size"], &none["num_key_value_heads"]), (&json!(2), &json!(4)));
     let linear = [("llama.rope.scaling.type", text("linear")), ("llama.rope.scaling.factor", float(4.0))];
     let linear = config(&file(&linear)).unwrap();
     assert_eq!(linear["rope_scaling"], json!({ "rope_type": "linear", "factor": 4.0 }));
@@ -141,7 +143,7 @@ fn positions_are_scaled_as_the_metadata_says() {
         json!({ "rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32 })
     );
     let window = config(&file(&[("llama.attention.sliding_window", natural(16))])).unwrap();
-    assert_eq!(window["sliding_window"], json!(16));
+    assert_eq!((&window["sliding_window"], &window["model_type"]), (&json!(16), &json!("mistral")));
     for (key, value, says) in [
         ("llama.rope.scaling.type", text("longrope"), "`llama.rope.scaling.type` `longrope`"),
         ("llama.expert_count", natural(8), "a mixture of 8 experts"),
@@ -168,7 +170,7 @@ fn a_model_gives_the_same_states_from_both_formats() {
 
 fn open_tokenizer(file: SourceFile) -> Result<Tokenizer> {
     let vocab_size = match find("sentence_piece.gguf").tokenizer {
-        Some(TokenizerFiles::Gguf(_)) => 306,
+        Some(files) if matches!(files.vocabulary, Vocabulary::Gguf(_)) => 306,
         other => panic!("{other:?}"),
     };
     let spec = Spec {
@@ -181,7 +183,7 @@ fn open_tokenizer(file: SourceFile) -> Result<Tokenizer> {
         max_positions: 512,
         parts: &[],
     };
-    Tokenizer::open(&TokenizerFiles::Gguf(file), &spec, false)
+    Tokenizer::open(&Vocabulary::Gguf(file).into(), &spec, false)
 }
 
 #[test]
@@ -207,6 +209,8 @@ struct File {
     values: Vec<(&'static str, Vec<u8>)>,
     tensors: Vec<(&'static str, Vec<u64>, u32, u64)>,
     data: usize,
+    /// So many zeros behind the data.
+    zeros: usize,
 }
 
 fn text(text: &str) -> Vec<u8> {
@@ -234,8 +238,8 @@ fn array(kind: u32, len: u64, values: &[u8]) -> Vec<u8> {
     [&9_u32.to_le_bytes()[..], &kind.to_le_bytes(), &len.to_le_bytes(), values].concat()
 }
 
-fn texts(texts: &[&str]) -> Vec<u8> {
-    array(8, texts.len() as u64, &texts.iter().flat_map(|text| raw(text)).collect::<Vec<_>>())
+fn texts(texts: &[impl AsRef<str>]) -> Vec<u8> {
+    array(8, texts.len() as u64, &texts.iter().flat_map(|text| raw(text.as_ref())).collect::<Vec<_>>())
 }
 
 impl Default for File {
@@ -246,6 +250,7 @@ impl Default for File {
             values: vec![("general.architecture", text("llama"))],
             tensors: vec![("one", vec![4, 2], 0, 0), ("two", vec![2], 0, 32)],
             data: 40,
+            zeros: 0,
         }
     }
 }
@@ -279,6 +284,7 @@ impl File {
         }
         bytes.resize(bytes.len().next_multiple_of(32), 0);
         bytes.extend((0..self.data).map(|i| i as u8));
+        bytes.resize(bytes.len() + self.zeros, 0);
         SourceFile::bundled("a.gguf", bytes.leak())
     }
 
@@ -389,7 +395,7 @@ fn what_does_not_fit_together_is_refused() {
 #[test]
 fn what_is_not_supported_is_named() {
     File::default().with("general.architecture", text("falcon")).unsupported(
-        "architecture `falcon` is not supported in GGUF files; `llama`, `qwen2`, `qwen3`, `gpt2` are",
+        "architecture `falcon` is not supported in GGUF files; `llama`, `qwen2`, `qwen3`, `gemma3`, `gpt2` are",
     );
     File::default().with("split.count", natural(3)).unsupported("one of the 3 parts");
     let file = File::tensor("one", &[256], 23, 0).source();
@@ -400,12 +406,12 @@ fn what_is_not_supported_is_named() {
     assert_eq!(got, "IQ4_XS");
 }
 
+const BYTE_LEVEL: [&str; 19] =
+    ["a", "b", "1", "2", "Ġ", "ab", "Ġa", "ĠĠ", "12", "Ġ1", "<s>", "é", "ÃĐ", "Ã", "©", "Ì", "ģ", "e", "Ã©"];
+
 /// A byte-level tokenizer of the letters a and b, digits, the space and some of their merges.
 fn byte_level(pre: &str) -> File {
-    let tokens = [
-        "a", "b", "1", "2", "Ġ", "ab", "Ġa", "ĠĠ", "12", "Ġ1", "<s>", "é", "ÃĐ", "Ã", "©", "Ì", "ģ", "e",
-        "Ã©",
-    ];
+    let tokens = BYTE_LEVEL;
     let merges = ["a b", "Ġ a", "Ġ Ġ", "Ġ 1", "1 2", "Ã ©"];
     let types: Vec<u8> =
         tokens.iter().flat_map(|token| if *token == "<s>" { 3_i32 } else { 1 }.to_le_bytes()).collect();
@@ -418,8 +424,8 @@ fn byte_level(pre: &str) -> File {
         .with("tokenizer.ggml.bos_token_id", natural(10))
 }
 
-fn encode(file: &File, text: &str) -> Vec<u32> {
-    let spec = Spec {
+fn byte_level_spec() -> Spec {
+    Spec {
         family: "llama",
         kind: Kind::Causal,
         n_layers: 1,
@@ -428,8 +434,12 @@ fn encode(file: &File, text: &str) -> Vec<u32> {
         vocab_size: 19,
         max_positions: 64,
         parts: &[],
-    };
-    let tokenizer = Tokenizer::open(&TokenizerFiles::Gguf(file.source()), &spec, false).unwrap();
+    }
+}
+
+fn encode(file: &File, text: &str) -> Vec<u32> {
+    let tokenizer =
+        Tokenizer::open(&Vocabulary::Gguf(file.source()).into(), &byte_level_spec(), false).unwrap();
     tokenizer.encode(text).unwrap()
 }
 
@@ -450,6 +460,113 @@ fn texts_are_split_as_the_pre_tokenizer_says() {
 }
 
 #[test]
+fn without_a_pre_tokenizer_the_likeliest_rule_is_taken_and_said() {
+    let without = |architecture: &str, begin: bool| {
+        let mut file = byte_level("gpt-2").with("general.architecture", text(architecture));
+        file.values.retain(|(key, _)| *key != "tokenizer.ggml.pre");
+        if begin {
+            file = file.with(
+                "tokenizer.ggml.tokens",
+                texts(&BYTE_LEVEL.map(|t| t.replace("<s>", "<|begin_of_text|>"))),
+            );
+        }
+        file
+    };
+    let note = |file: &File| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        std::fs::write(&path, with_model(file).source().bytes()).unwrap();
+        let files = ModelFiles::find(path.to_str().unwrap(), &Sources::default(), &Silent).unwrap();
+        load(&files, Precision::F32).unwrap().notes
+    };
+    for (file, ids, says) in [
+        (without("llama", false), &[5, 4, 6, 9, 3][..], &["no `tokenizer.ggml.pre`", "as by GPT-2"][..]),
+        (without("llama", true), &[10, 5, 4, 6, 4, 8], &["no `tokenizer.ggml.pre`", "as by Llama 3"]),
+        (without("qwen2", false), &[5, 4, 6, 4, 2, 3], &["no `tokenizer.ggml.pre`", "as by Qwen 2"]),
+        (byte_level("default"), &[5, 4, 6, 9, 3], &["`tokenizer.ggml.pre` is `default`", "as by GPT-2"]),
+        (byte_level("gpt-2"), &[5, 4, 6, 9, 3], &[]),
+    ] {
+        assert_eq!(encode(&file, "ab  a 12"), ids);
+        let notes = note(&file);
+        assert_eq!(notes.len(), says.len().min(1), "{notes:?}");
+        assert!(says.iter().all(|says| notes[0].contains(says)), "{notes:?}");
+    }
+}
+
+#[test]
+fn keys_that_change_the_tokens_are_read_or_refused_by_name() {
+    let open = |file: &File, allowed: &[&str]| {
+        let allowed = AllowUnread::new(&allowed.iter().map(|key| (*key).to_owned()).collect());
+        let tokenizer =
+            TokenizerFiles { allow_unread: allowed.clone(), ..Vocabulary::Gguf(file.source()).into() };
+        Tokenizer::open(&tokenizer, &byte_level_spec(), false).map(|_| allowed.used())
+    };
+    for (key, value, neutral) in [
+        ("tokenizer.ggml.add_space_prefix", truth(true), truth(false)),
+        ("tokenizer.ggml.remove_extra_whitespaces", truth(true), truth(false)),
+        ("tokenizer.ggml.normalizer.lowercase", truth(true), truth(false)),
+        ("tokenizer.ggml.precompiled_charsmap", array(0, 3, &[1, 2, 3]), natural(0)),
+    ] {
+        let changed = byte_level("gpt-2").with(key, value);
+        match open(&changed, &[]) {
+            Err(Error::Unread { field, .. }) => assert_eq!(field, key),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(open(&changed, &[key]).unwrap(), [key.to_owned()].into());
+        if !key.ends_with("charsmap") {
+            assert!(open(&byte_level("gpt-2").with(key, neutral), &[]).unwrap().is_empty());
+        }
+    }
+}
+
+/// The file with as much of a model that it can be loaded.
+fn with_model(file: &File) -> File {
+    let architecture = match file.values.iter().find(|(key, _)| *key == "general.architecture") {
+        Some((_, value)) if value.ends_with(b"qwen2") => "qwen2",
+        _ => "llama",
+    };
+    let mut file = file.clone();
+    for (key, n) in [
+        ("embedding_length", 2),
+        ("block_count", 1),
+        ("attention.head_count", 1),
+        ("feed_forward_length", 2),
+        ("context_length", 64),
+    ] {
+        file = file.with(format!("{architecture}.{key}").leak(), natural(n));
+    }
+    file = file.with(format!("{architecture}.attention.layer_norm_rms_epsilon").leak(), float(1e-6));
+    let tensors: [(&'static str, &[u64]); 14] = [
+        ("token_embd.weight", &[2, 19]),
+        ("output_norm.weight", &[2]),
+        ("blk.0.attn_norm.weight", &[2]),
+        ("blk.0.attn_q.weight", &[2, 2]),
+        ("blk.0.attn_k.weight", &[2, 2]),
+        ("blk.0.attn_v.weight", &[2, 2]),
+        ("blk.0.attn_q.bias", &[2]),
+        ("blk.0.attn_k.bias", &[2]),
+        ("blk.0.attn_v.bias", &[2]),
+        ("blk.0.attn_output.weight", &[2, 2]),
+        ("blk.0.ffn_norm.weight", &[2]),
+        ("blk.0.ffn_gate.weight", &[2, 2]),
+        ("blk.0.ffn_up.weight", &[2, 2]),
+        ("blk.0.ffn_down.weight", &[2, 2]),
+    ];
+    let mut offset = 0;
+    file.tensors = tensors
+        .into_iter()
+        .map(|(name, dims)| {
+            let at = offset;
+            offset += (4 * dims.iter().product::<u64>()).next_multiple_of(32);
+            (name, dims.to_vec(), 0, at)
+        })
+        .collect();
+    file.data = 0;
+    file.zeros = offset as usize;
+    file
+}
+
+#[test]
 fn tokens_around_a_text_are_those_that_the_file_asks_for() {
     let file = byte_level("gpt-2");
     assert_eq!(encode(&file, "a<s>b"), [0, 10, 1]);
@@ -459,6 +576,39 @@ fn tokens_around_a_text_are_those_that_the_file_asks_for() {
     assert_eq!(encode(&both.with("tokenizer.ggml.eos_token_id", natural(11)), "a"), [10, 0, 11]);
     let none = byte_level("llama-bpe").with("tokenizer.ggml.add_bos_token", truth(false));
     assert_eq!(encode(&none, "a"), [0]);
+}
+
+#[test]
+fn gemma_merges_tokens_of_spaces_and_finds_those_of_lines_first() {
+    let tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "\n", "\n\n", "  ", "   ", "▁", "a", "b", "▁a", "▁▁▁a"];
+    let kinds = [3, 3, 3, 3, 4, 4, 4, 4, 1, 1, 1, 1, 1].iter().flat_map(|kind: &i32| kind.to_le_bytes());
+    let scores =
+        [-1000.0; 8].iter().chain(&[-2.0, -3.0, -4.0, 0.0, -1.0]).flat_map(|x: &f32| x.to_le_bytes());
+    let file = File::default()
+        .with("general.architecture", text("gemma3"))
+        .with("tokenizer.ggml.model", text("llama"))
+        .with("tokenizer.ggml.tokens", texts(&tokens))
+        .with("tokenizer.ggml.token_type", array(5, 13, &kinds.collect::<Vec<u8>>()))
+        .with("tokenizer.ggml.scores", array(6, 13, &scores.collect::<Vec<u8>>()))
+        .with("tokenizer.ggml.bos_token_id", natural(2))
+        .with("tokenizer.ggml.eos_token_id", natural(1))
+        .with("tokenizer.ggml.unknown_token_id", natural(3))
+        .with("tokenizer.ggml.add_space_prefix", truth(false));
+    let spec = Spec { vocab_size: 13, ..byte_level_spec() };
+    let tokenizer = Tokenizer::open(&Vocabulary::Gguf(file.source()).into(), &spec, false).unwrap();
+    for (text, ids) in [
+        ("a a", &[2, 9, 11][..]),
+        // Two spaces before a space and a letter, three before a letter: in the order of the vocabulary.
+        ("a  b", &[2, 9, 6, 10]),
+        ("a  a", &[2, 9, 6, 9]),
+        ("   b", &[2, 7, 10]),
+        ("   a", &[2, 12]),
+        (" \n\n\nb", &[2, 8, 5, 4, 10]),
+        ("b<eos>", &[2, 10, 1]),
+    ] {
+        assert_eq!(tokenizer.encode(text).unwrap(), ids, "{text:?}");
+    }
+    assert_eq!((tokenizer.text_of(6), tokenizer.text_of(11)), ("  ".to_owned(), " a".to_owned()));
 }
 
 #[test]
@@ -543,7 +693,7 @@ proptest! {
         match open_tokenizer(SourceFile::bundled("model.gguf", bytes)) {
             Ok(tokenizer) => drop(tokenizer.encode(" a the then 漢")),
             Err(error) => prop_assert!(
-                expected_failure(&error) || matches!(error, Error::Vocabulary { .. } | Error::Option(_)),
+                expected_failure(&error) || matches!(error, Error::NoEmbedding { .. } | Error::Option(_)),
                 "{error}"
             ),
         }

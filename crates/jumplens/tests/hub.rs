@@ -123,6 +123,51 @@ fn a_model_is_fetched_once_into_the_layout_of_huggingface_hub() {
 }
 
 #[test]
+fn what_lies_beside_a_tokenizer_is_fetched_with_it() {
+    let beside = ["tokenizer_config.json", "added_tokens.json"];
+    let mut model = tiny(COMMIT);
+    model.files.insert(beside[0].to_owned(), br#"{"add_prefix_space": true}"#.to_vec());
+    model.files.insert(beside[1].to_owned(), br#"{"<ent>": 4000}"#.to_vec());
+    let (cache, server) = (tempfile::tempdir().unwrap(), Server::start([("org/tiny", model)]));
+    let mut hub = hub(&server, cache.path());
+    let names = |files: &ModelFiles| -> Vec<String> {
+        let files = files.tokenizer.as_ref().unwrap().files();
+        files.iter().map(|file| file.path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    let files = find("org/tiny", &hub).unwrap();
+    assert_eq!(names(&files), ["tokenizer.json", beside[0], beside[1]]);
+    let digest = files.tokenizer.as_ref().unwrap().sha256();
+    let plain =
+        ModelFiles::find("tiny-gpt2", &common::sources(), &Silent).unwrap().tokenizer.unwrap().sha256();
+    assert_eq!(plain, jumplens::files::sha256(TINY_GPT2.tokenizer));
+    assert_ne!(digest, plain);
+
+    // All is known of the commit, that it has no special_tokens_map.json as well.
+    server.requests();
+    let pinned = format!("org/tiny@{COMMIT}");
+    find(&pinned, &hub).unwrap();
+    assert_eq!(server.requests(), [""; 0]);
+    hub.offline = true;
+    let watch = Watch::default();
+    let offline = find_with("org/tiny", hub.clone(), &watch).unwrap();
+    assert_eq!(offline.tokenizer.unwrap().sha256(), digest);
+    assert!(watch.notes.take().is_empty());
+
+    // A cache that was filled by a program that did not ask for them.
+    let repo = cache.path().join("models--org--tiny");
+    fs::remove_dir_all(repo.join(".no_exist")).unwrap();
+    for name in beside {
+        fs::remove_file(repo.join("snapshots").join(COMMIT).join(name)).unwrap();
+    }
+    let watch = Watch::default();
+    assert_eq!(names(&find_with("org/tiny", hub.clone(), &watch).unwrap()), ["tokenizer.json"]);
+    let notes = watch.notes.take();
+    assert!(notes.len() == 1 && notes[0].contains(beside[0]) && notes[0].contains("offline"), "{notes:?}");
+    hub.offline = false;
+    assert_eq!(find(&pinned, &hub).unwrap().tokenizer.unwrap().sha256(), digest);
+}
+
+#[test]
 fn short_names_find_older_caches() {
     let at = tempfile::tempdir().unwrap();
     let repo = at.path().join("models--gpt2");

@@ -68,7 +68,7 @@ fn samples(run: &Run) -> Vec<Sample> {
 }
 
 fn readings(run: &Run, casts: &[String], samples: &[Sample], view: &View) -> Vec<Reading> {
-    let lens = run.lens(run.own_shortcuts().as_ref(), casts).unwrap();
+    let lens = run.lens(run.own_shortcuts().unwrap().as_ref(), casts).unwrap();
     let input = |sample: &Sample| Input { text: sample.text.clone().unwrap(), ids: sample.ids.clone() };
     let inputs: Vec<Input> = samples.iter().map(input).collect();
     lens.read("model", &inputs, None, view).unwrap()
@@ -79,7 +79,7 @@ fn the_lens_shows_what_evaluate_measures() {
     for run in &runs() {
         let model = &run.manifest().model.id;
         let (table, samples) = (predictions(run), &samples(run)[..SAMPLES]);
-        let casts = available(run.own_shortcuts().as_ref()).unwrap();
+        let casts = available(run.own_shortcuts().unwrap().as_ref()).unwrap();
         let readings = readings(run, &casts, samples, &View { top: 10, ..View::default() });
         let mut compared = 0;
         for (index, (sample, reading)) in samples.iter().zip(&readings).enumerate() {
@@ -112,7 +112,7 @@ fn exits_are_those_of_the_table() {
     let rows: Vec<ExitRow> = read_csv(&run.folder().join("results/early_exit.csv")).unwrap();
     let casts = ["id", "mat", "mat+b"].map(str::to_owned);
     for lambda in [0.0, 0.3, 0.6] {
-        let view = View { lambda: Some(lambda), mean_run: Some(run.mean_run().unwrap()), ..View::default() };
+        let view = View { lambda: Some(lambda), mean_run: run.mean_run().unwrap(), ..View::default() };
         let readings = readings(run, &casts, &samples, &view);
         for mapping in &casts {
             let exit = |(sample, reading): (&Sample, &Reading)| {
@@ -156,7 +156,7 @@ fn the_runs_own_sentences_are_read_as_the_lens_reads_them() {
         let short = |sample: &Sample| sample.ids.len() <= 24;
         let expected: Vec<Sample> = samples(run).into_iter().filter(short).take(5).collect();
         assert_eq!(expected.len(), 5, "the sample has short sentences");
-        let shortcuts = run.own_shortcuts().unwrap();
+        let shortcuts = run.own_shortcuts().unwrap().unwrap();
         let lens = run.lens(Some(&shortcuts), &["id".to_owned(), "mat".to_owned()]).unwrap();
         for (written, sample) in written.iter().zip(&expected) {
             let input = Input { text: sample.text.clone().unwrap(), ids: sample.ids.clone() };

@@ -102,29 +102,30 @@ fn a_vocabulary_file_gives_what_tokenizer_json_gives() {
 }
 
 #[test]
-fn a_vocabulary_that_does_not_fit_the_embedding_is_refused() {
+fn tokens_that_are_put_into_every_sample_need_an_embedding() {
     let (_, spec) = tiny_bert();
     let open = |edit: &dyn Fn(&mut Vec<String>), mask| {
         let folder = tempfile::tempdir().unwrap();
         Tokenizer::open(&with_vocabulary(folder.path(), edit).tokenizer.unwrap(), &spec, mask).err()
     };
-    let Some(Error::Vocabulary { largest: 4096, vocab_size: 4096, .. }) =
-        open(&|lines| lines.push("one too many".into()), true)
-    else {
-        panic!("one token too many")
+    let beyond: &dyn Fn(&mut Vec<String>) = &|lines| {
+        lines[MASK as usize] = "[unused]".into();
+        lines.push("[MASK]".into());
     };
-    let Some(Error::Vocabulary { largest: 3899, .. }) = open(&|lines| lines.truncate(3900), true) else {
-        panic!("far too few tokens")
+    let Some(Error::NoEmbedding { id: 4096, vocab_size: 4096, token, text, .. }) = open(beyond, true) else {
+        panic!("a mask without an embedding")
     };
-    assert!(open(&|lines| lines.truncate(4090), true).is_none(), "a few rows of padding are no error");
+    assert!(text.is_empty(), "{text}");
+    assert_eq!(token, "[MASK]");
+    assert!(open(beyond, false).is_none(), "a token that no sample has needs no embedding");
 
     let no_mask: &dyn Fn(&mut Vec<String>) = &|lines| lines[MASK as usize] = "[unused]".into();
     let Some(Error::SpecialToken { what, .. }) = open(no_mask, true) else { panic!("no [MASK]") };
     assert!(what.contains("[MASK]"), "{what}");
     assert!(open(no_mask, false).is_none(), "a token that is kept needs no [MASK]");
-    let Some(Error::Format { message, .. }) = open(&|lines| lines[CLS as usize] = "[unused]".into(), true)
+    let Some(Error::NoEmbedding { token, .. }) = open(&|lines| lines[CLS as usize] = "[unused]".into(), true)
     else {
-        panic!("no [CLS]")
+        panic!("[CLS] was added behind the vocabulary")
     };
-    assert!(message.contains("[CLS]"), "{message}");
+    assert_eq!(token, "[CLS]");
 }

@@ -6,9 +6,14 @@ use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
+use jumplens::sanity::{TextCheck, check_text};
 use jumplens::states::run_samples;
-use jumplens::tokenize::{Sample, Tokenizer};
+use jumplens::tokenize::{Positions, Sample, Tokenizer};
 use jumplens::weights::Weights;
+use jumplens_assets::WIKIPEDIA_SAMPLE;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -149,12 +154,23 @@ struct Text {
 
 #[test]
 fn smollm2_is_read_from_gguf_as_transformers_reads_it() {
+    is_read_from_gguf_as_transformers_reads_it("smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 1e-9);
+}
+
+#[test]
+fn gemma3_is_read_from_gguf_as_transformers_reads_it() {
+    // Its norms' weights are kept whole in the file and as their distance from 1 at Hugging Face: two roundings.
+    is_read_from_gguf_as_transformers_reads_it("gemma3", "gemma-3-270m-q4_k_m.gguf", 1e-7);
+}
+
+/// The tensors agree within `rounding` of their norm.
+fn is_read_from_gguf_as_transformers_reads_it(model_name: &str, file: &str, rounding: f64) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("../../target/real-models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path = root.join("../../target/real-models").join(model_name).join(file);
     if !path.exists() {
-        return say_skipped("smollm2");
+        return say_skipped(model_name);
     }
-    let reference = std::fs::read(root.join("tests/golden/real/smollm2.json")).unwrap();
+    let reference = std::fs::read(root.join(format!("tests/golden/real/{model_name}.json"))).unwrap();
     let reference: GgufReference = serde_json::from_slice(&reference).unwrap();
     let files = ModelFiles::find(path.to_str().unwrap(), &Sources::default(), &Silent).unwrap();
 
@@ -176,8 +192,119 @@ fn smollm2_is_read_from_gguf_as_transformers_reads_it() {
         let values = values.to_vec1::<f32>().unwrap();
         let squares: f64 = values.iter().map(|x| f64::from(*x).powi(2)).sum();
         let product: f64 = values.iter().enumerate().map(|(i, x)| f64::from(*x) * (i as f64).cos()).sum();
-        assert!((squares.sqrt() - norm).abs() <= 1e-9 * norm, "norm of {name}: {} {norm}", squares.sqrt());
-        assert!((product - cosine).abs() <= 1e-9 * norm, "{name}: {product} {cosine}");
+        assert!(
+            (squares.sqrt() - norm).abs() <= rounding * norm,
+            "norm of {name}: {} {norm}",
+            squares.sqrt()
+        );
+        assert!((product - cosine).abs() <= rounding * norm, "{name}: {product} {cosine}");
     }
-    assert_states_agree("smollm2", &*model, &tokenizer, None, &reference.sequences);
+    assert_states_agree(model_name, &*model, &tokenizer, None, &reference.sequences);
+}
+
+/// One random position of each text.
+fn samples_of(tokenizer: &Tokenizer, texts: &[String]) -> Vec<Sample> {
+    let texts = texts.iter().enumerate();
+    let samples = texts.map(|(index, text)| tokenizer.samples(text, index as u64, 0, Positions::default()));
+    samples.flat_map(Result::unwrap).collect()
+}
+
+/// Every token, `[MASK]` too, as the one after it in the vocabulary.
+fn shifted(samples: &[Sample], vocab: usize) -> Vec<Sample> {
+    let next = |id: u32| (id + 1) % vocab as u32;
+    let shift = |sample: &Sample| Sample {
+        ids: sample.ids.iter().map(|id| next(*id)).collect(),
+        target: sample.target.map(next),
+        ..sample.clone()
+    };
+    samples.iter().map(shift).collect()
+}
+
+fn checked(model: &dyn Backbone, samples: &[Sample]) -> TextCheck {
+    check_text(model, Precision::F32, samples).unwrap().unwrap()
+}
+
+#[track_caller]
+fn assert_warned(check: &TextCheck, of: &str) {
+    let warnings = check.warnings("m");
+    assert!(warnings.iter().any(|line| line.contains(of)), "{check:?}: {warnings:?}");
+}
+
+#[test]
+fn antiberty_is_warned_of_only_where_its_tokens_are_wrong() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join("../../target/real-models/antiberty");
+    if !folder.exists() {
+        return say_skipped("antiberty");
+    }
+    let reference = std::fs::read(root.join("tests/golden/real/antiberty.json")).unwrap();
+    let reference: Reference = serde_json::from_slice(&reference).unwrap();
+    let files = ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).unwrap();
+    let model = load(&files, Precision::F32).unwrap().model;
+    let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), model.spec(), true).unwrap();
+    // A heavy and a light chain, some of their residues others.
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let mut mutated = |chain: &str| -> String {
+        let residues = chain.split(' ').map(|residue| match rng.random_range(0..16u32) {
+            0 => &"ACDEFGHIKLMNPQRSTVWY"[rng.random_range(0..20u64) as usize..][..1],
+            _ => residue,
+        });
+        residues.collect::<Vec<_>>().join(" ")
+    };
+    let chains: Vec<String> =
+        (0..60).map(|number: usize| mutated(&reference.sequences[number % 2].text)).collect();
+    let samples = samples_of(&tokenizer, &chains);
+    let check = checked(&*model, &samples);
+    assert_eq!(check.warnings("m"), Vec::<String>::new(), "{check:?}");
+    assert!(check.unigrams.loss < 2.0 && check.unigrams.other > 2.5, "{check:?}");
+    assert_warned(&checked(&*model, &shifted(&samples, model.spec().vocab_size)), "than their frequencies");
+}
+
+#[test]
+fn smollm2_is_warned_of_only_where_its_tokens_or_its_rope_layout_are_wrong() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join("../../target/real-models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !path.exists() {
+        return say_skipped("smollm2");
+    }
+    let files = ModelFiles::find(path.to_str().unwrap(), &Sources::default(), &Silent).unwrap();
+    let model = load(&files, Precision::F32).unwrap().model;
+    let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), model.spec(), false).unwrap();
+    let sentences: Vec<String> = WIKIPEDIA_SAMPLE.sentences.lines().take(64).map(str::to_owned).collect();
+    let samples = samples_of(&tokenizer, &sentences);
+    let check = checked(&*model, &samples);
+    assert_eq!(check.warnings("m"), Vec::<String>::new(), "{check:?}");
+    // Of transformers in f32, on the same tokens in the same texts.
+    let context = check.context.unwrap();
+    for (got, want) in [(check.unigrams.loss, 4.131), (context.loss, 4.274), (context.other, 4.835)] {
+        assert!((got - want).abs() < 1e-3, "{check:?}");
+    }
+    assert_warned(&checked(&*model, &shifted(&samples, model.spec().vocab_size)), "than their frequencies");
+    drop(model);
+
+    // The rows of query and key as the file has them, which are not in the layout of the configuration.
+    let folder = tempfile::tempdir().unwrap();
+    let config = files.config_json().unwrap();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let reference = std::fs::read(root.join("tests/golden/real/smollm2.json")).unwrap();
+    let reference: GgufReference = serde_json::from_slice(&reference).unwrap();
+    let weights = Weights::open(&files.weights).unwrap();
+    let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+    for (name, (shape, ..)) in &reference.tensors {
+        let mut values = weights.below("").tensor(name, shape).unwrap();
+        if name.contains("q_proj") || name.contains("k_proj") {
+            let heads = shape[0] / 64;
+            let halves = values.reshape((heads, 2, 32, shape[1])).unwrap();
+            values = halves.transpose(1, 2).unwrap().contiguous().unwrap();
+        }
+        let values = values.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        tensors.push((name.clone(), shape.clone(), values));
+    }
+    let views = tensors.iter().map(|(name, shape, values)| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values)).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    let files = ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent).unwrap();
+    let model = load(&files, Precision::F32).unwrap().model;
+    assert_warned(&checked(&*model, &samples), "wrong RoPE layout");
 }

@@ -3,6 +3,7 @@
 use super::Failure;
 use crate::args::CompareArgs;
 use crate::printer::Printer;
+use crate::progress::Progress;
 use jumplens::compare::{ComparedRun, DifferenceRow, Method, compare, read_runs};
 use std::fmt::Write;
 
@@ -11,7 +12,7 @@ const MOST_ROWS: usize = 16;
 
 pub fn run(args: &CompareArgs, printer: &Printer) -> Result<(), Failure> {
     let runs = read_runs(&args.runs)?;
-    let rows = compare(&runs, &args.out, &args.figures.style())?;
+    let rows = compare(&runs, &args.out, &args.figures.style(), args.overwrite, &Progress::new(printer))?;
     let (reference, others) = (&runs[0], &runs[1..]);
     for other in others {
         printer.result(&table(reference, other, &rows))?;

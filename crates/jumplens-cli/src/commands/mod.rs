@@ -10,10 +10,10 @@ mod sentences;
 mod shortcuts;
 mod stage;
 
-use crate::args::{BeginArgs, Command, UnreadArgs};
+use crate::args::{BeginArgs, Command, UnreadArgs, usual};
 use crate::printer::Printer;
 use crate::progress::Progress;
-use jumplens::run::{Existing, Run, Settings};
+use jumplens::run::{Asked, Existing, Run};
 use std::path::Path;
 
 /// Why a command did not end well.
@@ -44,7 +44,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args, printer),
         Command::Sentences(args) => sentences::sentences(&args, printer),
-        Command::Samples(args) => begin(&args, printer).map(|_| ()),
+        Command::Samples(args) => stage::samples(&args, printer),
         Command::States(args) => stage::states(&args, printer),
         Command::Fit(args) => stage::fit(&args, printer),
         Command::Moments(args) => moments::moments(&args, printer),
@@ -62,17 +62,21 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
 
 /// Begins a run, or goes on with one.
 fn begin(args: &BeginArgs, printer: &Printer) -> Result<Run, Failure> {
-    begin_in(&args.folder(), &args.input.settings(), (&args.existing).into(), &args.input.unread, printer)
+    begin_in(&args.folder(), &args.input.asked(), (&args.existing).into(), &args.input.unread, printer)
 }
 
 fn begin_in(
     folder: &Path,
-    settings: &Settings,
+    asked: &Asked,
     existing: Existing,
     unread: &UnreadArgs,
     printer: &Printer,
 ) -> Result<Run, Failure> {
-    let run = Run::begin(folder, settings, existing, &unread.sources(), &Progress::new(printer))?;
+    let (sources, progress) = (unread.sources(), Progress::new(printer));
+    let run = match existing {
+        Existing::Resume => Run::resume(folder, asked, &usual(), &sources, &progress)?,
+        _ => Run::begin(folder, &asked.over(&usual()), existing, &sources, &progress)?,
+    };
     describe(&run, printer);
     Ok(run)
 }

@@ -4,18 +4,25 @@ use super::{Failure, begin_in};
 use crate::args::{FitArgs, MergeArgs, MomentsArgs};
 use crate::printer::Printer;
 use crate::progress::Progress;
+use crate::sources::sources;
 use jumplens::moments::{self, MomentsFile};
-use jumplens::run::{Existing, Settings};
+use jumplens::run::{Asked, Existing, Run};
 use jumplens::shortcut::Fits;
 use jumplens::store::Stage;
 use std::path::Path;
 
 pub fn moments(args: &MomentsArgs, printer: &Printer) -> Result<(), Failure> {
     let folder = args.out.clone().unwrap_or_else(|| args.input.default_folder());
-    let settings = Settings { shard: args.shard, ..args.input.settings() };
-    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Resume };
-    let mut run = begin_in(&folder, &settings, existing, &args.input.unread, printer)?;
+    let asked = Asked { shard: args.shard, ..args.input.asked() };
     let progress = Progress::new(printer);
+    if !args.overwrite
+        && let Some(path) = Run::finished_moments(&folder, &asked, &sources())?
+    {
+        printer.note(&format!("The sums are in `{}` already: nothing is left to do", path.display()));
+        return Ok(());
+    }
+    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Resume };
+    let mut run = begin_in(&folder, &asked, existing, &args.input.unread, printer)?;
     if !run.manifest().is_done(Stage::States) {
         run.states(&progress)?;
     }
@@ -25,7 +32,7 @@ pub fn moments(args: &MomentsArgs, printer: &Printer) -> Result<(), Failure> {
 }
 
 pub fn merge(args: &MergeArgs, printer: &Printer) -> Result<(), Failure> {
-    moments::merge(&args.files, &args.out, &Progress::new(printer))?;
+    moments::merge(&args.files, &args.out, args.overwrite, &Progress::new(printer))?;
     let record = MomentsFile::open(&args.out)?.record;
     let missing: Vec<String> =
         record.missing().iter().map(|index| format!("{index}/{}", record.of)).collect();

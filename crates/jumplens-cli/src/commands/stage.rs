@@ -1,24 +1,36 @@
-//! The commands that do one stage of a run that has begun.
+//! The commands that do one stage of a run.
 
-use super::{Failure, begin_in, describe};
-use crate::args::{FitArgs, MapsArgs, PlotArgs, StatesArgs};
+use super::{Failure, begin, begin_in, describe};
+use crate::args::{BeginArgs, FitArgs, MapsArgs, PlotArgs, StatesArgs};
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::sources::sources;
 use jumplens::run::{Existing, Run};
+use jumplens::store::Stage;
 use std::path::Path;
 
-fn open(folder: &Path, printer: &Printer) -> Result<Run, Failure> {
-    let run = Run::open(folder, &sources(), &Progress::new(printer))?;
+pub fn samples(args: &BeginArgs, printer: &Printer) -> Result<(), Failure> {
+    begin(args, printer).map(drop)
+}
+
+/// Opens a run to do `stage`, with maps from `elsewhere` where they are given. One that is done is done again with `again`.
+fn open(
+    folder: &Path,
+    stage: Stage,
+    elsewhere: Option<&Path>,
+    again: bool,
+    printer: &Printer,
+) -> Result<Run, Failure> {
+    let run = Run::open_for(folder, stage, elsewhere, again, &sources(), &Progress::new(printer))?;
     describe(&run, printer);
     Ok(run)
 }
 
 pub fn states(args: &StatesArgs, printer: &Printer) -> Result<(), Failure> {
     let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
-    let mut run = match args.settings() {
-        Some(settings) => begin_in(&args.out, &settings, existing, &args.unread, printer)?,
-        None => open(&args.out, printer)?,
+    let mut run = match args.asked() {
+        Some(asked) => begin_in(&args.out, &asked, existing, &args.unread, printer)?,
+        None => open(&args.out, Stage::States, None, args.overwrite, printer)?,
     };
     Ok(run.states(&Progress::new(printer))?)
 }
@@ -27,13 +39,13 @@ pub fn fit(args: &FitArgs, printer: &Printer) -> Result<(), Failure> {
     if let Some(moments) = &args.moments {
         return super::moments::fit(args, moments, printer);
     }
-    let mut run = open(&args.out, printer)?;
+    let mut run = open(&args.out, Stage::Fit, None, args.overwrite, printer)?;
     let fits = args.fits(&run.manifest().fits);
     Ok(run.fit(fits, &Progress::new(printer))?)
 }
 
-fn open_for(args: &MapsArgs, printer: &Printer) -> Result<Run, Failure> {
-    let mut run = open(&args.out, printer)?;
+fn open_for(args: &MapsArgs, stage: Stage, printer: &Printer) -> Result<Run, Failure> {
+    let mut run = open(&args.out, stage, args.shortcuts.as_deref(), args.overwrite, printer)?;
     if args.force {
         run.force_shortcuts();
     }
@@ -41,11 +53,12 @@ fn open_for(args: &MapsArgs, printer: &Printer) -> Result<Run, Failure> {
 }
 
 pub fn r2(args: &MapsArgs, printer: &Printer) -> Result<(), Failure> {
-    Ok(open_for(args, printer)?.r2(args.shortcuts.as_deref(), &Progress::new(printer))?)
+    Ok(open_for(args, Stage::R2, printer)?.r2(args.shortcuts.as_deref(), &Progress::new(printer))?)
 }
 
 pub fn evaluate(args: &MapsArgs, printer: &Printer) -> Result<(), Failure> {
-    Ok(open_for(args, printer)?.evaluate(args.shortcuts.as_deref(), &Progress::new(printer))?)
+    let mut run = open_for(args, Stage::Evaluate, printer)?;
+    Ok(run.evaluate(args.shortcuts.as_deref(), &Progress::new(printer))?)
 }
 
 pub fn plot(args: &PlotArgs, printer: &Printer) -> Result<(), Failure> {

@@ -7,10 +7,10 @@ pub use differences::{DifferenceRow, Method, differences};
 
 use crate::error::{Error, Result};
 use crate::eval::tables::{Tables, write_csv};
-use crate::files::create_folder;
-use crate::manifest::Manifest;
 use crate::plot::{MOST_RUNS, Overlaid, Style, overlay, write_figures};
-use crate::run::{finished_tables, no_tables};
+use crate::progress::Observer;
+use crate::run::read_tables;
+use crate::store::{Kind, Making};
 use std::path::{Path, PathBuf};
 
 /// A run that is compared: its results alone, the model need not be there.
@@ -52,36 +52,36 @@ pub fn read_runs(folders: &[PathBuf]) -> Result<Vec<ComparedRun>> {
         let alike = folders.iter().filter(|other| last(other) == name).count();
         if alike > 1 { folder.display().to_string() } else { name }
     };
+    // Without the figures of each sample, those of the tables are compared.
+    let may_lack = ["results/predictions.parquet", "samples/val.jsonl"];
     let read = |folder: &PathBuf| {
-        let manifest = Manifest::read(folder)?;
-        let tables = finished_tables(folder, manifest.as_ref())?;
-        if tables.is_empty() && manifest.is_none() {
-            let nothing = std::io::ErrorKind::NotFound.into();
-            return Err(Error::io("read", &folder.join("results"))(nothing));
-        }
-        if tables.is_empty() {
-            return Err(no_tables(folder, manifest.as_ref(), "compare"));
-        }
+        let tables = read_tables(folder, "compare", &may_lack)?;
         Ok(ComparedRun { name: name(folder), folder: folder.clone(), tables })
     };
     folders.iter().map(read).collect()
 }
 
-/// Writes the figures of `runs` over one another, and `differences.csv`, into `folder`. Returns the differences.
+/// Writes the figures of `runs` over one another, and `differences.csv`, into `folder`, which is empty or not there, or holds
+/// a comparison that `overwrite` allows to be replaced. Returns the differences.
 ///
 /// # Errors
-/// [`Error::Option`] when `folder` is a run folder; [`Error::Io`] when something cannot be written, and the errors of
-/// [`differences`].
-pub fn compare(runs: &[ComparedRun], folder: &Path, style: &Style) -> Result<Vec<DifferenceRow>> {
-    if folder.join("manifest.json").exists() {
-        let message = format!("`{}` is a run folder: choose another `--out`", folder.display());
-        return Err(Error::Option(message));
-    }
+/// Those of [`Making::check`]; [`Error::Io`] when something cannot be written, and the errors of [`differences`].
+pub fn compare(
+    runs: &[ComparedRun],
+    folder: &Path,
+    style: &Style,
+    overwrite: bool,
+    observer: &dyn Observer,
+) -> Result<Vec<DifferenceRow>> {
+    let folders: Vec<PathBuf> = runs.iter().map(|run| run.folder.clone()).collect();
+    let mut making = Making::check(folder, Kind::Comparison, &folders, overwrite, observer)?;
     let rows = differences(runs)?;
-    create_folder(folder)?;
     let overlaid: Vec<Overlaid> =
         runs.iter().map(|run| Overlaid { name: &run.name, tables: &run.tables }).collect();
-    write_figures(folder, &overlay(&overlaid, style.title.then_some("")), style)?;
+    let figures = overlay(&overlaid, style.title.then_some(""));
+    making.begin()?;
+    write_figures(folder, &figures, style)?;
     write_csv(&folder.join("differences.csv"), &rows)?;
+    making.finish()?;
     Ok(rows)
 }

@@ -52,6 +52,17 @@ pub enum Rows {
     Documents,
 }
 
+/// As the command line and the manifest have it.
+impl std::fmt::Display for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::InOrder => "in-order",
+            Self::Sentences => "sentences",
+            Self::Documents => "documents",
+        })
+    }
+}
+
 /// How a corpus is to be read, where its name does not say it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
@@ -127,6 +138,15 @@ pub struct DrawnSentences {
     pub record: CorpusRecord,
 }
 
+/// The files that [`write_sentences`] writes.
+pub fn sentence_files(path: &Path) -> [PathBuf; 3] {
+    ["", ".jsonl", ".json"].map(|ending| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        path.with_file_name(name)
+    })
+}
+
 /// Writes sentences to `path`, one a line, and beside it where each is from (`.jsonl` behind its name) and what was read
 /// (`.json` behind it): the last one to be written is `path` itself.
 pub fn write_sentences(path: &Path, drawn: &DrawnSentences, seed: u64) -> Result<()> {
@@ -136,23 +156,19 @@ pub fn write_sentences(path: &Path, drawn: &DrawnSentences, seed: u64) -> Result
         corpus: &'a CorpusRecord,
         seed: u64,
     }
-    let beside = |ending: &str| {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(ending);
-        path.with_file_name(name)
-    };
-    write_with(&beside(".jsonl"), |writer| {
+    let [path, documents, read] = sentence_files(path);
+    write_with(&documents, |writer| {
         drawn.train.iter().try_for_each(|sentence| {
             serde_json::to_writer(&mut *writer, sentence)?;
             writer.write_all(b"\n")
         })
     })?;
     let record = Record { version: env!("CARGO_PKG_VERSION"), corpus: &drawn.record, seed };
-    write_with(&beside(".json"), |writer| {
+    write_with(&read, |writer| {
         serde_json::to_writer_pretty(&mut *writer, &record)?;
         writer.write_all(b"\n")
     })?;
-    write_with(path, |writer| {
+    write_with(&path, |writer| {
         drawn.train.iter().try_for_each(|sentence| {
             writer.write_all(sentence.text.trim_end().as_bytes())?;
             writer.write_all(b"\n")

@@ -91,6 +91,16 @@ pub enum SplitBy {
     Sentence,
 }
 
+/// As the command line and the manifest have it.
+impl fmt::Display for SplitBy {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Document => "document",
+            Self::Sentence => "sentence",
+        })
+    }
+}
+
 /// What is asked of a draw; `None` leaves the choice to what the corpus is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DrawOptions {

@@ -61,7 +61,7 @@ impl BlockCasts {
         let contexts: Vec<Context> =
             (1..=spec.n_layers).map(|times| Context::new(batch, spec.kind, times)).collect();
         let once = &contexts[0];
-        let mut x = model.embed(batch)?;
+        let mut x = batch.embed(model)?;
         let mut stacks: Vec<Option<Tensor>> = vec![None; self.plans.len()];
         for layer in 0..spec.n_layers {
             let exact = self.exact.block(layer);

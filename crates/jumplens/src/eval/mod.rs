@@ -5,6 +5,7 @@ mod casts;
 mod diagnostics;
 mod early_exit;
 mod inspect;
+mod losses;
 mod predictions;
 mod r2;
 mod ranks;
@@ -24,6 +25,7 @@ pub use early_exit::{
     mean_run,
 };
 pub use inspect::{Inspection, inspect};
+pub(crate) use losses::{Losses, with_losses};
 pub(crate) use predictions::batches;
 pub use predictions::{
     CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, evaluate, write_predictions,

@@ -50,6 +50,26 @@ struct Running {
     above: u32,
 }
 
+impl Running {
+    /// Of a row of whose logits none has been seen, with room for the `k` largest.
+    fn new(k: usize) -> Self {
+        Self {
+            top: Vec::with_capacity(k + 1),
+            largest: f32::NEG_INFINITY,
+            sum_exp: 0.0,
+            target_logit: None,
+            cross: 0.0,
+            mark: 0.0,
+            above: 0,
+        }
+    }
+
+    /// ln Σ exp(logit).
+    fn log_sum_exp(&self) -> f64 {
+        f64::from(self.largest) + self.sum_exp.ln()
+    }
+}
+
 /// What turns prepared states into logits: `rows·weightᵀ`, plus the bias, within the soft cap.
 #[derive(Debug, Clone)]
 pub struct Unembedding<'a> {
@@ -165,16 +185,7 @@ pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option
     let samples = targets.len();
     let vocab = unembedding.vocab();
     let packed = Packed::pack(Matrix::new(rows, n, unembedding.d), unembedding.packed.precision);
-    let start = Running {
-        top: Vec::with_capacity(k + 1),
-        largest: f32::NEG_INFINITY,
-        sum_exp: 0.0,
-        target_logit: None,
-        cross: 0.0,
-        mark: 0.0,
-        above: 0,
-    };
-    let mut running = vec![start; n];
+    let mut running = vec![Running::new(k); n];
     let top_tokens = unembedding.top_tokens(&rows[..samples * unembedding.d]);
     running.par_iter_mut().zip(rows.par_chunks(unembedding.d)).enumerate().for_each(
         |(row, (running, state))| {
@@ -219,23 +230,61 @@ pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option
             }
         });
     }
-    let log_sum_exp = |running: &Running| f64::from(running.largest) + running.sum_exp.ln();
     let finish = |(row, own): (usize, &Running)| {
         let first = &running[row % samples];
         // Rounding can leave a distance of nothing a hair below zero.
-        let kl = (own.cross / first.sum_exp - log_sum_exp(first) + log_sum_exp(own)).max(0.0);
+        let kl = (own.cross / first.sum_exp - first.log_sum_exp() + own.log_sum_exp()).max(0.0);
         // The count can be off by the rounding of the mark; the places of the top tokens are exact.
         let place = own.top.iter().position(|(_, token)| *token == top_tokens[row % samples]);
         let rank = 1 + place.unwrap_or((own.above as usize).max(own.top.len()));
         RowScan {
             top: own.top.clone(),
-            log_sum_exp: log_sum_exp(own),
+            log_sum_exp: own.log_sum_exp(),
             target_logit: own.target_logit,
             kl,
             rank,
         }
     };
     running.iter().enumerate().map(finish).collect()
+}
+
+/// −ln p of `targets` `[n]` by the distributions of `rows`, prepared states `[n, d]`, in nats; NaN where a state is not
+/// finite.
+pub fn target_losses(rows: &[f32], unembedding: &Unembedding, targets: &[u32]) -> Vec<f64> {
+    let (n, vocab) = (targets.len(), unembedding.vocab());
+    let packed = Packed::pack(Matrix::new(rows, n, unembedding.d), unembedding.packed.precision);
+    let mut running = vec![Running::new(0); n];
+    let mut logits = vec![0f32; n * TILE.min(vocab)];
+    for first in (0..vocab).step_by(TILE) {
+        let width = TILE.min(vocab - first);
+        let logits = &mut logits[..n * width];
+        unembedding.tile(&packed, first..first + width, logits);
+        let rows = running.par_iter_mut().zip(logits.par_chunks(width)).zip(targets).with_min_len(8);
+        rows.for_each(|((running, logits), target)| {
+            let target = *target as usize;
+            if (first..first + width).contains(&target) {
+                running.target_logit = Some(logits[target - first]);
+            }
+            simd::dispatch(AddExponentials { running, logits });
+        });
+    }
+    let loss = |row: &Running| row.log_sum_exp() - row.target_logit.map_or(f64::NAN, f64::from);
+    running.iter().map(loss).collect()
+}
+
+/// Adds the exponentials of one tile of a row's logits to their sum.
+struct AddExponentials<'a> {
+    running: &'a mut Running,
+    logits: &'a [f32],
+}
+
+impl WithSimd for AddExponentials<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        add_exponentials(self.running, self.logits);
+    }
 }
 
 /// `weights = exp(logits − largest)`, the largest so far with this tile; returns what sums of earlier weights have to be
@@ -382,6 +431,10 @@ mod tests {
                 assert_eq!(scan.target_logit.is_some(), targets[i].is_some());
                 if let (Some(got), Some(target)) = (scan.target_logit, targets[i]) {
                     assert!((f64::from(got) - z[target as usize]).abs() < 1e-5);
+                }
+                if let Some(target) = targets[i] {
+                    let loss = target_losses(&rows[i * d..][..d], &head, &[target])[0];
+                    assert!((loss - (lse - z[target as usize])).abs() < 1e-5);
                 }
                 let confidence = (z[order[0]] - lse).exp() - (z[order[1]] - lse).exp();
                 assert!((scan.confidence() - confidence).abs() < 1e-5);

@@ -1,10 +1,12 @@
 //! The headline figures of a run, drawn from its result tables.
 
 use super::early_exit::layers_saved;
-use super::tables::{ExitRow, LayerRow, R2Row};
+use super::tables::{ExitRow, LayerRow, R2Row, Tables};
+use crate::error::{Error, Result};
 use crate::models::Spec;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// A pair of layers and its r².
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +58,19 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Reads the file that a run left in `folder`.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("results").join("summary.json");
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        serde_json::from_slice(&bytes).map_err(Error::format(&path))
+    }
+
+    /// Of the same run, with the figures of `tables`.
+    pub(crate) fn with_tables(self, tables: &Tables) -> Self {
+        let Tables { r2, layers, early_exit, .. } = tables;
+        Figures::gather(self.n_layers, r2, layers, early_exit).of(self)
+    }
+
     /// Gathers the figures from whichever tables there are (an empty slice for one that is not).
     pub fn new(
         spec: &Spec,
@@ -65,6 +80,36 @@ impl Summary {
         layers: &[LayerRow],
         exits: &[ExitRow],
     ) -> Self {
+        let empty = Self {
+            family: spec.family.to_owned(),
+            n_layers: spec.n_layers,
+            d_model: spec.d_model,
+            train,
+            val,
+            best_r2: BTreeMap::new(),
+            mat_beats_id: None,
+            layers_saved: BTreeMap::new(),
+            to_last_layer: Vec::new(),
+        };
+        Figures::gather(spec.n_layers, r2, layers, exits).of(empty)
+    }
+}
+
+/// What the tables say.
+struct Figures {
+    best_r2: BTreeMap<String, BestPair>,
+    mat_beats_id: Option<(usize, usize)>,
+    layers_saved: BTreeMap<String, f64>,
+    to_last_layer: Vec<LastLayer>,
+}
+
+impl Figures {
+    fn of(self, summary: Summary) -> Summary {
+        let Self { best_r2, mat_beats_id, layers_saved, to_last_layer } = self;
+        Summary { best_r2, mat_beats_id, layers_saved, to_last_layer, ..summary }
+    }
+
+    fn gather(n_layers: usize, r2: &[R2Row], layers: &[LayerRow], exits: &[ExitRow]) -> Self {
         let mut best_r2: BTreeMap<String, BestPair> = BTreeMap::new();
         for row in r2 {
             let pair = BestPair { from: row.from, to: row.to, r2: row.r2 };
@@ -79,11 +124,11 @@ impl Summary {
         let mappings: BTreeSet<&String> = exits.iter().map(|row| &row.mapping).collect();
         let layers_saved = mappings
             .into_iter()
-            .filter_map(|mapping| Some((mapping.clone(), layers_saved(exits, mapping, spec.n_layers)?)))
+            .filter_map(|mapping| Some((mapping.clone(), layers_saved(exits, mapping, n_layers)?)))
             .collect();
         let r2_to_last = |mapping: &str, layer: usize| {
             let found =
-                r2.iter().find(|row| row.mapping == mapping && row.from == layer && row.to == spec.n_layers);
+                r2.iter().find(|row| row.mapping == mapping && row.from == layer && row.to == n_layers);
             found.map(|row| row.r2)
         };
         let mut to_last_layer: Vec<LastLayer> = layers
@@ -97,7 +142,7 @@ impl Summary {
             })
             .collect();
         if layers.is_empty() {
-            let states = r2.iter().filter(|row| row.to == spec.n_layers && row.mapping != "mean");
+            let states = r2.iter().filter(|row| row.to == n_layers && row.mapping != "mean");
             to_last_layer.extend(states.map(|row| LastLayer {
                 mapping: row.mapping.clone(),
                 layer: row.from,
@@ -107,11 +152,6 @@ impl Summary {
             }));
         }
         Self {
-            family: spec.family.to_owned(),
-            n_layers: spec.n_layers,
-            d_model: spec.d_model,
-            train,
-            val,
             best_r2,
             mat_beats_id: (!id.is_empty()).then_some((wins, id.len())),
             layers_saved,

@@ -11,13 +11,15 @@ pub(crate) enum Architecture {
     Llama,
     Qwen2,
     Qwen3,
+    Gemma3,
     Gpt2,
 }
 
-const KNOWN: [(&str, Architecture); 4] = [
+const KNOWN: [(&str, Architecture); 5] = [
     ("llama", Architecture::Llama),
     ("qwen2", Architecture::Qwen2),
     ("qwen3", Architecture::Qwen3),
+    ("gemma3", Architecture::Gemma3),
     ("gpt2", Architecture::Gpt2),
 ];
 
@@ -41,6 +43,23 @@ const LLAMA_BLOCK: &Names = &[
     ("ffn_down", "mlp.down_proj"),
 ];
 
+/// Gemma 3 normalises what its sub-modules put out as well.
+const GEMMA3_BLOCK: &Names = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("ffn_norm", "pre_feedforward_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
+];
+
 const GPT2_ROOT: &Names =
     &[("token_embd", "wte"), ("position_embd", "wpe"), ("output_norm", "ln_f"), ("output", "lm_head")];
 
@@ -59,14 +78,19 @@ const CONV1D: [&str; 4] = ["attn_qkv", "attn_output", "ffn_up", "ffn_down"];
 /// The rotary factors of Llama 3: a tensor here, a rule in `config.json` there.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
+/// How the weights of norms end. Gemma's are kept as their distance from 1 by Hugging Face, whole here.
+const NORM: &str = "norm.weight";
+
 /// A tensor as Hugging Face has it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Place {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
     /// How many values there are along an axis and how far apart, where they do not follow one another row by
     /// row.
     pub(crate) axes: Option<Vec<(usize, usize)>>,
+    /// What is added to every value.
+    pub(crate) offset: f32,
 }
 
 impl Architecture {
@@ -84,12 +108,13 @@ impl Architecture {
         )
     }
 
-    /// The name it goes by in metadata keys, and as `model_type` in `config.json`.
+    /// The name it goes by in metadata keys.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Gemma3 => "gemma3",
             Self::Gpt2 => "gpt2",
         }
     }
@@ -99,7 +124,8 @@ impl Architecture {
         if tensor.name == ROPE_FACTORS {
             return Ok(None);
         }
-        let mut place = Place { name: tensor.name.to_owned(), shape: tensor.shape.clone(), axes: None };
+        let mut place =
+            Place { name: tensor.name.to_owned(), shape: tensor.shape.clone(), axes: None, offset: 0.0 };
         let Some((path, stem, leaf)) = self.parts(tensor.name) else { return Ok(Some(place)) };
         place.name = format!("{path}.{leaf}");
         match (self, stem) {
@@ -109,6 +135,7 @@ impl Architecture {
                     place.axes = Some(vec![(n_in, 1), (n_out, n_in)]);
                 }
             }
+            (Self::Gemma3, _) if tensor.name.ends_with(NORM) => place.offset = -1.0,
             (Self::Llama, "attn_q") => place.axes = Some(paired_rows(header, tensor, "head_count")?),
             (Self::Llama, "attn_k") => place.axes = Some(paired_rows(header, tensor, "head_count_kv")?),
             _ => {}
@@ -121,6 +148,7 @@ impl Architecture {
         let (root, block, blocks) = match self {
             Self::Gpt2 => (GPT2_ROOT, GPT2_BLOCK, "h"),
             Self::Llama | Self::Qwen2 | Self::Qwen3 => (LLAMA_ROOT, LLAMA_BLOCK, "model.layers"),
+            Self::Gemma3 => (LLAMA_ROOT, GEMMA3_BLOCK, "model.layers"),
         };
         let (stem, leaf) = name.rsplit_once('.')?;
         let find =
@@ -137,7 +165,7 @@ impl Architecture {
 /// the converter interleaves the halves' rows (`LlamaModel.permute`), and these axes read them one after the
 /// other.
 fn paired_rows(header: &Header<'_>, tensor: &TensorInfo<'_>, key: &str) -> Result<Vec<(usize, usize)>> {
-    let count = |key: &str| header.natural(&format!("llama.attention.{key}"));
+    let count = |key: &str| header.of_every_block(&format!("llama.attention.{key}"));
     let heads = match count(key)? {
         Some(heads) => Some(heads),
         None => count("head_count")?,

@@ -4,6 +4,7 @@
 use super::quant::Quant;
 use crate::error::{Error, Result};
 use crate::hub::SourceFile;
+use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
@@ -119,6 +120,44 @@ struct Array<'a> {
     kind: u32,
     len: usize,
     bytes: &'a [u8],
+}
+
+/// An array of more values is only counted in messages.
+const LONGEST_SHOWN: usize = 64;
+
+impl Value<'_> {
+    fn json(&self) -> Json {
+        match self {
+            Self::Natural(n) => (*n).into(),
+            Self::Negative => "a number below 0".into(),
+            Self::F32(x) if x.is_finite() => shortest(*x).into(),
+            Self::F64(x) if x.is_finite() => (*x).into(),
+            Self::F32(_) | Self::F64(_) => "not a finite number".into(),
+            Self::Bool(truth) => (*truth).into(),
+            Self::Text(bytes) => String::from_utf8_lossy(bytes).into(),
+            Self::Array(array) => match array.naturals().filter(|numbers| numbers.len() <= LONGEST_SHOWN) {
+                Some(numbers) => numbers.into(),
+                None => format!("an array of {}", array.len).into(),
+            },
+        }
+    }
+}
+
+/// With the fewest digits that tell it from its neighbours: 1e-5 in f32 is 1e-5 in f64.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or_else(|_| f64::from(x))
+}
+
+impl Array<'_> {
+    /// Its values where they are truths or 32-bit whole numbers from 0.
+    fn naturals(&self) -> Option<Vec<u64>> {
+        match self.kind {
+            7 => Some(self.bytes.iter().map(|truth| u64::from(*truth != 0)).collect()),
+            4 => Some(self.bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b).into()).collect()),
+            5 => self.bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b).try_into().ok()).collect(),
+            _ => None,
+        }
+    }
 }
 
 const STRING: u32 = 8;
@@ -238,14 +277,11 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// The number at `key`, with the fewest digits that tell it from its neighbours: 1e-5 in f32 is 1e-5 in
-    /// f64.
+    /// The number at `key`, an f32 with the fewest digits that tell it from its neighbours.
     pub(crate) fn float(&self, key: &str) -> Result<Option<f64>> {
         match self.metadata.get(key) {
             None => Ok(None),
-            Some(Value::F32(x)) if x.is_finite() => {
-                Ok(Some(x.to_string().parse().unwrap_or_else(|_| f64::from(*x))))
-            }
+            Some(Value::F32(x)) if x.is_finite() => Ok(Some(shortest(*x))),
             Some(Value::F64(x)) if x.is_finite() => Ok(Some(*x)),
             Some(_) => Err(self.wrong_kind(key, "a finite number with a fraction")),
         }
@@ -257,6 +293,36 @@ impl<'a> Header<'a> {
             None => Ok(None),
             Some(Value::Bool(truth)) => Ok(Some(*truth)),
             Some(_) => Err(self.wrong_kind(key, "true or false")),
+        }
+    }
+
+    /// The keys that begin with `prefix`, with their values as JSON: of a long array or a text that is not UTF-8, what
+    /// it is.
+    pub(crate) fn below(&self, prefix: &str) -> impl Iterator<Item = (&'a str, Json)> {
+        let below = self.metadata.iter().filter(move |(key, _)| key.starts_with(prefix));
+        below.map(|(key, value)| (*key, value.json()))
+    }
+
+    /// The whole numbers or truths at `key`, a single one as an array of one: with it, whether it is an array.
+    pub(crate) fn naturals(&self, key: &str) -> Result<Option<(Vec<u64>, bool)>> {
+        let numbers = match self.metadata.get(key) {
+            None => return Ok(None),
+            Some(Value::Natural(n)) => Some((vec![*n], false)),
+            Some(Value::Array(array)) => array.naturals().map(|numbers| (numbers, true)),
+            Some(_) => None,
+        };
+        numbers.map(Some).ok_or_else(|| self.wrong_kind(key, "a whole number from 0, or an array of them"))
+    }
+
+    /// The number at `key`, which may be given block by block where all blocks have the same.
+    pub(crate) fn of_every_block(&self, key: &str) -> Result<Option<u64>> {
+        let Some((numbers, _)) = self.naturals(key)? else { return Ok(None) };
+        match numbers.iter().find(|n| **n != numbers[0]) {
+            Some(other) => Err(self.unsupported(format!(
+                "`{key}` is {} in one block and {other} in another, which is not supported",
+                numbers[0]
+            ))),
+            None => Ok(numbers.first().copied()),
         }
     }
 

@@ -3,7 +3,9 @@
 
 use super::architecture::Architecture;
 use super::header::Header;
+use super::keys;
 use crate::error::{Error, Result};
+use crate::fields::AllowUnread;
 use crate::hub::SourceFile;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -29,13 +31,21 @@ const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L
 /// How Qwen 2 and 3 do: each digit by itself.
 const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// The token that Llama 3's texts begin with, which no other vocabulary has.
+const LLAMA3_BEGIN: &str = "<|begin_of_text|>";
+
+/// As many marks of a space as the longest token of nothing but spaces has, and more.
+const MARKS: &str = "▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁";
+
 /// The `tokenizer.json` that says the same. [`Error::Config`] where the kind of tokenizer or its way to split
-/// a text is not known; [`Error::Format`] where the parts do not fit together.
-pub(crate) fn tokenizer_json(file: &SourceFile) -> Result<Vec<u8>> {
+/// a text is not known; [`Error::Format`] where the parts do not fit together; [`Error::Unread`] where a key that
+/// changes the tokens is neither read nor `allowed`.
+pub(crate) fn tokenizer_json(file: &SourceFile, allowed: &AllowUnread) -> Result<Vec<u8>> {
     let header = Header::read(file)?;
+    keys::check_tokenizer(&header, allowed)?;
     let vocabulary = Vocabulary::read(&header)?;
     let tokenizer = match header.text("tokenizer.ggml.model")? {
-        Some("gpt2") => byte_level(&header, &vocabulary)?,
+        Some("gpt2") => byte_level(&header, &vocabulary, allowed)?,
         Some("llama") => sentence_piece(&header, &vocabulary)?,
         Some(other) => {
             return Err(header.unsupported(format!(
@@ -59,13 +69,24 @@ impl<'a> Vocabulary<'a> {
         let Some(tokens) = header.texts("tokenizer.ggml.tokens")? else {
             return Err(header.damaged("no `tokenizer.ggml.tokens` in its metadata"));
         };
-        let types = header.i32s("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![NORMAL; tokens.len()]);
+        let mut tokens = tokens;
+        let mut types =
+            header.i32s("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![NORMAL; tokens.len()]);
         if types.len() != tokens.len() {
             return Err(header.damaged(format!(
                 "{} tokens, but {} types of tokens",
                 tokens.len(),
                 types.len()
             )));
+        }
+        if Architecture::of(header)? == Architecture::Gemma3 {
+            // As transformers has it, whose Gemma merges them like any others.
+            for (token, kind) in tokens.iter_mut().zip(&mut types) {
+                let is_spaces = token.len() > 1 && token.bytes().all(|byte| byte == b' ');
+                if let Some(marks) = MARKS.get(..token.len() * '▁'.len_utf8()).filter(|_| is_spaces) {
+                    (*token, *kind) = (marks, NORMAL);
+                }
+            }
         }
         let mut ids = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
@@ -158,8 +179,81 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
+/// How a text is split before the merges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Gpt2,
+    SmolLm,
+    Llama3,
+    Qwen2,
+}
+
+impl Rule {
+    /// The rule that `tokenizer.ggml.pre` names, or else the likeliest.
+    fn of(header: &Header<'_>) -> Result<Self> {
+        Ok(match header.text("tokenizer.ggml.pre")? {
+            None | Some("default") => Self::likely(header)?,
+            Some("gpt-2") => Self::Gpt2,
+            Some("smollm") => Self::SmolLm,
+            Some("llama3" | "llama-v3" | "llama-bpe") => Self::Llama3,
+            Some("qwen2") => Self::Qwen2,
+            Some(other) => {
+                return Err(header.unsupported(format!(
+                    "the pre-tokenizer `{other}` (`tokenizer.ggml.pre`) is not supported; `default`, `gpt-2`, \
+                     `smollm`, `llama3`, `llama-v3`, `llama-bpe` and `qwen2` are"
+                )));
+            }
+        })
+    }
+
+    /// By the family, and by the vocabulary, where the file does not say.
+    fn likely(header: &Header<'_>) -> Result<Self> {
+        let is_missing = header.text("tokenizer.ggml.pre")?.is_none();
+        let has_begin = || -> Result<bool> {
+            Ok(header.texts("tokenizer.ggml.tokens")?.is_some_and(|tokens| tokens.contains(&LLAMA3_BEGIN)))
+        };
+        Ok(match Architecture::of(header)? {
+            Architecture::Qwen2 | Architecture::Qwen3 if is_missing => Self::Qwen2,
+            Architecture::Llama if has_begin()? => Self::Llama3,
+            _ => Self::Gpt2,
+        })
+    }
+}
+
+/// What the user of the tokenizer should know of it.
+pub(super) fn notes(header: &Header<'_>, allowed: &AllowUnread) -> Result<Vec<String>> {
+    // Keys that stop the tokenizer are said when it is opened.
+    let mut notes = keys::check_tokenizer(header, allowed).unwrap_or_default();
+    let pre = header.text("tokenizer.ggml.pre")?;
+    let is_bytes = header.text("tokenizer.ggml.model")? == Some("gpt2");
+    if !is_bytes || !matches!(pre, None | Some("default")) || Architecture::of(header)? == Architecture::Gpt2
+    {
+        return Ok(notes);
+    }
+    let said = match pre {
+        None => {
+            "the file does not say how texts are split before they become tokens (no `tokenizer.ggml.pre`)"
+        }
+        Some(_) => {
+            "the file does not know how texts are split before they become tokens (`tokenizer.ggml.pre` is `default`)"
+        }
+    };
+    let done = match Rule::of(header)? {
+        Rule::Llama3 => {
+            "its vocabulary is Llama 3's: they are split as by Llama 3, and begin with `<|begin_of_text|>`"
+        }
+        Rule::Qwen2 => "they are split as by Qwen 2",
+        Rule::Gpt2 | Rule::SmolLm => {
+            "they are split as by GPT-2 (llama.cpp would cut at punctuation and take digits by threes), and the tokens are \
+             wrong if the model was trained otherwise"
+        }
+    };
+    notes.push(format!("{said}: {done}"));
+    Ok(notes)
+}
+
 /// BPE of bytes that are written as letters, as GPT-2, Llama 3, Qwen and SmolLM have it.
-fn byte_level(header: &Header<'_>, vocabulary: &Vocabulary<'_>) -> Result<Value> {
+fn byte_level(header: &Header<'_>, vocabulary: &Vocabulary<'_>, allowed: &AllowUnread) -> Result<Value> {
     let Some(lines) = header.texts("tokenizer.ggml.merges")? else {
         return Err(header.damaged("no `tokenizer.ggml.merges` in its metadata"));
     };
@@ -179,10 +273,11 @@ fn byte_level(header: &Header<'_>, vocabulary: &Vocabulary<'_>) -> Result<Value>
         }
     }
 
-    let by_family = match Architecture::of(header)? {
-        Architecture::Qwen2 | Architecture::Qwen3 => "qwen2",
-        Architecture::Llama | Architecture::Gpt2 => "default",
-    };
+    let prefix = "tokenizer.ggml.add_space_prefix";
+    if header.truth(prefix)? == Some(true) {
+        keys::unread(header, prefix, "true".to_owned(), "false", allowed)?;
+    }
+    let rule = Rule::of(header)?;
     let split = |pattern: &str| {
         json!({
             "type": "Sequence",
@@ -194,36 +289,25 @@ fn byte_level(header: &Header<'_>, vocabulary: &Vocabulary<'_>) -> Result<Value>
     };
     let gpt2 =
         json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
-    let mut normalizer = Value::Null;
-    let mut is_llama3 = false;
-    let pre_tokenizer = match header.text("tokenizer.ggml.pre")?.unwrap_or(by_family) {
-        "default" | "gpt-2" => gpt2,
-        "smollm" => json!({
+    // llama.cpp leaves it out, but the models were trained with it.
+    let normalizer = if rule == Rule::Qwen2 { json!({ "type": "NFC" }) } else { Value::Null };
+    let pre_tokenizer = match rule {
+        Rule::Gpt2 => gpt2,
+        Rule::SmolLm => json!({
             "type": "Sequence",
             "pretokenizers": [{ "type": "Digits", "individual_digits": true }, gpt2],
         }),
-        "llama3" | "llama-v3" | "llama-bpe" => {
-            is_llama3 = true;
-            split(LLAMA3_SPLIT)
-        }
-        "qwen2" => {
-            // llama.cpp leaves it out, but the models were trained with it.
-            normalizer = json!({ "type": "NFC" });
-            split(QWEN2_SPLIT)
-        }
-        other => {
-            return Err(header.unsupported(format!(
-                "the pre-tokenizer `{other}` (`tokenizer.ggml.pre`) is not supported; `default`, `gpt-2`, \
-                 `smollm`, `llama3`, `llama-v3`, `llama-bpe` and `qwen2` are"
-            )));
-        }
+        Rule::Llama3 => split(LLAMA3_SPLIT),
+        Rule::Qwen2 => split(QWEN2_SPLIT),
     };
+    let is_llama3 = rule == Rule::Llama3;
+    let begin = vocabulary.ids.get(LLAMA3_BEGIN).map(|id| *id as u64).filter(|_| is_llama3);
     Ok(json!({
         "version": "1.0",
         "added_tokens": vocabulary.added(header)?,
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": vocabulary.post_processor(header, is_llama3, [None, None])?,
+        "post_processor": vocabulary.post_processor(header, is_llama3, [begin, None])?,
         "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
         "model": {
             "type": "BPE", "ignore_merges": is_llama3, "vocab": vocabulary.json(), "merges": merges,
@@ -263,10 +347,15 @@ fn sentence_piece(header: &Header<'_>, vocabulary: &Vocabulary<'_>) -> Result<Va
 /// them: the token with the highest score first. Among those of one token, the order of `transformers`'
 /// `generate_merges`.
 fn merges<'a>(header: &Header<'_>, vocabulary: &Vocabulary<'a>) -> Result<Vec<[&'a str; 2]>> {
-    let Some(scores) = header.f32s("tokenizer.ggml.scores")? else {
-        return Err(header.damaged("no `tokenizer.ggml.scores` in its metadata"));
-    };
     let Vocabulary { tokens, types, ids } = vocabulary;
+    let scores = match header.f32s("tokenizer.ggml.scores")? {
+        // The scores of tokens that a user defined say nothing of their order.
+        Some(_) if Architecture::of(header)? == Architecture::Gemma3 => {
+            (0..tokens.len()).map(|id| -(id as f32)).collect()
+        }
+        Some(scores) => scores,
+        None => return Err(header.damaged("no `tokenizer.ggml.scores` in its metadata")),
+    };
     if scores.len() != tokens.len() {
         return Err(header.damaged(format!("{} tokens, but {} scores", tokens.len(), scores.len())));
     }

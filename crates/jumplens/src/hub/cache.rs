@@ -4,6 +4,7 @@
 //! models--ORG--NAME/refs/main                    (`datasets--…` for data sets) the commit that a branch or tag was at
 //! models--ORG--NAME/blobs/ETAG                   contents, named by their digest; ETAG.incomplete while they come
 //! models--ORG--NAME/snapshots/COMMIT/FILE        links to the blobs
+//! models--ORG--NAME/.no_exist/COMMIT/FILE        empty: the commit has no such file
 //! .locks/models--ORG--NAME/ETAG.lock             held by whoever fetches the blob
 //! ```
 
@@ -70,6 +71,25 @@ impl Repo {
         }
         path.parent().map_or(Ok(()), create_folder)?;
         write_atomically(&path, commit.as_bytes())
+    }
+
+    /// True where the Hub was asked and the commit has no such file.
+    pub(super) fn is_absent(&self, commit: &str, file: &str) -> bool {
+        self.absent(commit, file).exists()
+    }
+
+    /// Notes that the commit has no such file.
+    pub(super) fn note_absent(&self, commit: &str, file: &str) -> Result<()> {
+        let path = self.absent(commit, file);
+        if path.exists() {
+            return Ok(());
+        }
+        path.parent().map_or(Ok(()), create_folder)?;
+        write_atomically(&path, b"")
+    }
+
+    fn absent(&self, commit: &str, file: &str) -> PathBuf {
+        self.folder.join(".no_exist").join(commit).join(file)
     }
 
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {

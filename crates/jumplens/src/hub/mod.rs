@@ -3,9 +3,11 @@
 mod cache;
 mod remote;
 mod shards;
+mod tokenizer;
 
 pub use remote::{DataSetFiles, Hub, HubName};
 pub use shards::ShardIndex;
+pub use tokenizer::{TokenizerFiles, Vocabulary};
 
 use crate::error::{Error, Result};
 use crate::fields::AllowUnread;
@@ -121,73 +123,6 @@ impl SourceFile {
     }
 }
 
-/// The files of a tokenizer.
-#[derive(Debug)]
-pub enum TokenizerFiles {
-    /// `tokenizer.json`.
-    Json(SourceFile),
-    /// GPT-2's own.
-    BytePairs {
-        /// `vocab.json`: the id of every token.
-        vocabulary: SourceFile,
-        /// `merges.txt`: one pair a line, the first to be merged first.
-        merges: SourceFile,
-        /// `tokenizer_config.json`, which says what is put before a sentence.
-        config: Option<SourceFile>,
-    },
-    /// BERT's own.
-    WordPiece {
-        /// `vocab.txt`: one token a line.
-        vocabulary: SourceFile,
-        /// `tokenizer_config.json`, which says whether text is lower-cased.
-        config: Option<SourceFile>,
-    },
-    /// A GGUF file, which has the tokenizer in its metadata.
-    Gguf(SourceFile),
-}
-
-impl TokenizerFiles {
-    /// The files in `folder`, where it has any.
-    fn find(folder: &Path) -> Result<Option<Self>> {
-        let open = |name: &str| {
-            let path = folder.join(name);
-            path.exists().then(|| SourceFile::open(&path)).transpose()
-        };
-        if let Some(file) = open("tokenizer.json")? {
-            return Ok(Some(Self::Json(file)));
-        }
-        if let (Some(vocabulary), Some(merges)) = (open("vocab.json")?, open("merges.txt")?) {
-            return Ok(Some(Self::BytePairs { vocabulary, merges, config: open("tokenizer_config.json")? }));
-        }
-        let Some(vocabulary) = open("vocab.txt")? else { return Ok(None) };
-        Ok(Some(Self::WordPiece { vocabulary, config: open("tokenizer_config.json")? }))
-    }
-
-    /// The path of the file that has the vocabulary.
-    pub fn path(&self) -> &Path {
-        &self.files()[0].path
-    }
-
-    /// The files, the one that has the vocabulary first.
-    pub fn files(&self) -> Vec<&SourceFile> {
-        match self {
-            Self::Json(file) | Self::Gguf(file) => vec![file],
-            Self::BytePairs { vocabulary, merges, config } => {
-                [vocabulary, merges].into_iter().chain(config).collect()
-            }
-            Self::WordPiece { vocabulary, config } => [vocabulary].into_iter().chain(config).collect(),
-        }
-    }
-
-    /// Lower-case hexadecimal SHA-256 of `tokenizer.json` or of the GGUF file, or of the other files one behind the other.
-    pub fn sha256(&self) -> String {
-        match &self.files()[..] {
-            [file] => file.sha256(),
-            files => sha256(&files.iter().flat_map(|file| file.bytes()).copied().collect::<Vec<u8>>()),
-        }
-    }
-}
-
 /// The files of one model.
 #[derive(Debug)]
 pub struct ModelFiles {
@@ -216,6 +151,16 @@ pub(crate) const WEIGHTS: [&str; 4] = [
 ];
 
 impl ModelFiles {
+    /// The token that the model's configuration calls BOS, where it names one.
+    pub(crate) fn bos(&self) -> Result<Option<u32>> {
+        let id = if gguf::is_gguf(&self.config.path) {
+            gguf::Header::read(&self.config)?.natural("tokenizer.ggml.bos_token_id")?
+        } else {
+            self.config_json()?["bos_token_id"].as_u64()
+        };
+        Ok(id.and_then(|id| u32::try_from(id).ok()))
+    }
+
     /// The model's configuration under Hugging Face's field names. [`Error::Format`] where the file cannot be read;
     /// [`Error::Config`] where a GGUF file is of a model that is not supported.
     pub fn config_json(&self) -> Result<serde_json::Value> {
@@ -254,7 +199,11 @@ impl ModelFiles {
     /// [`Error::UnknownModel`] where it is none of these; for a name of the Hub see [`Hub`].
     pub fn find(name: &str, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
         let allow_unread = AllowUnread::new(&sources.allow_unread);
-        Ok(Self { allow_unread, ..Self::locate(name, sources, observer)? })
+        let mut files = Self::locate(name, sources, observer)?;
+        if let Some(tokenizer) = &mut files.tokenizer {
+            tokenizer.allow_unread = allow_unread.clone();
+        }
+        Ok(Self { allow_unread, ..files })
     }
 
     fn locate(name: &str, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
@@ -267,7 +216,7 @@ impl ModelFiles {
                 config: file("config.json", model.config),
                 weights: vec![file("model.safetensors", model.weights)],
                 index: None,
-                tokenizer: Some(TokenizerFiles::Json(file("tokenizer.json", model.tokenizer))),
+                tokenizer: Some(Vocabulary::Json(file("tokenizer.json", model.tokenizer)).into()),
                 allow_unread: AllowUnread::default(),
             });
         }
@@ -283,7 +232,7 @@ impl ModelFiles {
                 config: file.clone(),
                 weights: vec![file.clone()],
                 index: None,
-                tokenizer: Some(TokenizerFiles::Gguf(file)),
+                tokenizer: Some(Vocabulary::Gguf(file).into()),
                 allow_unread: AllowUnread::default(),
             });
         }
@@ -308,13 +257,19 @@ impl ModelFiles {
         } else {
             (None, vec![SourceFile::open(&weights)?])
         };
+        let mut tokenizer = TokenizerFiles::find(folder)?;
+        if let Some(tokenizer) = &mut tokenizer {
+            // What else is wrong with the file is said where the model is loaded.
+            let config = serde_json::from_slice::<serde_json::Value>(config.bytes()).unwrap_or_default();
+            tokenizer.class = config["tokenizer_class"].as_str().map(str::to_owned);
+        }
         Ok(Self {
             id: folder.display().to_string(),
             revision: None,
             config,
             weights,
             index,
-            tokenizer: TokenizerFiles::find(folder)?,
+            tokenizer,
             allow_unread: AllowUnread::default(),
         })
     }

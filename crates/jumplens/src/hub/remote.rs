@@ -8,7 +8,7 @@
 //! list of files, `HEAD /ID/resolve/COMMIT/FILE` (`/datasets/ID/…`) a file's digest and size, `GET` of the same its contents.
 
 use super::cache::{Repo, digest_like, is_commit};
-use super::{ModelFiles, RepoKind, ShardIndex, SourceFile, WEIGHTS};
+use super::{ModelFiles, RepoKind, ShardIndex, SourceFile, WEIGHTS, tokenizer};
 use crate::error::{Error, Result};
 use crate::progress::{Observer, check};
 use serde::Deserialize;
@@ -168,17 +168,26 @@ impl Hub {
     /// The files of a model, fetched where the cache does not have them.
     pub(super) fn find(&self, name: &HubName, observer: &dyn Observer) -> Result<ModelFiles> {
         if self.offline {
-            return self.cached(name)?.ok_or_else(|| Error::NotCached {
+            let files = self.cached(name)?.ok_or_else(|| Error::NotCached {
                 kind: RepoKind::Model,
                 id: name.id.clone(),
                 revision: name.revision().to_owned(),
                 cache: self.cache.clone(),
-            });
+            })?;
+            if let (Some(_), unknown @ [_, ..]) = (&files.tokenizer, &self.unknown(name)[..]) {
+                let unknown = unknown.join("`, `");
+                observer.note(&format!(
+                    "the cache has no `{unknown}` of `{}`, and offline it is not known whether the Hub has",
+                    name.id
+                ));
+            }
+            return Ok(files);
         }
         // What a commit holds does not change: where all of it is there, there is nothing to ask.
         if is_commit(name.revision())
             && let Some(files) = self.cached(name)?
             && files.tokenizer.is_some()
+            && self.unknown(name).is_empty()
         {
             return Ok(files);
         }
@@ -211,6 +220,18 @@ impl Hub {
         Ok(None)
     }
 
+    /// What may lie beside the tokenizer, is not in the cache, and may be on the Hub: it was never asked.
+    fn unknown(&self, name: &HubName) -> Vec<&'static str> {
+        let repos = name.ids().map(|id| Repo::new(&self.cache, RepoKind::Model, id));
+        let found = repos.into_iter().find_map(|repo| {
+            let commit = repo.commit(name.revision())?;
+            repo.snapshot(&commit).join("config.json").exists().then_some((repo, commit))
+        });
+        let Some((repo, commit)) = found else { return Vec::new() };
+        let known = |file: &str| repo.snapshot(&commit).join(file).exists() || repo.is_absent(&commit, file);
+        tokenizer::COMPANIONS.into_iter().filter(|file| !known(file)).collect()
+    }
+
     /// Asks the Hub what is there, and fetches what is needed and not in the cache.
     fn fetch(&self, name: &HubName, observer: &dyn Observer) -> Result<ModelFiles> {
         let client = Client::new(self, RepoKind::Model, name);
@@ -226,7 +247,16 @@ impl Hub {
         let weights = WEIGHTS.into_iter().find(|file| listed(file));
         let weights = weights.ok_or_else(|| Error::NoWeights { place: name.id.clone() })?;
         wanted.push(weights.to_owned());
-        wanted.extend(tokenizer_files(listed).iter().map(|file| (*file).to_owned()));
+        let vocabulary = tokenizer::names(listed);
+        wanted.extend(vocabulary.iter().map(|file| (*file).to_owned()));
+        if !vocabulary.is_empty() {
+            for file in tokenizer::COMPANIONS {
+                match listed(file) {
+                    true => wanted.push(file.to_owned()),
+                    false => repo.note_absent(&commit, file)?,
+                }
+            }
+        }
         if weights.ends_with(".json") {
             if absent(weights) {
                 client.download(&client.metadata(&commit, weights)?, &repo, observer)?;
@@ -317,18 +347,6 @@ impl Hub {
         repo.set_commit(name.revision(), &commit)?;
         repo.data_set(&commit, wanted)
     }
-}
-
-/// The files of the tokenizer that is preferred among those that there are.
-fn tokenizer_files(listed: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    let mut files = match () {
-        () if listed("tokenizer.json") => return vec!["tokenizer.json"],
-        () if listed("vocab.json") && listed("merges.txt") => vec!["vocab.json", "merges.txt"],
-        () if listed("vocab.txt") => vec!["vocab.txt"],
-        () => return Vec::new(),
-    };
-    files.extend(Some("tokenizer_config.json").filter(|file| listed(file)));
-    files
 }
 
 /// What the Hub says of a revision.

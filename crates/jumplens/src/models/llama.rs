@@ -9,14 +9,16 @@ use super::{
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::nn::{self, Activation, GatedFeedForward, RmsNorm, Rope, SelfAttention};
+use crate::nn::{self, Activation, GatedFeedForward, Linear, RmsNorm, Rope, SelfAttention};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 use serde::Deserialize;
+use serde_json::Value;
 use std::path::Path;
 
 /// The `model_type`s that are read here.
-pub(super) const MODEL_TYPES: &[&str] = &["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"];
+pub(super) const MODEL_TYPES: &[&str] =
+    &["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3"];
 
 /// `config.json`, its field names kept; what the families share, and what only some have.
 #[derive(Debug, Clone, Deserialize)]
@@ -37,7 +39,13 @@ struct Config {
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
     rope_scaling: Option<RopeParameters>,
-    rope_parameters: Option<RopeParameters>,
+    rope_parameters: Option<Value>,
+    /// Gemma 3's, in the blocks that look at a window.
+    rope_local_base_freq: Option<f64>,
+    sliding_window_pattern: Option<usize>,
+    /// Of GGUF files, not a field of Hugging Face's.
+    #[serde(default)]
+    biases_where_stored: bool,
     #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
@@ -63,7 +71,16 @@ impl Config {
     }
 
     fn is_gemma(&self) -> bool {
-        self.is(&["gemma", "gemma2"])
+        self.is(&["gemma", "gemma2"]) || self.is_gemma3()
+    }
+
+    fn is_gemma3(&self) -> bool {
+        self.is(&["gemma3_text"])
+    }
+
+    /// Norms behind the sub-modules as well.
+    fn is_sandwich(&self) -> bool {
+        self.is(&["gemma2"]) || self.is_gemma3()
     }
 
     fn d_head(&self) -> usize {
@@ -82,22 +99,52 @@ impl Config {
         said.as_deref().unwrap_or(otherwise)
     }
 
-    fn rope(&self) -> RopeParameters {
-        self.rope_parameters.clone().or(self.rope_scaling.clone()).unwrap_or_default()
+    fn rope(&self, slides: bool) -> Result<RopeParameters, String> {
+        let parse =
+            |value: Value| serde_json::from_value::<RopeParameters>(value).map_err(|error| error.to_string());
+        if !self.is_gemma3() {
+            return match self.rope_parameters.clone() {
+                Some(value) => parse(value),
+                None => Ok(self.rope_scaling.clone().unwrap_or_default()),
+            };
+        }
+        let kind = if slides { "sliding_attention" } else { "full_attention" };
+        let mut own = match self.rope_parameters.as_ref().and_then(|parameters| parameters.get(kind)) {
+            Some(value) => parse(value.clone())?,
+            None if slides => RopeParameters::default(),
+            None => self.rope_scaling.clone().unwrap_or_default(),
+        };
+        let theta = if slides {
+            self.rope_local_base_freq.unwrap_or(10_000.0)
+        } else {
+            self.rope_theta.unwrap_or(1_000_000.0)
+        };
+        own.rope_theta = own.rope_theta.or(Some(theta));
+        Ok(own)
     }
 
-    /// How far back attention looks in block `layer`.
-    fn window(&self, layer: usize) -> Option<u32> {
-        let slides = match &self.layer_types {
+    /// True where block `layer` looks at a window.
+    fn slides(&self, layer: usize) -> bool {
+        match &self.layer_types {
             Some(types) => types.get(layer).is_some_and(|kind| kind == "sliding_attention"),
             None if self.is(&["mistral"]) => true,
             None if self.is(&["gemma2"]) => layer.is_multiple_of(2),
+            None if self.is_gemma3() => !(layer + 1).is_multiple_of(self.sliding_window_pattern.unwrap_or(6)),
             None => {
                 self.use_sliding_window == Some(true)
                     && layer >= self.max_window_layers.unwrap_or(self.num_hidden_layers)
             }
-        };
-        self.sliding_window.filter(|_| slides)
+        }
+    }
+
+    /// A projection, with a bias where the configuration, or a GGUF file, has one.
+    fn linear(&self, at: &Scope, n_in: usize, n_out: usize, has_bias: bool) -> Result<Linear> {
+        linear(at, n_in, n_out, has_bias || (self.biases_where_stored && at.contains("bias")))
+    }
+
+    /// How far back attention looks in block `layer`.
+    fn window(&self, layer: usize) -> Option<u32> {
+        self.sliding_window.filter(|_| self.slides(layer))
     }
 
     /// The first thing about it that cannot be run.
@@ -115,7 +162,11 @@ impl Config {
                  `num_key_value_heads` {kv_heads} and `head_dim` {d_head} do not fit together"
             ));
         }
-        let rotated = self.rope().partial_rotary_factor.or(self.partial_rotary_factor);
+        let rope = match self.rope(false) {
+            Ok(rope) => rope,
+            Err(message) => return Some(message),
+        };
+        let rotated = rope.partial_rotary_factor.or(self.partial_rotary_factor);
         if let Some(share) = rotated.filter(|share| *share != 1.0) {
             return Some(format!("`partial_rotary_factor` {share} is not supported; 1 is"));
         }
@@ -164,14 +215,21 @@ struct LmHead {
 
 pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
     let fail = |message: String| Error::Config { path: path.to_owned(), message };
-    let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
+    // A model of pictures and text: its text model.
+    let text = (config["model_type"] == "gemma3").then(|| config["text_config"].clone());
+    let config: Config =
+        serde_json::from_value(text.unwrap_or(config)).map_err(|error| fail(error.to_string()))?;
     if let Some(fault) = config.fault() {
         return Err(fail(fault));
     }
     let activation = Activation::from_config(config.activation())
         .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.activation())))?;
 
-    let prefix = if weights.contains("model.embed_tokens.weight") { "model." } else { "" };
+    let prefixes = ["model.", "language_model.model.", "model.language_model."];
+    let prefix = prefixes
+        .into_iter()
+        .find(|prefix| weights.contains(&format!("{prefix}embed_tokens.weight")))
+        .unwrap_or("");
     let root = weights.below(prefix);
     let d = config.hidden_size;
     let embed_tokens = root.tensor("embed_tokens.weight", &[config.vocab_size, d])?;
@@ -179,10 +237,16 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     if config.d_head() > d {
         return Err(fail(format!("`head_dim` {} is more than `hidden_size` {d}", config.d_head())));
     }
-    let frequencies = config.rope().frequencies(config.rope_theta, config.d_head()).map_err(fail)?;
-    let rope = Rope::new(frequencies, config.d_head());
+    let rope = |slides: bool| -> Result<Rope, String> {
+        let frequencies = config.rope(slides)?.frequencies(config.rope_theta, config.d_head())?;
+        Ok(Rope::new(frequencies, config.d_head()))
+    };
+    let ropes = [rope(false).map_err(fail)?, rope(true).map_err(fail)?];
     let layers = (0..config.num_hidden_layers)
-        .map(|layer| Layer::load(&config, activation, &rope, layer, &root.pp(format!("layers.{layer}"))))
+        .map(|layer| {
+            let rope = &ropes[usize::from(config.slides(layer))];
+            Layer::load(&config, activation, rope, layer, &root.pp(format!("layers.{layer}")))
+        })
         .collect::<Result<_>>()?;
     let mut notes = Vec::new();
     let tied = config.tie_word_embeddings.unwrap_or(config.is_gemma());
@@ -191,7 +255,13 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
         weight: unembedding(tied, &embed_tokens, &weights.below(""), "lm_head.weight", &mut notes)?,
         soft_cap: config.final_logit_softcapping,
     };
-    notes.extend(note_unused(weights, |name| name.ends_with("rotary_emb.inv_freq")));
+    let pictures = weights.unused().into_iter().filter(|name| is_of_pictures(name)).count();
+    if pictures > 0 && config.is_gemma3() {
+        notes.push(format!("the text model alone is run: {pictures} tensors are for pictures"));
+    }
+    notes.extend(note_unused(weights, |name| {
+        name.ends_with("rotary_emb.inv_freq") || (config.is_gemma3() && is_of_pictures(name))
+    }));
     let family = MODEL_TYPES.iter().find(|name| config.is(&[name])).copied().unwrap_or("llama");
     let model = Llama {
         spec: Spec {
@@ -202,7 +272,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
             n_heads: config.num_attention_heads,
             vocab_size: config.vocab_size,
             max_positions: config.max_position_embeddings,
-            parts: if config.is(&["gemma2"]) { SANDWICH_PARTS } else { PRE_NORM_PARTS },
+            parts: if config.is_sandwich() { SANDWICH_PARTS } else { PRE_NORM_PARTS },
         },
         embed_tokens,
         embedding_scale: config.is_gemma().then(|| (d as f64).sqrt()),
@@ -210,6 +280,11 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
         head,
     };
     Ok(Loaded { model: Box::new(model), notes })
+}
+
+/// The tensors of a model of pictures that its text model does without.
+fn is_of_pictures(name: &str) -> bool {
+    ["vision_tower.", "multi_modal_projector."].iter().any(|part| name.contains(part))
 }
 
 fn rms_norm(config: &Config, d: usize, at: &Scope) -> Result<RmsNorm> {
@@ -224,7 +299,7 @@ impl Layer {
         let d = config.hidden_size;
         let d_inner = config.intermediate_size;
         let norm = |name: &str| rms_norm(config, d, &at.pp(name));
-        let (feedforward_layernorm, post_layernorms) = match config.is(&["gemma2"]) {
+        let (feedforward_layernorm, post_layernorms) = match config.is_sandwich() {
             true => {
                 let post = [norm("post_attention_layernorm")?, norm("post_feedforward_layernorm")?];
                 (norm("pre_feedforward_layernorm")?, Some(post))
@@ -237,10 +312,10 @@ impl Layer {
             self_attn: self_attention(config, rope, layer, &at.pp("self_attn"))?,
             feedforward_layernorm,
             mlp: GatedFeedForward::new(
-                &linear(&mlp.pp("gate_proj"), d, d_inner, config.mlp_bias)?,
-                &linear(&mlp.pp("up_proj"), d, d_inner, config.mlp_bias)?,
+                &config.linear(&mlp.pp("gate_proj"), d, d_inner, config.mlp_bias)?,
+                &config.linear(&mlp.pp("up_proj"), d, d_inner, config.mlp_bias)?,
                 activation,
-                linear(&mlp.pp("down_proj"), d_inner, d, config.mlp_bias)?,
+                config.linear(&mlp.pp("down_proj"), d_inner, d, config.mlp_bias)?,
             )?,
             post_layernorms,
         })
@@ -251,12 +326,14 @@ fn self_attention(config: &Config, rope: &Rope, layer: usize, at: &Scope) -> Res
     let (d, d_head, n_heads) = (config.hidden_size, config.d_head(), config.num_attention_heads);
     let n_kv_heads = config.n_kv_heads();
     let has_bias = config.attention_bias || config.is(&["qwen2"]);
-    let project = |name: &str, heads: usize| linear(&at.pp(name), d, heads * d_head, has_bias);
-    let output = linear(&at.pp("o_proj"), n_heads * d_head, d, config.attention_bias)?;
+    let project = |name: &str, heads: usize| config.linear(&at.pp(name), d, heads * d_head, has_bias);
+    let output = config.linear(&at.pp("o_proj"), n_heads * d_head, d, config.attention_bias)?;
     let (query, key, value) =
         (project("q_proj", n_heads)?, project("k_proj", n_kv_heads)?, project("v_proj", n_kv_heads)?);
     let head_norm = |name: &str| -> Result<Option<RmsNorm>> {
-        config.is(&["qwen3"]).then(|| rms_norm(config, d_head, &at.pp(name))).transpose()
+        (config.is(&["qwen3"]) || config.is_gemma3())
+            .then(|| rms_norm(config, d_head, &at.pp(name)))
+            .transpose()
     };
     let mut attention = SelfAttention {
         n_kv_heads,
@@ -267,7 +344,7 @@ fn self_attention(config: &Config, rope: &Rope, layer: usize, at: &Scope) -> Res
         soft_cap: config.attn_logit_softcapping,
         ..SelfAttention::new(n_heads, query, key, value, output)
     };
-    if config.is(&["gemma2"]) {
+    if config.is_sandwich() {
         attention.scale = config.query_pre_attn_scalar.unwrap_or(256.0).powf(-0.5) as f32;
     }
     Ok(attention)

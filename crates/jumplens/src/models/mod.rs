@@ -10,6 +10,7 @@ mod rotary;
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
+use crate::gguf;
 use crate::hub::ModelFiles;
 use crate::nn::{Linear, Precision, QueryRows, RowPart, SelfAttention, WeightLayout};
 use crate::weights::{Contents, Scope, Weights};
@@ -233,6 +234,10 @@ pub fn load_with_contents(files: &ModelFiles, precision: Precision) -> Result<(L
     let path = &files.config.path;
     let weights = Weights::open(&files.weights)?.for_products_in(precision);
     files.index.as_ref().map_or(Ok(()), |index| weights.check(index))?;
+    let notes = match gguf::is_gguf(path) {
+        true => gguf::notes(&files.config, &files.allow_unread)?,
+        false => Vec::new(),
+    };
     let Value::Object(object) = files.config_json()? else {
         return Err(Error::Config { path: path.clone(), message: "it is no JSON object".to_owned() });
     };
@@ -242,7 +247,7 @@ pub fn load_with_contents(files: &ModelFiles, precision: Precision) -> Result<(L
         return Err(config.fault("`vocab_size` is 0"));
     }
     let value = || Value::Object(config.object.clone());
-    let loaded = match config.object.get("model_type").and_then(Value::as_str) {
+    let mut loaded = match config.object.get("model_type").and_then(Value::as_str) {
         Some("gpt2") => gpt2::load(value(), path, &weights),
         Some("bert") => bert::load(value(), path, &weights),
         Some("gpt_neox") => gpt_neox::load(value(), path, &weights),
@@ -255,6 +260,7 @@ pub fn load_with_contents(files: &ModelFiles, precision: Precision) -> Result<(L
         }
         None => Err(config.fault("no `model_type`")),
     }?;
+    loaded.notes.extend(notes);
     Ok((loaded, weights.contents()))
 }
 

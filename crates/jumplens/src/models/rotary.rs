@@ -9,7 +9,7 @@ use std::f64::consts::TAU;
 pub(super) struct RopeParameters {
     #[serde(alias = "type")]
     rope_type: Option<String>,
-    rope_theta: Option<f64>,
+    pub rope_theta: Option<f64>,
     pub partial_rotary_factor: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,

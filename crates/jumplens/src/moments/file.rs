@@ -14,6 +14,7 @@ use super::total::Total;
 use super::{LEARNING_CURVE, MomentsRecord, SECTIONS, VAL};
 use crate::error::{Error, Result};
 use crate::shortcut::{PairSums, Pairs, TargetSums, pair_name};
+use crate::store::check_inside;
 use crate::tensor_file::{self, Entry};
 use faer::MatRef;
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -150,8 +151,10 @@ pub struct MomentsFile {
 }
 
 impl MomentsFile {
-    /// Opens a file, and sees that every sum that it should have is there, and can be one.
+    /// Opens a file, and sees that every sum that it should have is there, and can be one; in a run folder, that it is as it
+    /// was left.
     pub fn open(path: &Path) -> Result<Self> {
+        check_inside(path)?;
         let file = File::open(path).map_err(Error::io("read", path))?;
         // SAFETY: the map is read-only, and files of sums are never changed in place once they have their final name.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;

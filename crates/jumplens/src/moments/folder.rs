@@ -5,16 +5,18 @@ use super::fit::{check_fits, fit};
 use crate::error::{Error, Result};
 use crate::eval::tables::write_csv;
 use crate::files::create_folder;
-use crate::manifest::{Manifest, StageRecord};
+use crate::manifest::StageRecord;
 use crate::progress::Observer;
+use crate::run::{REPORT, remove_stale};
 use crate::shortcut::{Fits, Origin, Shortcuts};
-use crate::store::Stage;
+use crate::store::lock::Lock;
+use crate::store::{Found, Kind, Stage, damaged, integrity, look, note_replaced};
 use std::path::Path;
 use std::time::Instant;
 
 /// Fits the maps `fits` from the sums in `file`, and writes them with `r2.csv` and `learning_curve.csv` below `folder`,
 /// whose manifest says what the sums were of. The folder has to be empty or not there, or hold what was fitted from sums
-/// before, which is replaced where `overwrite` allows it.
+/// before, which is replaced where it was not finished, or `overwrite` allows it.
 pub fn fit_folder(
     file: &MomentsFile,
     fits: &Fits,
@@ -22,34 +24,43 @@ pub fn fit_folder(
     overwrite: bool,
     observer: &dyn Observer,
 ) -> Result<()> {
-    let earlier = Manifest::read(folder)?;
-    match earlier {
-        Some(manifest) if manifest.is_done(Stage::Samples) || !overwrite => {
-            return Err(Error::Occupied { path: folder.to_owned(), what: manifest.describe() });
+    let other =
+        |kind: Kind| Error::OtherKind { path: folder.to_owned(), kind, wanted: Kind::Fitted.to_string() };
+    match look(folder)? {
+        Found::Nothing => {}
+        Found::Run(manifest)
+            if manifest.kind == Kind::Fitted && (overwrite || !manifest.is_done(Stage::Fit)) => {}
+        Found::Run(manifest) if manifest.kind == Kind::Fitted => {
+            let (kind, what) = (manifest.kind, manifest.describe());
+            return Err(Error::Occupied { path: folder.to_owned(), kind, what });
         }
-        None if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) => {
-            return Err(Error::NotARun { path: folder.to_owned() });
-        }
-        _ => {}
+        Found::Run(manifest) => return Err(other(manifest.kind)),
+        Found::Made(record) => return Err(other(record.kind)),
+        Found::Others => return Err(Error::NotARun { path: folder.to_owned() }),
+        Found::Damaged { message, ours: true } if overwrite => note_replaced(folder, &message, observer),
+        Found::Damaged { message, ours } => return Err(damaged(folder, message, ours)),
     }
     check_fits(file, fits)?;
     let record = &file.record;
     let origin = Origin::of_run(&record.manifest, record.n_layers, record.d_model, None);
     let shortcuts = Shortcuts::new(folder.join("shortcuts")).with_origin(origin);
     let results = folder.join("results");
-    create_folder(&results)?;
+    create_folder(folder)?;
+    let _lock = Lock::take(folder)?;
     let mut manifest = file.record.manifest.clone();
+    manifest.kind = Kind::Fitted;
     manifest.fits = fits.clone();
     manifest.threads = rayon::current_num_threads();
     manifest.write(folder)?;
-    shortcuts.forget_other_casts()?;
+    remove_stale(folder, &["shortcuts", "results", "plots", REPORT])?;
+    create_folder(&results)?;
     let started = Instant::now();
     let (rows, curve) = fit(file, fits, &shortcuts, observer)?;
     write_csv(&results.join("r2.csv"), &rows)?;
     write_csv(&results.join("learning_curve.csv"), &curve)?;
-    let record =
-        StageRecord { done: true, seconds: started.elapsed().as_secs_f64(), ..StageRecord::default() };
-    manifest.stages.insert(Stage::Fit, record.clone());
-    manifest.stages.insert(Stage::R2, StageRecord { seconds: 0.0, ..record });
+    for (stage, seconds) in [(Stage::Fit, started.elapsed().as_secs_f64()), (Stage::R2, 0.0)] {
+        let files = integrity::digests(folder, |path| stage.writes(path))?;
+        manifest.stages.insert(stage, StageRecord { done: true, seconds, files, ..StageRecord::default() });
+    }
     manifest.write(folder)
 }

@@ -2,12 +2,16 @@
 
 use super::file::{MomentsFile, layout, write};
 use crate::error::{Error, Result};
+use crate::manifest::Difference;
 use crate::progress::{Observer, check};
 use std::path::{Path, PathBuf};
 
 /// Adds up files of sums in any order, with the same result: they are added in the order of their shares. Not all shares
-/// have to be there. [`Error::Shards`] names the file that holds a share another has already, or is of another experiment.
-pub fn merge(paths: &[PathBuf], out: &Path, observer: &dyn Observer) -> Result<()> {
+/// have to be there. `out` is replaced where it is there and `overwrite` allows it, [`Error::FileExists`] where not. [`Error::Shards`] names the file that holds a share another has already, or is of another experiment.
+pub fn merge(paths: &[PathBuf], out: &Path, overwrite: bool, observer: &dyn Observer) -> Result<()> {
+    if out.exists() && !overwrite {
+        return Err(Error::FileExists { path: out.to_owned() });
+    }
     let mut files = paths.iter().map(|path| MomentsFile::open(path)).collect::<Result<Vec<_>>>()?;
     files.sort_by_key(|file| file.record.shards.first().copied());
     let Some((first, others)) = files.split_first() else {
@@ -17,9 +21,11 @@ pub fn merge(paths: &[PathBuf], out: &Path, observer: &dyn Observer) -> Result<(
     for file in others {
         let fail = |message: String| Error::Shards { path: file.path().to_owned(), message };
         let other = &file.record;
-        if let Some(what) = other.manifest.difference(&record.manifest) {
-            let message =
-                format!("it is of another experiment than `{}`: {what} differs", first.path().display());
+        if let Some(Difference { what, here, there }) = other.manifest.difference(&record.manifest) {
+            let first = first.path().display();
+            let message = format!(
+                "it is of another experiment than `{first}`: {what} is {here} here and {there} there"
+            );
             return Err(fail(message));
         }
         if other.of != record.of {

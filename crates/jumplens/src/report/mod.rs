@@ -3,6 +3,7 @@
 //! `uplot/` holds uPlot 1.6.32 (MIT), which draws the lines: 51 kB, and its cursor can be moved by keys.
 
 use crate::error::{Error, Result};
+use crate::eval::Summary;
 use crate::eval::tables::Tables;
 use crate::plot;
 use crate::store::Stage;
@@ -29,6 +30,8 @@ pub(crate) struct Source<'a> {
     pub tables: &'a Tables,
     /// What the page is called.
     pub title: &'a str,
+    /// What its reader must not miss, a line each.
+    pub warnings: &'a [String],
     /// The figures that lie in the run folder.
     pub figures: &'a [PathBuf],
 }
@@ -93,8 +96,9 @@ fn data(source: &Source) -> Result<Value> {
     Ok(json!({
         "title": source.title,
         "version": env!("CARGO_PKG_VERSION"),
+        "warnings": source.warnings,
         "manifest": manifest,
-        "summary": json_file(&results.join("summary.json"))?,
+        "summary": summary(&results, source.tables)?,
         "lens": lens,
         "files": files,
         "spectra": thinned,
@@ -102,6 +106,13 @@ fn data(source: &Source) -> Result<Value> {
         "tables": tables,
         "figures": source.figures.iter().map(|path| relative(source.folder, path)).collect::<Vec<_>>(),
     }))
+}
+
+/// The headline figures, where the run has some: those of `tables`, since the file may be of tables that are not current.
+fn summary(results: &Path, tables: &Tables) -> Result<Option<Summary>> {
+    let path = results.join("summary.json");
+    let summary = json_file(&path)?.map(serde_json::from_value::<Summary>).transpose();
+    Ok(summary.map_err(Error::format(&path))?.map(|summary| summary.with_tables(tables)))
 }
 
 /// The value of a JSON file, where it is there.
@@ -146,7 +157,9 @@ mod tests {
             (1..=2000).map(|index| SpectrumRow { from: 0, to: 1, index, singular_value: 1.0 }).collect();
         let tables = Tables { r2, spectra, ..Tables::default() };
         let figures = [folder.path().join("plots").join("r2.svg")];
-        page(&Source { folder: folder.path(), tables: &tables, title, figures: &figures }).unwrap()
+        let warnings = [format!("{title} predicts badly")];
+        let (folder, tables) = (folder.path(), &tables);
+        page(&Source { folder, tables, title, warnings: &warnings, figures: &figures }).unwrap()
     }
 
     fn embedded(page: &str) -> Value {
@@ -160,6 +173,7 @@ mod tests {
         assert!(!page.contains("<img"));
         assert_eq!(page.matches("</script>").count(), 3);
         assert_eq!(embedded(&page)["title"], EVIL);
+        assert_eq!(embedded(&page)["warnings"][0], format!("{EVIL} predicts badly"));
     }
 
     #[test]

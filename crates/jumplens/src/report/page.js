@@ -520,8 +520,15 @@
     button.addEventListener("click", () => set(root.dataset.theme !== "dark"));
   }
 
+  function warnings() {
+    for (const line of data.warnings || []) {
+      main.append(element("p", { class: "warning", role: "alert" }, element("b", {}, "Warning: "), line));
+    }
+  }
+
   theme();
   facts();
+  warnings();
   for (const show of [headline, heatMap, byLayer, earlyExit, agreement, rankOfToken, spectra, lens, origin]) {
     // What cannot be shown, of a file that another version wrote say, leaves the rest alone.
     try { show(); } catch (error) {

@@ -15,9 +15,15 @@ impl Run {
         Lens::new(&*self.model, head, self.manifest.dtype, shortcuts, casts)
     }
 
-    /// This run's own maps, where they are fitted.
-    pub fn own_shortcuts(&self) -> Option<Shortcuts> {
-        self.manifest.is_done(Stage::Fit).then(|| Shortcuts::new(self.folder.join("shortcuts")))
+    /// This run's own maps, where they are fitted. [`Error::ChangedFile`](crate::Error::ChangedFile) where one of them is not as it was left.
+    pub fn own_shortcuts(&self) -> Result<Option<Shortcuts>> {
+        if !self.manifest.is_done(Stage::Fit) {
+            return Ok(None);
+        }
+        match self.changed_file(Stage::Fit)? {
+            Some(path) => Err(self.manifest.changed_file(path, Stage::Fit)),
+            None => Ok(Some(Shortcuts::new(self.folder.join("shortcuts")))),
+        }
     }
 
     /// Maps from elsewhere, checked against this run's model.
@@ -70,6 +76,6 @@ impl Run {
     /// What is written into the files of the maps.
     pub(super) fn origin(&self) -> Result<Origin> {
         let spec = self.spec();
-        Ok(Origin::of_run(&self.manifest, spec.n_layers, spec.d_model, Some(self.mean_run()?)))
+        Ok(Origin::of_run(&self.manifest, spec.n_layers, spec.d_model, self.mean_run()?))
     }
 }

@@ -4,27 +4,27 @@
 mod figures;
 mod maps;
 mod records;
+mod settings;
 mod stages;
 
 pub use crate::samples::SampleSource;
 pub use figures::draw;
-pub(crate) use figures::{finished_tables, no_tables};
+pub(crate) use figures::read_tables;
+pub use settings::{Asked, Settings};
 
 use crate::error::{Error, Result};
-use crate::eval::tables::{CurveRow, SourceRow, Tables, read_csv};
+use crate::eval::tables::{CurveRow, R2Row, SourceRow, Tables, read_csv};
 use crate::eval::{Summary, mean_run};
 use crate::files::{absolute, create_folder};
 use crate::hub::{ModelFiles, Sources, TokenizerFiles};
-use crate::manifest::{Manifest, ModelRecord, StageRecord};
-use crate::models::{Backbone, Kind, Spec, load};
-use crate::moments::Shard;
+use crate::manifest::{Difference, Manifest, ModelRecord, StageRecord};
+use crate::models::{Backbone, Kind as ModelKind, Spec, load};
 use crate::nn::Precision;
 use crate::progress::Observer;
-use crate::samples::Samples;
-use crate::shortcut::Fits;
-use crate::store::lock::{self, Lock};
-use crate::store::{Stage, integrity};
-use crate::tokenize::{Tokenizer, write_samples};
+use crate::store::lock::Lock;
+use crate::store::{Found, Kind, MOMENTS, Stage, damaged, integrity, look, note_replaced};
+use crate::tokenize::{Sample, Tokenizer, write_samples};
+use figures::current_tables;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -41,36 +41,19 @@ pub fn memory_bytes(spec: &Spec, parameters: u64) -> u64 {
     4 * (parameters + unembedding + 3 * layers * d * d + blocks)
 }
 
-/// What a run is to be made from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// Bundled name, folder, or name on the Hub, as [`ModelFiles::find`] takes it.
-    pub model: String,
-    /// Where the samples come from.
-    pub samples: SampleSource,
-    /// The seed of everything random.
-    pub seed: u64,
-    /// Which maps between layers are fitted.
-    pub fits: Fits,
-    /// What products are done in.
-    pub dtype: Precision,
-    /// The share of the samples that is kept, where it is not all of them.
-    pub shard: Option<Shard>,
-}
-
 /// What to do with an output folder that holds a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// Leave it alone: [`Error::Occupied`].
     Refuse,
-    /// Go on with it where it is the same experiment; [`Error::Changed`] where it is another.
+    /// Go on with it where it is the same experiment; [`Error::Differs`] where it is another.
     Resume,
     /// Replace it, once it is certain that the new one can begin.
     Overwrite,
 }
 
 /// The page that shows a run, in its folder.
-const REPORT: &str = "report.html";
+pub(crate) const REPORT: &str = "report.html";
 
 /// A run folder with its model loaded.
 pub struct Run {
@@ -90,6 +73,10 @@ pub struct Run {
 impl Run {
     /// Begins a run, which is its stage `samples`, or goes on with one. Nothing is written before the model is loaded
     /// and the samples are there, so that a mistake costs no earlier result.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`], [`Error::OtherKind`], [`Error::NotARun`] and [`Error::DamagedManifest`] where the folder holds what
+    /// is not to be replaced; [`Error::Differs`] and [`Error::Changed`] where a run is another experiment.
     pub fn begin(
         folder: &Path,
         settings: &Settings,
@@ -97,85 +84,150 @@ impl Run {
         sources: &Sources,
         observer: &dyn Observer,
     ) -> Result<Self> {
+        if existing == Existing::Resume {
+            return Self::resume(folder, &settings.into(), settings, sources, observer);
+        }
         // A run that is there is nobody else's from the start; one that is not there yet, from when it is made.
         let lock = Lock::of_run(folder)?;
-        let earlier = Manifest::read(folder)?;
-        match &earlier {
+        match look(folder)? {
             // A run that got nowhere holds nothing worth keeping.
-            Some(manifest) if existing == Existing::Refuse && manifest.is_done(Stage::Samples) => {
-                return Err(Error::Occupied { path: folder.to_owned(), what: manifest.describe() });
+            Found::Run(manifest) if existing == Existing::Refuse && manifest.is_done(Stage::Samples) => {
+                Err(occupied(folder, &manifest))
             }
-            None if !is_empty(folder)? => return Err(Error::NotARun { path: folder.to_owned() }),
-            _ => {}
+            Found::Run(manifest) if manifest.kind == Kind::Run => {
+                Self::begin_anew(lock, folder, settings, sources, observer)
+            }
+            Found::Nothing => Self::begin_anew(lock, folder, settings, sources, observer),
+            Found::Damaged { message, ours: true } if existing == Existing::Overwrite => {
+                note_replaced(folder, &message, observer);
+                Self::begin_anew(lock, folder, settings, sources, observer)
+            }
+            found => Err(not_a_run(folder, found)),
         }
-        let name = match &earlier {
-            Some(earlier) if existing == Existing::Resume => earlier.model.pin(&settings.model),
-            _ => settings.model.clone(),
+    }
+
+    /// Goes on with the run in `folder`, with what it began with for whatever is not `asked`; begins one where there is none,
+    /// with what is `usual`. Neither the corpus nor samples files need be there any more where their samples are.
+    ///
+    /// # Errors
+    /// As [`Run::begin`].
+    pub fn resume(
+        folder: &Path,
+        asked: &Asked,
+        usual: &Settings,
+        sources: &Sources,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let lock = Lock::of_run(folder)?;
+        match look(folder)? {
+            Found::Nothing => Self::begin_anew(lock, folder, &asked.over(usual), sources, observer),
+            Found::Run(manifest) if manifest.kind == Kind::Run => {
+                if !manifest.is_done(Stage::Samples) {
+                    let settings = asked.over(&Settings::of(&manifest));
+                    return Self::begin_anew(lock, folder, &settings, sources, observer);
+                }
+                asked.check(folder, &manifest, sources)?;
+                let lock = Some(lock.map_or_else(|| Lock::take(folder), Ok)?);
+                let name = match &asked.model {
+                    Some(name) => manifest.model.pin(name),
+                    None => manifest.model.name(),
+                };
+                Self::go_on(lock, folder, *manifest, &name, sources, observer)
+            }
+            found => Err(not_a_run(folder, found)),
+        }
+    }
+
+    /// The manifest of the run in `folder`, where everything but the figures is done, and all files are as they were left:
+    /// there is nothing to load a model for.
+    ///
+    /// # Errors
+    /// As [`Run::resume`], for what is `asked`.
+    pub fn measured(
+        folder: &Path,
+        asked: &Asked,
+        sources: &Sources,
+        observer: &dyn Observer,
+    ) -> Result<Option<Manifest>> {
+        let Found::Run(manifest) = look(folder)? else { return Ok(None) };
+        if !manifest.is_measured() {
+            return Ok(None);
+        }
+        asked.check(folder, &manifest, sources)?;
+        // What is pinned to a commit is not fetched for this.
+        if let Some(name) = asked.model.as_ref().filter(|_| manifest.model.revision.is_none())
+            && let Ok(files) = ModelFiles::find(&manifest.model.pin(name), sources, observer)
+            && record_model(&files) != manifest.model
+        {
+            return Err(changed_model(folder, &manifest, &files));
+        }
+        for record in manifest.stages.values() {
+            if integrity::changed(folder, &record.files)?.is_some() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(*manifest))
+    }
+
+    /// The sums of the run in `folder`, where they are there, and all files as they were left.
+    ///
+    /// # Errors
+    /// As [`Run::resume`], for what is `asked`.
+    pub fn finished_moments(folder: &Path, asked: &Asked, sources: &Sources) -> Result<Option<PathBuf>> {
+        let Found::Run(manifest) = look(folder)? else { return Ok(None) };
+        let Some(record) = manifest.stages.get(&Stage::Moments).filter(|record| record.done) else {
+            return Ok(None);
         };
-        let resumed = earlier.as_ref().filter(|_| existing == Existing::Resume);
-        let sources = &allowing(sources, resumed);
-        let files = ModelFiles::find(&name, sources, observer)?;
-        let model = load_model(&files, settings.dtype, observer)?;
-        let started = Instant::now();
-        let spec = model.spec();
-        let resumed = resumed.filter(|m| m.is_done(Stage::Samples));
-        let damaged = match resumed.and_then(|m| m.stages.get(&Stage::Samples)) {
+        asked.check(folder, &manifest, sources)?;
+        let is_whole = integrity::changed(folder, &record.files)?.is_none();
+        // Earlier versions recorded no digest.
+        let path = folder.join(MOMENTS);
+        Ok((is_whole && path.exists()).then_some(path))
+    }
+
+    fn go_on(
+        lock: Option<Lock>,
+        folder: &Path,
+        mut manifest: Manifest,
+        name: &str,
+        sources: &Sources,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let sources = &allowing(sources, &manifest);
+        let files = ModelFiles::find(name, sources, observer)?;
+        if record_model(&files) != manifest.model {
+            return Err(changed_model(folder, &manifest, &files));
+        }
+        let model = load_model(&files, manifest.dtype, observer)?;
+        manifest.unread.extend(files.allow_unread.used());
+        manifest.threads = rayon::current_num_threads();
+        let damaged = match manifest.stages.get(&Stage::Samples) {
             Some(record) => integrity::changed(folder, &record.files)?,
             None => None,
         };
-        let resumed = resumed.filter(|_| damaged.is_none());
-        let samples =
-            crate::samples::make(&settings.samples, settings.seed, &files, spec, sources, resumed, observer)?;
-        let Samples { mut train, mut val, counts: [n_train, n_val], record: source } = samples;
-        let model_record = record_model(&files);
-        let mask = match &settings.samples {
-            SampleSource::Corpus { mask, .. } if model.spec().kind == Kind::Masked => Some(*mask),
-            _ => None,
-        };
-        let mut manifest = Manifest::new(
-            model_record,
-            source,
-            settings.seed,
-            mask,
-            n_train,
-            n_val,
-            settings.fits.clone(),
-            settings.dtype,
-        );
-        manifest.shard = settings.shard;
-        manifest.unread = files.allow_unread.used();
-        // There are none where the folder has them.
-        if let Some(shard) = settings.shard.filter(|_| !train.is_empty()) {
-            let shares = [shard.of_train(train.len()), shard.of_val(val.len())];
-            let splits = [(&mut train, "training"), (&mut val, "validation")];
-            for ((samples, what), share) in splits.into_iter().zip(shares) {
-                if share.is_empty() {
-                    let n = samples.len();
-                    return Err(Error::Option(format!(
-                        "share {shard} of {n} {what} samples is empty: give fewer shares, or more samples"
-                    )));
-                }
-                *samples = samples.drain(share).collect();
+        if let Some(path) = damaged {
+            observer.note(&format!("`{}` was changed or removed since: it is written again", path.display()));
+            let settings = Settings::of(&manifest);
+            let (again, samples) = make(&settings, &files, &*model, sources, observer)?;
+            if let Some(Difference { what, here, there }) = again.difference(&manifest) {
+                return Err(Error::Differs { path: folder.to_owned(), what, run: there, here });
             }
+            write_both(folder, &samples)?;
         }
-        if let Some(mut earlier) =
-            earlier.filter(|m| existing == Existing::Resume && m.is_done(Stage::Samples))
-        {
-            if let Some(what) = manifest.difference(&earlier) {
-                return Err(Error::Changed { path: folder.to_owned(), what });
-            }
-            if let Some(path) = damaged {
-                observer
-                    .note(&format!("`{}` was changed or removed since: it is written again", path.display()));
-                write_samples(&samples_path(folder, "train"), &train)?;
-                write_samples(&samples_path(folder, "val"), &val)?;
-            }
-            earlier.threads = rayon::current_num_threads();
-            earlier.unread = manifest.unread;
-            let lock = Some(lock.map_or_else(|| Lock::take(folder), Ok)?);
-            let tokenizer = files.tokenizer;
-            return Ok(Self::new(lock, folder, earlier, model, tokenizer));
-        }
+        Ok(Self::new(lock, folder, manifest, model, files.tokenizer))
+    }
+
+    fn begin_anew(
+        lock: Option<Lock>,
+        folder: &Path,
+        settings: &Settings,
+        sources: &Sources,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let files = ModelFiles::find(&settings.model, sources, observer)?;
+        let model = load_model(&files, settings.dtype, observer)?;
+        let started = Instant::now();
+        let (mut manifest, samples) = make(settings, &files, &*model, sources, observer)?;
         create_folder(folder)?;
         let lock = match lock {
             Some(lock) => lock,
@@ -183,29 +235,19 @@ impl Run {
                 let lock = Lock::take(folder)?;
                 // Another process may have made the folder, and ended, since.
                 if let Some(manifest) = Manifest::read(folder)? {
-                    return Err(Error::Occupied { path: folder.to_owned(), what: manifest.describe() });
+                    return Err(occupied(folder, &manifest));
                 }
                 lock
             }
         };
         manifest.write(folder)?;
-        for stale in ["samples", "states", "shortcuts", "results", "plots"] {
-            let stale = folder.join(stale);
-            if stale.exists() {
-                std::fs::remove_dir_all(&stale).map_err(Error::io("remove", &stale))?;
-            }
-        }
-        let stale = folder.join(REPORT);
-        if stale.exists() {
-            std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;
-        }
+        remove_stale(folder, &["samples", "states", "shortcuts", "results", "plots", REPORT, MOMENTS])?;
         create_folder(&folder.join("samples"))?;
-        write_samples(&samples_path(folder, "train"), &train)?;
-        write_samples(&samples_path(folder, "val"), &val)?;
+        write_both(folder, &samples)?;
         let record = StageRecord {
             done: true,
             seconds: started.elapsed().as_secs_f64(),
-            files: integrity::digests(folder, Stage::Samples)?,
+            files: integrity::digests(folder, |path| Stage::Samples.writes(path))?,
             ..StageRecord::default()
         };
         manifest.stages.insert(Stage::Samples, record);
@@ -217,32 +259,62 @@ impl Run {
     /// one the run began with.
     pub fn open(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
         let lock = Lock::of_run(folder)?;
-        Self::open_with(lock, folder, sources, observer)
+        Self::open_with(lock, folder, begun(folder)?, sources, observer)
+    }
+
+    /// Opens a run to do its stage `stage`, and nothing else: with the maps in `elsewhere`, where that is given.
+    ///
+    /// # Errors
+    /// [`Error::StageDone`] where it is done, and `again` does not allow it to be done again; [`Error::StageMissing`] where
+    /// another has to come first; [`Error::OtherKind`] where the folder has no states; as [`Run::open`].
+    pub fn open_for(
+        folder: &Path,
+        stage: Stage,
+        elsewhere: Option<&Path>,
+        again: bool,
+        sources: &Sources,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let lock = Lock::of_run(folder)?;
+        let manifest = begun(folder)?;
+        if let Some(record) = manifest.stages.get(&stage).filter(|record| record.done && !again) {
+            return Err(match integrity::changed(folder, &record.files)? {
+                Some(path) => manifest.changed_file(path, stage),
+                None => Error::StageDone { path: folder.to_owned(), kind: manifest.kind, stage },
+            });
+        }
+        if manifest.kind != Kind::Run {
+            let wanted = "the states of a run".to_owned();
+            return Err(Error::OtherKind { path: folder.to_owned(), kind: manifest.kind, wanted });
+        }
+        let needs = if elsewhere.is_some() { &[Stage::States][..] } else { stage.needs() };
+        let needed: Vec<Stage> = needs.iter().flat_map(|need| need.with_needs()).collect();
+        if let Some(missing) = needed.into_iter().find(|stage| !manifest.is_done(*stage)) {
+            return Err(Error::StageMissing {
+                path: folder.to_owned(),
+                stage: missing,
+                needed_by: stage.name(),
+            });
+        }
+        Self::open_with(lock, folder, manifest, sources, observer)
     }
 
     /// As [`Run::open`], for what writes nothing into the folder: any number of processes may, beside one that works on it.
+    /// What is fitted from sums is opened too.
     pub fn open_to_read(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
-        Self::open_with(None, folder, sources, observer)
+        Self::open_with(None, folder, begun(folder)?, sources, observer)
     }
 
     fn open_with(
         lock: Option<Lock>,
         folder: &Path,
+        mut manifest: Manifest,
         sources: &Sources,
         observer: &dyn Observer,
     ) -> Result<Self> {
-        let missing = || Error::StageMissing {
-            path: folder.to_owned(),
-            stage: Stage::Samples,
-            needed_by: "every other stage",
-        };
-        let mut manifest =
-            Manifest::read(folder)?.filter(|m| m.is_done(Stage::Samples)).ok_or_else(missing)?;
-        let sources = &allowing(sources, Some(&manifest));
-        let files = ModelFiles::find(&manifest.model.name(), sources, observer)?;
+        let files = ModelFiles::find(&manifest.model.name(), &allowing(sources, &manifest), observer)?;
         if record_model(&files) != manifest.model {
-            let what = format!("the model `{}`", manifest.model.id);
-            return Err(Error::Changed { path: folder.to_owned(), what });
+            return Err(changed_model(folder, &manifest, &files));
         }
         manifest.threads = rayon::current_num_threads();
         let model = load_model(&files, manifest.dtype, observer)?;
@@ -252,11 +324,12 @@ impl Run {
     fn new(
         lock: Option<Lock>,
         folder: &Path,
-        manifest: Manifest,
+        mut manifest: Manifest,
         model: Box<dyn Backbone>,
         tokenizer: Option<TokenizerFiles>,
     ) -> Self {
         let folder = folder.to_owned();
+        manifest.headless = model.head().is_none();
         Self { _lock: lock, folder, manifest, model, tokenizer, intact: RefCell::default(), force: false }
     }
 
@@ -275,9 +348,15 @@ impl Run {
         self.model.spec()
     }
 
-    /// N of this run's exit rule ([`mean_run`]).
-    pub fn mean_run(&self) -> Result<f64> {
-        Ok(mean_run(&self.read_samples("val")?))
+    /// N of this run's exit rule ([`mean_run`]); `None` for maps that are fitted from sums, which have no samples.
+    pub fn mean_run(&self) -> Result<Option<f64>> {
+        match self.manifest.kind {
+            Kind::Run => {
+                self.needs(Stage::Samples, Stage::Evaluate)?;
+                Ok(Some(mean_run(&self.read_samples("val")?)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The model's tokenizer; [`Error::Io`] where it has none.
@@ -285,21 +364,50 @@ impl Run {
         Tokenizer::of_model(self.tokenizer.as_ref(), &self.manifest.model.id, self.spec(), false)
     }
 
-    /// The headline figures so far.
+    /// The headline figures of the stages that are done.
     pub fn summary(&self) -> Result<Summary> {
-        let Tables { r2, layers, early_exit, .. } = Tables::read(&self.folder.join("results"))?;
+        self.summary_with(None)
+    }
+
+    /// The same with the tables of a stage that is about to be done.
+    fn summary_with(&self, stage: Option<Stage>) -> Result<Summary> {
+        let is_current = |of: Stage| stage == Some(of) || self.manifest.is_done(of);
+        let Tables { r2, layers, early_exit, .. } = current_tables(&self.folder, is_current)?;
         Ok(Summary::new(self.spec(), self.manifest.train, self.manifest.val, &r2, &layers, &early_exit))
     }
 
     /// What stands in the way of the maps, from `sources.csv` and `learning_curve.csv`; empty before `r2`.
     pub fn diagnostics(&self) -> Result<(Vec<SourceRow>, Vec<CurveRow>)> {
-        let results = self.folder.join("results");
-        Ok((table(results.join("sources.csv"))?, table(results.join("learning_curve.csv"))?))
+        diagnostics(&self.folder, &self.manifest)
     }
 
     fn no_head(&self) -> Error {
         Error::NoHead { model: self.manifest.model.id.clone() }
     }
+}
+
+/// r² of the maps in the run folder `path`, or of those fitted from sums there; `None` where it is not known, or is of maps from
+/// elsewhere. [`Error::ChangedFile`] where the table is not as it was left.
+pub fn own_r2(path: &Path) -> Result<Option<Vec<R2Row>>> {
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    let Found::Run(manifest) = look(path)? else { return Ok(None) };
+    let own = |record: &&StageRecord| record.done && record.shortcuts.is_none();
+    if manifest.stages.get(&Stage::R2).filter(own).is_none() {
+        return Ok(None);
+    }
+    manifest.check(path, Stage::R2, "reading its r²")?;
+    read_csv(&path.join("results/r2.csv")).map(Some)
+}
+
+/// What stands in the way of the maps of the run in `folder`; empty where `r2` is not done.
+pub fn diagnostics(folder: &Path, manifest: &Manifest) -> Result<(Vec<SourceRow>, Vec<CurveRow>)> {
+    if !manifest.is_done(Stage::R2) {
+        return Ok(Default::default());
+    }
+    let results = folder.join("results");
+    Ok((table(results.join("sources.csv"))?, table(results.join("learning_curve.csv"))?))
 }
 
 /// The rows of a result table; none where it is not there.
@@ -311,19 +419,120 @@ fn samples_path(folder: &Path, split: &str) -> PathBuf {
     folder.join("samples").join(format!("{split}.jsonl"))
 }
 
-fn is_empty(folder: &Path) -> Result<bool> {
-    match std::fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == lock::NAME))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(Error::io("read", folder)(error)),
+/// The manifest of what has begun in `folder`.
+fn begun(folder: &Path) -> Result<Manifest> {
+    let missing = || Error::StageMissing {
+        path: folder.to_owned(),
+        stage: Stage::Samples,
+        needed_by: "every other stage",
+    };
+    match look(folder)? {
+        Found::Run(manifest) if manifest.kind == Kind::Fitted && !manifest.is_done(Stage::R2) => {
+            Err(Error::Unfinished { path: folder.to_owned(), kind: Kind::Fitted })
+        }
+        Found::Run(manifest) if manifest.kind == Kind::Fitted || manifest.is_done(Stage::Samples) => {
+            Ok(*manifest)
+        }
+        Found::Run(_) | Found::Nothing => Err(missing()),
+        found => Err(not_a_run(folder, found)),
     }
 }
 
+fn occupied(folder: &Path, manifest: &Manifest) -> Error {
+    Error::Occupied { path: folder.to_owned(), kind: manifest.kind, what: manifest.describe() }
+}
+
+/// Why a folder can be no run's.
+fn not_a_run(folder: &Path, found: Found) -> Error {
+    let other =
+        |kind: Kind| Error::OtherKind { path: folder.to_owned(), kind, wanted: Kind::Run.to_string() };
+    match found {
+        Found::Run(manifest) => other(manifest.kind),
+        Found::Made(record) => other(record.kind),
+        Found::Damaged { message, ours } => damaged(folder, message, ours),
+        Found::Nothing | Found::Others => Error::NotARun { path: folder.to_owned() },
+    }
+}
+
+fn changed_model(folder: &Path, manifest: &Manifest, files: &ModelFiles) -> Error {
+    let found = record_model(files);
+    if found.id == manifest.model.id && found.revision == manifest.model.revision {
+        let what = format!("the model `{}`", manifest.model.id);
+        return Error::Changed { path: folder.to_owned(), what };
+    }
+    let Difference { what, here, there } = found.difference(&manifest.model);
+    Error::Differs { path: folder.to_owned(), what, run: there, here }
+}
+
+/// Removes the files and folders of those names.
+pub(crate) fn remove_stale(folder: &Path, names: &[&str]) -> Result<()> {
+    for name in names {
+        let stale = folder.join(name);
+        let removed = match std::fs::symlink_metadata(&stale) {
+            Ok(found) if found.is_dir() => std::fs::remove_dir_all(&stale),
+            Ok(_) => std::fs::remove_file(&stale),
+            Err(_) => Ok(()),
+        };
+        removed.map_err(Error::io("remove", &stale))?;
+    }
+    Ok(())
+}
+
 /// `sources`, with leave for what a run has left unread before.
-fn allowing(sources: &Sources, earlier: Option<&Manifest>) -> Sources {
+fn allowing(sources: &Sources, manifest: &Manifest) -> Sources {
     let mut sources = sources.clone();
-    sources.allow_unread.extend(earlier.into_iter().flat_map(|manifest| &manifest.unread).cloned());
+    sources.allow_unread.extend(manifest.unread.iter().cloned());
     sources
+}
+
+/// The samples of both splits that `settings` ask for, and the manifest of a run that begins with them.
+fn make(
+    settings: &Settings,
+    files: &ModelFiles,
+    model: &dyn Backbone,
+    sources: &Sources,
+    observer: &dyn Observer,
+) -> Result<(Manifest, [Vec<Sample>; 2])> {
+    let made =
+        crate::samples::make(&settings.samples, settings.seed, files, model.spec(), sources, observer)?;
+    let mut samples = [made.train, made.val];
+    let [n_train, n_val] = [samples[0].len(), samples[1].len()];
+    if let Some(shard) = settings.shard {
+        let shares = [shard.of_train(n_train), shard.of_val(n_val)];
+        let splits = samples.iter_mut().zip(["training", "validation"]);
+        for ((samples, what), share) in splits.zip(shares) {
+            if share.is_empty() {
+                let n = samples.len();
+                return Err(Error::Option(format!(
+                    "share {shard} of {n} {what} samples is empty: give fewer shares, or more samples"
+                )));
+            }
+            *samples = samples.drain(share).collect();
+        }
+    }
+    let mask = match &settings.samples {
+        SampleSource::Corpus { mask, .. } if model.spec().kind == ModelKind::Masked => Some(*mask),
+        _ => None,
+    };
+    let mut manifest = Manifest::new(
+        record_model(files),
+        made.record,
+        settings.seed,
+        mask,
+        n_train,
+        n_val,
+        settings.fits.clone(),
+        settings.dtype,
+    );
+    manifest.shard = settings.shard;
+    manifest.headless = model.head().is_none();
+    manifest.unread = files.allow_unread.used();
+    Ok((manifest, samples))
+}
+
+fn write_both(folder: &Path, [train, val]: &[Vec<Sample>; 2]) -> Result<()> {
+    write_samples(&samples_path(folder, "train"), train)?;
+    write_samples(&samples_path(folder, "val"), val)
 }
 
 fn load_model(

@@ -99,7 +99,8 @@ impl Run {
         observer: &dyn Observer,
     ) -> Result<()> {
         observer.end();
-        let record = StageRecord { files: integrity::digests(&self.folder, stage)?, ..record };
+        let record =
+            StageRecord { files: integrity::digests(&self.folder, |path| stage.writes(path))?, ..record };
         self.intact.get_mut().insert(stage);
         self.manifest.stages.insert(stage, record);
         self.manifest.write(&self.folder)

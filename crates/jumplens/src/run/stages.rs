@@ -14,7 +14,8 @@ use crate::lens::{ID, Input, Reading, View};
 use crate::manifest::StageRecord;
 use crate::moments::{self, Shard};
 use crate::plot::Style;
-use crate::progress::Observer;
+use crate::progress::{Observer, check};
+use crate::sanity;
 use crate::shortcut::{Fits, Shortcuts, fit_pairs, fit_parts};
 use crate::states::{CHUNK, StateFiles, TOKEN_BUDGET};
 use crate::store::{MOMENTS, Stage};
@@ -76,6 +77,13 @@ impl Run {
         let record = StageRecord { chunks, ..StageRecord::default() };
         self.manifest.stages.insert(Stage::States, record.clone());
         self.manifest.write(&self.folder)?;
+        let begun = Instant::now();
+        let text = sanity::check_text(&*self.model, self.manifest.dtype, &splits[0].1)?;
+        if let Some(text) = &text {
+            let warnings = text.warnings(self.manifest.model.short_name());
+            warnings.iter().for_each(|line| observer.warning(line));
+        }
+        check(observer)?;
         let spec = self.model.spec();
         let left = |split: &str, samples: &[Sample]| {
             let whole = record.chunks.get(split).copied().unwrap_or(0).saturating_mul(CHUNK);
@@ -97,10 +105,10 @@ impl Run {
                 self.manifest.write(&self.folder)
             })?;
         }
-        let seconds = started.elapsed().as_secs_f64();
-        let tokens_per_second = (run > 0).then(|| run as f64 / seconds);
+        let tokens_per_second = (run > 0).then(|| run as f64 / started.elapsed().as_secs_f64());
+        let seconds = begun.elapsed().as_secs_f64();
         self.finish(
-            StageRecord { done: true, seconds, tokens_per_second, ..StageRecord::default() },
+            StageRecord { done: true, seconds, tokens_per_second, text, ..StageRecord::default() },
             Stage::States,
             observer,
         )
@@ -165,7 +173,7 @@ impl Run {
         write_csv(&results.join("spectra.csv"), &spectra)?;
         write_csv(&results.join("sources.csv"), &sources)?;
         write_csv(&results.join("learning_curve.csv"), &curve)?;
-        self.write_summary()?;
+        self.write_summary(Stage::R2)?;
         self.finish_measured(Stage::R2, started, shortcuts, observer)
     }
 
@@ -194,7 +202,7 @@ impl Run {
         write_csv(&results.join("ranks.csv"), &rank_rows(&evaluation))?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
         self.write_sentences(&samples, &maps, &casts[0], observer)?;
-        self.write_summary()?;
+        self.write_summary(Stage::Evaluate)?;
         self.finish_measured(Stage::Evaluate, started, shortcuts, observer)
     }
 
@@ -247,8 +255,9 @@ impl Run {
         write_atomically(&self.results()?.join("lens.json"), &json)
     }
 
-    pub(super) fn write_summary(&self) -> Result<()> {
-        let mut text = serde_json::to_string_pretty(&self.summary()?)
+    /// Once the tables of `stage` are there.
+    pub(super) fn write_summary(&self, stage: Stage) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(&self.summary_with(Some(stage))?)
             .map_err(|error| Error::Internal(error.to_string()))?;
         text.push('\n');
         write_atomically(&self.results()?.join("summary.json"), text.as_bytes())

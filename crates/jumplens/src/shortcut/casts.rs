@@ -1,5 +1,6 @@
 //! The casts that are fitted maps of states: which there are, and what they are called.
 
+use crate::store::manifest::Difference;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -11,6 +12,16 @@ pub enum Pairs {
     All,
     /// Every layer to the last.
     ToFinal,
+}
+
+/// As the command line and the manifest have it.
+impl fmt::Display for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "all",
+            Self::ToFinal => "to-final",
+        })
+    }
 }
 
 impl Pairs {
@@ -37,6 +48,16 @@ pub enum Ridge {
     Auto,
     /// The same λ for every pair.
     Fixed(f64),
+}
+
+/// As the command line has it.
+impl fmt::Display for Ridge {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(lambda) => lambda.fmt(f),
+        }
+    }
 }
 
 /// How the map of a cast is chosen.
@@ -91,6 +112,19 @@ impl Fits {
     /// Plain least squares without intercept.
     pub fn plain(pairs: Pairs) -> Self {
         Self { pairs, intercept: false, ridge: None, ranks: Vec::new() }
+    }
+
+    /// What makes these other maps than those `there`.
+    pub(crate) fn difference(&self, there: &Self) -> Option<Difference> {
+        let ranks = |fits: &Self| {
+            let ranks: Vec<String> = fits.ranks.iter().map(usize::to_string).collect();
+            (!ranks.is_empty()).then(|| ranks.join(", "))
+        };
+        let bias = |fits: &Self| fits.intercept.then_some("fitted");
+        Difference::of("the choice of pairs of layers", self.pairs, there.pairs)
+            .or_else(|| Difference::of_optional("the bias", bias(self), bias(there)))
+            .or_else(|| Difference::of_optional("the ridge penalty", self.ridge, there.ridge))
+            .or_else(|| Difference::of_optional("the choice of ranks", ranks(self), ranks(there)))
     }
 
     /// The casts that come of it, `mat` first.

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::files::create_folder;
 use crate::hub::SourceFile;
 use crate::nn::with_values;
+use crate::store::maps_at;
 use crate::tensor_file::{self, Entry};
 use candle_core::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, View};
@@ -65,16 +66,18 @@ impl Shortcuts {
         Ok(Self { place: Place::File(file), cast, origin: None })
     }
 
-    /// Those at `path`: a run's, where it is a run folder, or a folder or file of shortcuts. [`Error::Io`] where nothing is
-    /// there.
+    /// Those at `path`: a run's, where it is a run folder, or a folder or file of shortcuts. Where this program left them, all
+    /// of them are there, and as they were left.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where nothing is there; [`Error::StageMissing`], [`Error::Unfinished`], [`Error::ChangedFile`] and
+    /// [`Error::ChangedFolder`] where they are not as they should be; [`Error::OtherKind`] where there are no maps.
     pub fn open(path: &Path) -> Result<Self> {
-        let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
-        let of_run = path.join("shortcuts");
-        Ok(match found.is_dir() {
-            true if path.join("manifest.json").exists() => Self::new(of_run),
-            true => Self::new(path),
-            false => Self::in_file(SourceFile::open(path)?)?,
-        })
+        let place = maps_at(path)?;
+        match place.is_dir() || !place.exists() {
+            true => Ok(Self::new(place)),
+            false => Self::in_file(SourceFile::open(&place)?),
+        }
     }
 
     /// The same, with `origin` written into every file that is saved.

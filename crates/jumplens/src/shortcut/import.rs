@@ -4,6 +4,7 @@ use super::{LinearMap, MAT, Notes, Origin, Shortcuts};
 use crate::error::{Error, Result};
 use crate::hub::SourceFile;
 use crate::models::Part;
+use crate::store::check_inside;
 use crate::weights::Weights;
 use crate::weights::arrays::{Array, read_npy, read_npz, read_pickle};
 use serde::Deserialize;
@@ -87,6 +88,7 @@ impl Foreign {
     /// the file that is not what it should be.
     pub fn read(path: &Path) -> Result<Self> {
         let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
+        check_inside(path)?;
         let mut foreign = Self {
             format: "",
             pairs: BTreeMap::new(),
@@ -276,6 +278,17 @@ impl Foreign {
         }
     }
 
+    /// [`Error::Option`] where a part has no name in a model with these `parts`.
+    pub fn check_parts(&self, parts: &[Part]) -> Result<()> {
+        match self.parts.keys().find(|(_, part)| *part >= parts.len()) {
+            Some((_, part)) => Err(Error::Option(format!(
+                "a block has {} parts, and there is a map of number {part}",
+                parts.len()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Writes them to `out` with what is known of their `origin`: those between layers under the name `cast`, or where none
     /// is given as `mat`, those with a bias as `mat+b`, a tuned lens as `tuned`; parts by the names that they have in a model with
     /// these `parts`. Returns the casts. [`Error::Option`] where a part has no name.
@@ -302,15 +315,10 @@ impl Foreign {
                 shortcuts.cast(cast).save_pairs(*from, maps, &Notes::new())?;
             }
         }
+        self.check_parts(parts)?;
         let mut blocks: BTreeMap<usize, BTreeMap<&str, LinearMap>> = BTreeMap::new();
         for ((block, part), map) in &self.parts {
-            let Some(Part { name, .. }) = parts.get(*part) else {
-                return Err(Error::Option(format!(
-                    "a block has {} parts, and there is a map of number {part}",
-                    parts.len()
-                )));
-            };
-            blocks.entry(*block).or_default().insert(name, map.clone());
+            blocks.entry(*block).or_default().insert(parts[*part].name, map.clone());
         }
         blocks.iter().try_for_each(|(block, maps)| shortcuts.save_parts(*block, maps))?;
         Ok(casts.into_keys().map(str::to_owned).collect())

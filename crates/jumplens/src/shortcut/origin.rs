@@ -5,6 +5,7 @@ use super::files::Shortcuts;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, ModelRecord, SamplesRecord};
 use crate::nn::Precision;
+use crate::store::{Found, look};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -200,8 +201,9 @@ impl Shortcuts {
     /// What the manifest beside the folder says of the model.
     fn origin_of_run(&self) -> Result<Option<Origin>> {
         let Some(run) = self.folder().and_then(Path::parent) else { return Ok(None) };
-        let manifest = Manifest::read(run)?;
-        Ok(manifest.map(|manifest| Origin {
+        // A manifest beside maps may be anyone's.
+        let Found::Run(manifest) = look(run)? else { return Ok(None) };
+        Ok(Some(Origin {
             model: Some(manifest.model.short_name().to_owned()),
             weights_sha256: Some(manifest.model.weights_sha256),
             ..Origin::default()

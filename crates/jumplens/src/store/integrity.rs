@@ -1,7 +1,6 @@
 //! What the stages of a run left on disk, by digest: a file that was changed, cut short or removed since is found before
 //! anything is made from it.
 
-use super::Stage;
 use crate::error::{Error, Result};
 use crate::files::sha256_of;
 use rayon::prelude::*;
@@ -9,14 +8,14 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 /// SHA-256 by path below the run folder, with `/` between folders whatever the system.
-pub(crate) type Digests = BTreeMap<String, String>;
+pub type Digests = BTreeMap<String, String>;
 
-/// The digests of what `stage` has written below the run folder, unfinished files left out.
-pub(crate) fn digests(run: &Path, stage: Stage) -> Result<Digests> {
+/// The digests of the files below the folder `run` that `is_its` takes in, unfinished ones left out.
+pub(crate) fn digests(run: &Path, is_its: impl Fn(&Path) -> bool) -> Result<Digests> {
     let mut paths = Vec::new();
     walk(run, Path::new(""), &mut paths)?;
     let is_whole = |path: &PathBuf| path.extension().is_none_or(|extension| extension != "part");
-    paths.retain(|path| stage.writes(path) && is_whole(path));
+    paths.retain(|path| is_its(path) && is_whole(path));
     let digest = |path: &PathBuf| {
         let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
         Ok((parts.join("/"), sha256_of(&run.join(path))?))
@@ -25,7 +24,7 @@ pub(crate) fn digests(run: &Path, stage: Stage) -> Result<Digests> {
 }
 
 /// The files below `run`/`folder`, by path from `run`.
-fn walk(run: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+pub(crate) fn walk(run: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     let at = run.join(folder);
     if !at.exists() {
         return Ok(());

@@ -1,6 +1,6 @@
 //! One process at a time on a run folder.
 
-use super::Manifest;
+use super::folder::{Found, look};
 use crate::error::{Error, Result};
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
@@ -17,9 +17,13 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of the run in `folder`, if there is one; folders of others are left as they are.
+    /// Takes the lock of the run in `folder`, if there is one, also where its manifest is damaged; other folders are left as
+    /// they are.
     pub fn of_run(folder: &Path) -> Result<Option<Self>> {
-        Manifest::read(folder)?.map(|_| Self::take(folder)).transpose()
+        match look(folder)? {
+            Found::Run(_) | Found::Damaged { ours: true, .. } => Self::take(folder).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Takes the lock of the folder `run`, which has to be there. [`Error::Locked`] where another process holds it.

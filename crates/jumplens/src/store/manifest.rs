@@ -1,20 +1,25 @@
 //! `manifest.json`: what a run was made from, and how far it is.
 
-use super::Stage;
+use super::{Kind, Stage, folder};
 use crate::corpus::CorpusRecord;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::hub::HubName;
 use crate::moments::Shard;
 use crate::nn::Precision;
+use crate::sanity::TextCheck;
 use crate::shortcut::Fits;
 use crate::tokenize::Positions;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// The version of the manifest's own layout.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
+
+/// Its name in a folder.
+pub(crate) const MANIFEST: &str = "manifest.json";
 
 /// The model a run is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +52,28 @@ impl ModelRecord {
         path.file_name().filter(|_| path.is_absolute()).and_then(|name| name.to_str()).unwrap_or(&self.id)
     }
 
+    /// Holds it against another model's.
+    pub(crate) fn difference(&self, there: &Self) -> Difference {
+        let text = |record: &Self| {
+            let digests =
+                [&record.config_sha256, &record.weights_sha256].into_iter().chain(&record.tokenizer_sha256);
+            let digests: Vec<String> = digests.map(|digest| digest.chars().take(12).collect()).collect();
+            format!("`{}` (SHA-256 of its files {})", record.name(), digests.join(", "))
+        };
+        Difference { what: "the model".to_owned(), here: text(self), there: text(there) }
+    }
+
+    /// False where `name` is another model's for certain. A branch may stand for this commit, and a model be found again
+    /// under its name that is not what it was.
+    pub(crate) fn may_be(&self, name: &str) -> bool {
+        let hub = HubName::parse(name).filter(|hub| self.revision.is_some() && hub.id == self.id);
+        let is_commit = |text: &String| text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match hub {
+            Some(hub) => hub.revision.filter(is_commit).is_none_or(|commit| self.revision == Some(commit)),
+            None => is_same_place(name, &self.id),
+        }
+    }
+
     /// `name`, at this record's commit where it is the same model on the Hub and no other revision is asked for: a branch
     /// that has moved on since is no other experiment.
     pub(crate) fn pin(&self, name: &str) -> String {
@@ -59,6 +86,11 @@ impl ModelRecord {
             _ => name.to_owned(),
         }
     }
+}
+
+/// True for two spellings of one path, or the same name.
+pub(crate) fn is_same_place(name: &str, id: &str) -> bool {
+    name == id || std::path::absolute(name).is_ok_and(|path| path == Path::new(id))
 }
 
 /// A file a run reads.
@@ -92,30 +124,85 @@ pub enum SamplesRecord {
 }
 
 impl SamplesRecord {
-    /// What makes these other samples than `other`, in words.
-    fn difference(&self, other: &Self) -> Option<String> {
-        if let (
-            Self::Corpus { corpus, positions },
-            Self::Corpus { corpus: other_corpus, positions: other_positions },
-        ) = (self, other)
-            && corpus.id == other_corpus.id
-        {
-            if positions != other_positions {
-                return Some("the choice of `--positions` or `--skip-first`".to_owned());
-            }
-            if (&corpus.draw, &corpus.rows) != (&other_corpus.draw, &other_corpus.rows) {
-                return Some("the choice of which sentences are drawn".to_owned());
-            }
-        }
-        (self != other).then(|| format!("what `{}` holds", self.id()))
-    }
-
     /// The corpus, or the training samples' file.
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         match self {
             Self::Corpus { corpus, .. } => &corpus.id,
             Self::Files { train_samples, .. } => &train_samples.id,
         }
+    }
+
+    /// What makes these other samples than those `there`.
+    fn difference(&self, there: &Self) -> Option<Difference> {
+        if let (
+            Self::Corpus { corpus, positions },
+            Self::Corpus { corpus: their_corpus, positions: their_positions },
+        ) = (self, there)
+            && corpus.id == their_corpus.id
+        {
+            if positions != their_positions {
+                return Difference::of("the choice of positions", positions, their_positions);
+            }
+            let drawn = |corpus: &CorpusRecord| match (&corpus.draw, &corpus.rows) {
+                (None, None) => "in order".to_owned(),
+                draw => serde_json::to_string(&draw).unwrap_or_default(),
+            };
+            if let Some(difference) =
+                Difference::of("which sentences are drawn", drawn(corpus), drawn(their_corpus))
+            {
+                return Some(difference);
+            }
+            // Earlier versions did not count the sentences that they took in order.
+            let counted = |corpus: &CorpusRecord, other: &CorpusRecord| CorpusRecord {
+                sentences: corpus.sentences.filter(|_| other.sentences.is_some()),
+                ..corpus.clone()
+            };
+            let [own, theirs] = [counted(corpus, their_corpus), counted(their_corpus, corpus)];
+            return (own != theirs)
+                .then(|| Difference::of_contents(&corpus.id, &corpus.sha256, &their_corpus.sha256));
+        }
+        let sha256 = |record: &Self| match record {
+            Self::Corpus { corpus, .. } => corpus.sha256.clone(),
+            Self::Files { train_samples, val_samples } => {
+                format!("{} and {}", train_samples.sha256, val_samples.sha256)
+            }
+        };
+        match self == there {
+            true => None,
+            false if self.id() == there.id() => {
+                Some(Difference::of_contents(self.id(), &sha256(self), &sha256(there)))
+            }
+            false => Difference::of("the source of the samples", self.id(), there.id()),
+        }
+    }
+}
+
+/// What makes an experiment another than the one that it is held against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// What differs, in words.
+    pub what: String,
+    /// What it is here.
+    pub here: String,
+    /// What it is in the other.
+    pub there: String,
+}
+
+impl Difference {
+    /// Of two values; `None` where they read the same.
+    pub fn of(what: &str, here: impl fmt::Display, there: impl fmt::Display) -> Option<Self> {
+        let (here, there) = (here.to_string(), there.to_string());
+        (here != there).then(|| Self { what: what.to_owned(), here, there })
+    }
+
+    /// As [`Difference::of`], where there may be no value.
+    pub fn of_optional<T: fmt::Display>(what: &str, here: Option<T>, there: Option<T>) -> Option<Self> {
+        let text = |value: Option<T>| value.map_or("none".to_owned(), |value| value.to_string());
+        Self::of(what, text(here), text(there))
+    }
+
+    fn of_contents(id: &str, here: &str, there: &str) -> Self {
+        Self { what: format!("what `{id}` holds (SHA-256)"), here: here.to_owned(), there: there.to_owned() }
     }
 }
 
@@ -129,6 +216,9 @@ pub struct StageRecord {
     /// For `states`: prefix tokens run by the last sitting, by second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
+    /// For `states`: what the model makes of the samples' tokens, where it has a head and they are enough to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextCheck>,
     /// For `r2` and `evaluate`: the folder of maps that were measured, where they are not the run's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shortcuts: Option<PathBuf>,
@@ -144,6 +234,9 @@ pub struct StageRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     format: u32,
+    /// A run, or what is fitted from sums.
+    #[serde(default, skip_serializing_if = "Kind::is_run")]
+    pub kind: Kind,
     /// The version of jumplens that began the run.
     pub version: String,
     /// The model.
@@ -166,6 +259,9 @@ pub struct Manifest {
     /// Which maps between layers are fitted.
     #[serde(flatten)]
     pub fits: Fits,
+    /// True for a model that makes no predictions, which cannot be evaluated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub headless: bool,
     /// The share of the samples that is in the folder, where it is not all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
@@ -193,6 +289,7 @@ impl Manifest {
     ) -> Self {
         Self {
             format: FORMAT,
+            kind: Kind::Run,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model,
             unread: BTreeSet::new(),
@@ -202,6 +299,7 @@ impl Manifest {
             train,
             val,
             fits,
+            headless: false,
             shard: None,
             dtype,
             device: "cpu".to_owned(),
@@ -210,21 +308,10 @@ impl Manifest {
         }
     }
 
-    fn path(run: &Path) -> PathBuf {
-        run.join("manifest.json")
-    }
-
-    /// Reads the manifest of the run folder `run`; `None` where it has none.
+    /// Reads the manifest of the run, or of what is fitted from sums, in the folder `run`; `None` where it has none.
+    /// [`Error::OtherKind`] where the folder holds something else, [`Error::DamagedManifest`].
     pub fn read(run: &Path) -> Result<Option<Self>> {
-        let path = Self::path(run);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("read", &path)(error)),
-        };
-        let manifest: Self = serde_json::from_str(&text).map_err(Error::format(&path))?;
-        manifest.is_of_this_version(&path)?;
-        Ok(Some(manifest))
+        folder::read_manifest(run)
     }
 
     /// [`Error::Format`] for the file `path` where it was written by a newer version than this.
@@ -246,12 +333,22 @@ impl Manifest {
         let mut text =
             serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
         text.push('\n');
-        write_atomically(&Self::path(run), text.as_bytes())
+        write_atomically(&run.join(MANIFEST), text.as_bytes())
     }
 
     /// True once `stage` is finished.
     pub fn is_done(&self, stage: Stage) -> bool {
         self.stages.get(&stage).is_some_and(|record| record.done)
+    }
+
+    /// True once everything of a run is done that takes a model: there is nothing left to do but figures.
+    pub fn is_measured(&self) -> bool {
+        let is_done = |stage: Stage| match stage {
+            Stage::Plot => true,
+            Stage::Evaluate => self.headless || self.is_done(stage),
+            _ => self.is_done(stage),
+        };
+        self.kind == Kind::Run && Stage::OF_RUN.into_iter().all(is_done)
     }
 
     /// Forgets `stage` and those that depend on it: what they wrote no longer follows from what is there. Tables of maps
@@ -268,29 +365,40 @@ impl Manifest {
         self.stages.retain(|stage, _| !forgotten.contains(stage));
     }
 
-    /// What makes this another experiment than `other`, in words; `None` where both are the same, whatever the
-    /// progress, the version and the threads.
-    pub(crate) fn difference(&self, other: &Self) -> Option<String> {
-        let samples = self.samples.difference(&other.samples);
-        [
-            (self.model != other.model, format!("the model `{}`", self.model.id)),
-            (samples.is_some(), samples.unwrap_or_default()),
-            (self.train != other.train, format!("the number of {} training samples", self.train)),
-            (self.val != other.val, format!("the number of {} validation samples", self.val)),
-            (self.seed != other.seed, format!("the seed {}", self.seed)),
-            (self.mask != other.mask, "the choice of `--no-mask`".to_owned()),
-            (self.fits.pairs != other.fits.pairs, "the choice of `--pairs`".to_owned()),
-            (self.fits != other.fits, "the choice of `--intercept`, `--ridge` or `--rank`".to_owned()),
-            (self.shard != other.shard, "the choice of `--shard`".to_owned()),
-            (self.dtype != other.dtype, "the choice of `--dtype`".to_owned()),
-        ]
-        .into_iter()
-        .find_map(|(differs, what)| differs.then_some(what))
+    /// What makes this another experiment than the one `there`; `None` where both are the same, whatever the progress, the
+    /// version and the threads.
+    pub(crate) fn difference(&self, there: &Self) -> Option<Difference> {
+        if self.model != there.model {
+            return Some(self.model.difference(&there.model));
+        }
+        let mask = |manifest: &Self| manifest.mask.map(|mask| if mask { "masked" } else { "kept" });
+        let shard = |manifest: &Self| manifest.shard;
+        self.samples
+            .difference(&there.samples)
+            .or_else(|| Difference::of("the number of training samples", self.train, there.train))
+            .or_else(|| Difference::of("the number of validation samples", self.val, there.val))
+            .or_else(|| Difference::of("the seed", self.seed, there.seed))
+            .or_else(|| Difference::of_optional("the token at the position", mask(self), mask(there)))
+            .or_else(|| self.fits.difference(&there.fits))
+            .or_else(|| Difference::of_optional("the share", shard(self), shard(there)))
+            .or_else(|| Difference::of("the number format", self.dtype, there.dtype))
+    }
+
+    /// What its reader must not miss, a line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let text = self.stages.get(&Stage::States).and_then(|record| record.text.as_ref());
+        text.map_or_else(Vec::new, |text| text.warnings(self.model.short_name()))
     }
 
     /// The run in a few words, for messages.
     pub fn describe(&self) -> String {
         let samples = self.samples.id();
+        if self.kind == Kind::Fitted {
+            return format!(
+                "model `{}`, sums of {} + {} samples from `{samples}`",
+                self.model.id, self.train, self.val
+            );
+        }
         let done = Stage::OF_RUN.into_iter().filter(|stage| self.is_done(*stage)).count();
         format!(
             "model `{}`, {} + {} samples from `{samples}`, seed {}, {done} of {} stages done",

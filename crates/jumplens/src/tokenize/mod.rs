@@ -1,17 +1,22 @@
 //! Sentences to samples: token ids, each with one chosen position.
 
+mod adapt;
 mod byte_pairs;
+mod class;
+mod settings;
 mod word_piece;
 
 use crate::caught::caught;
 use crate::corpus::{HowMany, in_random_order};
 use crate::error::{Error, Result};
 use crate::gguf;
-use crate::hub::TokenizerFiles;
+use crate::hub::{TokenizerFiles, Vocabulary};
 use crate::models::{Kind, Spec};
+use adapt::adapt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use settings::Settings;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
@@ -92,50 +97,63 @@ impl Positions {
     }
 }
 
-/// The token that masked models are to guess behind.
+/// The token that masked models are to guess behind, where the tokenizer's files name no other.
 const MASK: &str = "[MASK]";
 
-/// The largest share of an embedding's rows that may be without a token.
-const MOST_SPARE_ROWS: f64 = 0.04;
+/// The largest share of an embedding's rows that may be without a token before a user is told.
+const MANY_SPARE_ROWS: f64 = 0.04;
 
-/// A tokenizer that fits a model.
+/// Characters of a text that a message quotes.
+const LONGEST_QUOTE: usize = 120;
+
+/// A tokenizer with the model whose texts it is for.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     kind: Kind,
+    vocab_size: usize,
     mask: Option<u32>,
+    notes: Vec<String>,
 }
 
 impl Tokenizer {
     /// Opens the tokenizer of a model. `mask` says whether, for masked models, `[MASK]` takes the place of the token at
     /// the chosen position.
     ///
-    /// [`Error::Vocabulary`] where it has ids that the model has no embedding for, or far fewer than the model has
-    /// embeddings for; [`Error::SpecialToken`] where a masked
+    /// [`Error::Unread`] where its files ask for what is not read here; [`Error::NoEmbedding`] where it puts a token
+    /// around every text that the model has no embedding for; [`Error::SpecialToken`] where a masked
     /// model's tokenizer has no `[MASK]` or does not put `[CLS]` and `[SEP]` around a sentence.
     pub fn open(files: &TokenizerFiles, spec: &Spec, mask: bool) -> Result<Self> {
         let path = files.path().to_owned();
-        let json = match files {
-            TokenizerFiles::Json(file) => Cow::Borrowed(file.bytes()),
-            TokenizerFiles::BytePairs { vocabulary, merges, config } => {
-                Cow::Owned(byte_pairs::tokenizer_json(vocabulary, merges, config.as_ref())?)
+        let read = || Settings::read(files, spec.family);
+        let (json, settings) = match &files.vocabulary {
+            Vocabulary::Json(file) => (Cow::Borrowed(file.bytes()), Some(read()?)),
+            Vocabulary::BytePairs { vocabulary, merges } => {
+                let settings = read()?;
+                (Cow::Owned(byte_pairs::tokenizer_json(vocabulary, merges, &settings)?), Some(settings))
             }
-            TokenizerFiles::WordPiece { vocabulary, config } => {
-                Cow::Owned(word_piece::tokenizer_json(vocabulary, config.as_ref())?)
+            Vocabulary::WordPiece(file) => {
+                let settings = read()?;
+                (Cow::Owned(word_piece::tokenizer_json(file, &settings)?), Some(settings))
             }
-            TokenizerFiles::Gguf(file) => Cow::Owned(gguf::tokenizer_json(file)?),
+            Vocabulary::Gguf(file) => (Cow::Owned(gguf::tokenizer_json(file, &files.allow_unread)?), None),
         };
+        let is_json = matches!(files.vocabulary, Vocabulary::Json(_));
         let mut inner = caught(&path, || tokenizers::Tokenizer::from_bytes(json))?;
-        let largest = inner.get_vocab(true).values().copied().max().unwrap_or(0);
-        // Embeddings are padded with some rows that no token has; many such rows are another model's tokenizer.
-        let spare = spec.vocab_size as f64 - f64::from(largest) - 1.0;
-        if !(0.0..=MOST_SPARE_ROWS * spec.vocab_size as f64).contains(&spare) {
-            return Err(Error::Vocabulary { path, largest, vocab_size: spec.vocab_size });
-        }
         // Padding and the longest sequence are this crate's own business, whatever the file says.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(Error::format(&path))?;
-        let mut tokenizer = Self { inner, path, kind: spec.kind, mask: None };
+        let mask_token =
+            settings.as_ref().and_then(|settings| settings.special("mask_token")).unwrap_or(MASK);
+        let mask_is_there = inner.token_to_id(mask_token).is_some()
+            || settings.as_ref().is_some_and(|settings| settings.adds(mask_token));
+        let mut notes = match &settings {
+            Some(settings) => adapt(&mut inner, settings, &path, is_json, &files.allow_unread)?,
+            None => Vec::new(),
+        };
+        notes.extend(vocabulary_note(&inner, spec.vocab_size));
+        let vocab_size = spec.vocab_size;
+        let mut tokenizer = Self { inner, path, kind: spec.kind, vocab_size, mask: None, notes };
         let special = tokenizer.encode("")?.len();
         if special >= spec.max_positions {
             return Err(Error::Option(format!(
@@ -155,8 +173,10 @@ impl Tokenizer {
             if special < 2 {
                 return Err(missing("puts no `[CLS]` and `[SEP]` around a sentence"));
             }
-            let id = tokenizer.inner.token_to_id(MASK);
+            // A class adds one that is in no file behind the vocabulary, where it was never trained.
+            let id = tokenizer.inner.token_to_id(mask_token).filter(|_| mask_is_there);
             tokenizer.mask = mask.then(|| id.ok_or_else(|| missing("has no token `[MASK]`"))).transpose()?;
+            tokenizer.check(tokenizer.mask.as_slice(), "")?;
         }
         Ok(tokenizer)
     }
@@ -172,10 +192,31 @@ impl Tokenizer {
         Self::open(files.ok_or_else(missing)?, spec, mask)
     }
 
+    /// What its user should know, one line each, such as where its tokens are not those of `tokenizer.json` alone.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Token ids of `text` with those that the tokenizer puts around it, cut within them at the model's longest sequence.
+    /// [`Error::NoEmbedding`] where the model has none for one of them.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = caught(&self.path, || self.inner.encode_fast(text, true))?;
+        self.check(encoding.get_ids(), text)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Fails where the model has no embedding for one of the tokens of `text`.
+    fn check(&self, ids: &[u32], text: &str) -> Result<()> {
+        match ids.iter().find(|id| **id as usize >= self.vocab_size) {
+            None => Ok(()),
+            Some(&id) => Err(Error::NoEmbedding {
+                path: self.path.clone(),
+                token: self.inner.id_to_token(id).unwrap_or_default(),
+                id,
+                vocab_size: self.vocab_size,
+                text: shortened(text),
+            }),
+        }
     }
 
     /// What a token stands for in a text, with the white space before it where that is part of it: of a token that is
@@ -232,6 +273,39 @@ impl Tokenizer {
             Sample { ids, position, target, text: Some(text.to_owned()) }
         };
         Ok(chosen.into_iter().map(sample).collect())
+    }
+}
+
+/// The beginning of a text, for a message.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_QUOTE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// What there is to say where a tokenizer and an embedding of `rows` rows do not have the same size.
+fn vocabulary_note(inner: &tokenizers::Tokenizer, rows: usize) -> Option<String> {
+    let vocab = inner.get_vocab(true);
+    let largest = vocab.values().copied().max()? as usize;
+    let mut beyond: Vec<(&u32, &String)> =
+        vocab.iter().map(|(token, id)| (id, token)).filter(|(id, _)| **id as usize >= rows).collect();
+    beyond.sort_unstable();
+    let names =
+        beyond.iter().take(3).map(|(id, token)| format!("`{token}` ({id})")).collect::<Vec<_>>().join(", ");
+    let size = format!("the tokenizer has ids up to {largest}, and the model's embedding has {rows} rows");
+    match beyond.len() {
+        0 if (rows - largest - 1) as f64 <= MANY_SPARE_ROWS * rows as f64 => None,
+        0 => Some(format!(
+            "{size}: {} of them are of no token. So it is where rows were added for padding, and with the tokenizer of \
+             another model",
+            rows - largest - 1
+        )),
+        1 => Some(format!("{size}, none for {names}: a text that has it cannot be run")),
+        n => Some(format!(
+            "{size}, none for {n} of its tokens, {names}{}: a text that has one of them cannot be run",
+            if n > 3 { ", …" } else { "" }
+        )),
     }
 }
 

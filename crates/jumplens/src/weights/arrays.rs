@@ -167,7 +167,7 @@ fn array_entry(
     // From the first axis on, each step goes over all that the axes before it hold.
     let strides = shape.iter().scan(1, |stride, n| Some(std::mem::replace(stride, *stride * n)));
     let axes = (is_fortran && shape.len() > 1).then(|| shape.iter().copied().zip(strides).collect());
-    Ok(Entry { dtype, shape, bytes, axes })
+    Ok(Entry { dtype, shape, bytes, axes, offset: 0.0 })
 }
 
 /// A `.npy` file.

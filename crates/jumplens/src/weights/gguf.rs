@@ -2,7 +2,7 @@
 
 use super::{Dtype, Entry};
 use crate::error::Result;
-use crate::gguf::{Architecture, Header, Type};
+use crate::gguf::{Architecture, Header, Place, Type};
 use crate::hub::SourceFile;
 use std::collections::BTreeMap;
 
@@ -25,8 +25,9 @@ pub(super) fn entries(file: &SourceFile) -> Result<BTreeMap<String, Entry>> {
             Type::Quantised(quant) => Dtype::Quantised(*quant),
             Type::Other(name) => Dtype::Other(name.clone()),
         };
-        let entry = Entry { dtype, shape: place.shape, bytes: tensor.bytes.clone(), axes: place.axes };
-        if entries.insert(place.name, entry).is_some() {
+        let Place { name, shape, axes, offset } = place;
+        let entry = Entry { dtype, shape, bytes: tensor.bytes.clone(), axes, offset };
+        if entries.insert(name, entry).is_some() {
             return Err(header.damaged(format!("tensor `{}` is in it under two names", tensor.name)));
         }
     }

@@ -26,6 +26,8 @@ struct Entry {
     /// How many elements there are along an axis and how far apart, where they do not follow one another row by row. Axes
     /// may divide those of the shape further.
     axes: Option<Vec<(usize, usize)>>,
+    /// What is added to every element.
+    offset: f32,
 }
 
 impl Entry {
@@ -58,7 +60,7 @@ impl Entry {
     fn read(&self, file: &SourceFile, name: &str) -> Result<Vec<f32>> {
         let path = || file.path.clone();
         let bytes = &file.bytes()[self.bytes.clone()];
-        let values: Vec<f32> = match &self.dtype {
+        let mut values: Vec<f32> = match &self.dtype {
             Dtype::F32 => self.values(bytes.as_chunks().0, f32::from_le_bytes),
             Dtype::F64 => self.values(bytes.as_chunks().0, |b| f64::from_le_bytes(b) as f32),
             Dtype::F16 => self.values(bytes.as_chunks().0, |b| half::f16::from_le_bytes(b).to_f32()),
@@ -71,6 +73,9 @@ impl Entry {
                 return Err(Error::TensorDtype { path: path(), tensor: name.into(), got: got.clone() });
             }
         };
+        if self.offset != 0.0 {
+            values.iter_mut().for_each(|value| *value += self.offset);
+        }
         match values.iter().find(|value| !value.is_finite()) {
             Some(value) => Err(Error::WeightNotFinite { path: path(), tensor: name.into(), value: *value }),
             None => Ok(values),

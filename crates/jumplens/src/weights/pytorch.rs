@@ -403,7 +403,7 @@ impl<'a> Contents<'a> {
             _ => Dtype::named(element.dtype),
         };
         if shape.contains(&0) {
-            return Ok(Entry { dtype, shape, bytes: view.start..view.start, axes: None });
+            return Ok(Entry { dtype, shape, bytes: view.start..view.start, axes: None, offset: 0.0 });
         }
         // No stride is taken along an axis of one.
         strides.iter_mut().zip(&shape).filter(|(_, n)| **n == 1).for_each(|(stride, _)| *stride = 0);
@@ -434,7 +434,7 @@ impl<'a> Contents<'a> {
             *n == 1 || *stride == row
         });
         let axes = (!rows).then(|| shape.iter().copied().zip(strides).collect());
-        Ok(Entry { dtype, shape, bytes, axes })
+        Ok(Entry { dtype, shape, bytes, axes, offset: 0.0 })
     }
 
     /// What a dict without tensors holds instead: the begin of it.

@@ -24,7 +24,7 @@ pub(super) fn entries(file: &SourceFile) -> Result<BTreeMap<String, Entry>> {
                 other => Dtype::Other(format!("{other:?}")),
             };
             let bytes = start..start + view.data().len();
-            (name.to_owned(), Entry { dtype, shape: view.shape().to_vec(), bytes, axes: None })
+            (name.to_owned(), Entry { dtype, shape: view.shape().to_vec(), bytes, axes: None, offset: 0.0 })
         })
         .collect())
 }

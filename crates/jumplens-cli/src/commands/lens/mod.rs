@@ -71,11 +71,13 @@ fn through_run(args: &LensArgs, folder: &Path, text: String, printer: &Printer) 
     }
     let shortcuts = match &args.shortcuts {
         Some(path) => Some(run.foreign_shortcuts(path, &Progress::new(printer))?),
-        None => run.own_shortcuts(),
+        None => run.own_shortcuts()?,
     };
     let lens = run.lens(shortcuts.as_ref(), &casts(args, shortcuts.as_ref())?)?;
     let name = run.manifest().model.short_name();
-    read(args, name, run.spec(), text, &run.tokenizer()?, &lens, Some(run.mean_run()?))
+    let tokenizer = run.tokenizer()?;
+    tokenizer.notes().iter().for_each(|note| printer.note(note));
+    read(args, name, run.spec(), text, &tokenizer, &lens, run.mean_run()?)
 }
 
 fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Reading, Failure> {
@@ -85,6 +87,7 @@ fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Rea
     let (model, spec) = (&*loaded.model, loaded.model.spec());
     let head = model.head().ok_or_else(|| Error::NoHead { model: files.id.clone() })?;
     let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, spec, false)?;
+    tokenizer.notes().iter().for_each(|note| printer.note(note));
     let own = Origin::of_model(&record_model(&files), spec.n_layers, spec.d_model);
     let shortcuts = match &args.shortcuts {
         Some(path) => {

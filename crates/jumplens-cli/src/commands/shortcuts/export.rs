@@ -1,12 +1,14 @@
 //! `jumplens shortcuts export`: maps as files that others can use.
 
 use super::card::{Card, File};
-use super::{Failure, casts, check_empty, origin, r2};
+use super::{Failure, casts, origin, r2};
 use crate::args::ExportArgs;
 use crate::printer::Printer;
+use crate::progress::Progress;
 use jumplens::Error;
 use jumplens::files::write_atomically;
 use jumplens::shortcut::{self, Format, Shortcuts};
+use jumplens::store::{Kind, Making};
 
 pub fn export(args: &ExportArgs, printer: &Printer) -> Result<(), Failure> {
     let shortcuts = Shortcuts::open(&args.path)?;
@@ -15,8 +17,12 @@ pub fn export(args: &ExportArgs, printer: &Printer) -> Result<(), Failure> {
     if casts.is_empty() {
         return Err(Error::Option(format!("no maps in `{}`: check the path", args.path.display())).into());
     }
-    check_empty(&args.out)?;
+    let from = [args.path.clone()];
+    let progress = Progress::new(printer);
+    let mut making = Making::check(&args.out, Kind::ExportedMaps, &from, args.overwrite, &progress)?;
     let origin = origin(&shortcuts)?;
+    let r2 = r2(&args.path)?;
+    making.begin()?;
     let mut files = Vec::new();
     for cast in casts {
         let maps = shortcuts.cast(&cast);
@@ -25,8 +31,9 @@ pub fn export(args: &ExportArgs, printer: &Printer) -> Result<(), Failure> {
         let pair = shortcut::chosen_pairs(&maps, args.pairs.into())?.into_iter().next().unwrap_or_default();
         files.push(File { cast, name, maps: count, pair });
     }
-    let card = Card { origin: origin.as_ref(), files: &files, format, r2: &r2(&args.path)? };
+    let card = Card { origin: origin.as_ref(), files: &files, format, r2: &r2 };
     write_atomically(&args.out.join("README.md"), card.render().as_bytes())?;
+    making.finish()?;
     for File { name, maps, .. } in &files {
         printer.note(&format!("`{}`: {maps} maps", args.out.join(name).display()));
     }

@@ -1,6 +1,6 @@
 //! `jumplens shortcuts import`: a folder of maps of what other programs wrote.
 
-use super::{Failure, check_empty};
+use super::Failure;
 use crate::args::ImportArgs;
 use crate::printer::Printer;
 use crate::progress::Progress;
@@ -10,9 +10,12 @@ use jumplens::models::{PRE_NORM_PARTS, load};
 use jumplens::nn::Precision;
 use jumplens::run::record_model;
 use jumplens::shortcut::{Foreign, Origin};
+use jumplens::store::{Kind, Making};
 
 pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
-    check_empty(&args.out)?;
+    let from = [args.path.clone()];
+    let progress = Progress::new(printer);
+    let mut making = Making::check(&args.out, Kind::ImportedMaps, &from, args.overwrite, &progress)?;
     let foreign = Foreign::read(&args.path)?;
     let said = Origin {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -47,7 +50,10 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
         }
         None => (said, PRE_NORM_PARTS),
     };
+    foreign.check_parts(parts)?;
+    making.begin()?;
     let casts = foreign.save(&args.out, &origin, args.cast.as_deref(), parts)?;
+    making.finish()?;
     let mut made: Vec<String> = casts.iter().map(|cast| format!("`{cast}`")).collect();
     if !foreign.parts.is_empty() {
         made.push(format!("{} maps of parts", foreign.parts.len()));

@@ -10,10 +10,9 @@ use super::Failure;
 use crate::args::ShortcutsCommand;
 use crate::printer::Printer;
 use jumplens::Error;
-use jumplens::eval::tables::{R2Row, read_csv};
-use jumplens::manifest::{Manifest, StageRecord};
+use jumplens::eval::tables::R2Row;
+use jumplens::run::own_r2;
 use jumplens::shortcut::{Origin, Shortcuts};
-use jumplens::store::Stage;
 use std::path::Path;
 
 pub fn shortcuts(command: &ShortcutsCommand, printer: &Printer) -> Result<(), Failure> {
@@ -49,26 +48,7 @@ fn origin(shortcuts: &Shortcuts) -> Result<Option<Origin>, Error> {
     }
 }
 
-/// r² of the maps in a run folder, where they are known.
+/// r² of the maps in a run folder, or of those that are fitted from sums, where they are known.
 fn r2(path: &Path) -> Result<Vec<R2Row>, Error> {
-    let manifest = if path.is_dir() { Manifest::read(path)? } else { None };
-    // The run may have measured maps from elsewhere.
-    let own = |record: &StageRecord| record.done && record.shortcuts.is_none();
-    match manifest.is_some_and(|manifest| manifest.stages.get(&Stage::R2).is_some_and(own)) {
-        true => read_csv(&path.join("results/r2.csv")),
-        false => Ok(Vec::new()),
-    }
-}
-
-/// [`Error::Option`] where `out` holds something already.
-fn check_empty(out: &Path) -> Result<(), Error> {
-    let count = match std::fs::read_dir(out) {
-        Ok(entries) => entries.count(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(source) => return Err(Error::Io { action: "read", path: out.to_owned(), source }),
-    };
-    match count {
-        0 => Ok(()),
-        _ => Err(Error::Option(format!("`{}` is not empty: choose another `--out`", out.display()))),
-    }
+    Ok(own_r2(path)?.unwrap_or_default())
 }

@@ -32,6 +32,16 @@ pub enum Precision {
     Bf16,
 }
 
+/// As the command line and the manifest have it.
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
 impl Precision {
     /// Cells that `values` values along the inner dimension take.
     pub(crate) fn cells(self, values: usize) -> usize {

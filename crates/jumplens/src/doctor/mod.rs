@@ -1,5 +1,8 @@
 //! Whether a model is what a lens takes it for: each check is about something that has made a lens wrong unnoticed.
 
+mod text;
+
+use self::text::Texts;
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
@@ -77,9 +80,13 @@ pub fn examine<'a>(
         ));
         return Ok(findings);
     };
+    // One that has no `[MASK]` cannot ask a masked model for anything.
+    let masking = Tokenizer::open(tokenizer, model.spec(), true);
     let tokenizer = Tokenizer::open(tokenizer, model.spec(), false)?;
     findings.push(special_tokens(&tokenizer, model.spec().kind)?);
-    let samples = last_positions(&tokenizer, model.spec().kind, sentences)?;
+    findings.extend(tokenizer.notes().iter().map(|note| finding("tokenizer", Outcome::Note, &**note)));
+    let sentences: Vec<&str> = sentences.collect();
+    let samples = last_positions(&tokenizer, model.spec().kind, sentences.iter().copied())?;
     check(observer)?;
 
     let few = PackedBatch::pack(&samples, model.spec().kind, PLAIN_TOKENS).remove(0);
@@ -103,6 +110,12 @@ pub fn examine<'a>(
         findings.push(identity(&states)?);
         findings.push(coordinates(&states)?);
         findings.push(sinks(&states, batch)?);
+        check(observer)?;
+        if let Ok(tokenizer) = &masking {
+            let texts = Texts::new(model, tokenizer, &sentences)?;
+            let bos = files.bos()?.filter(|id| (*id as usize) < model.spec().vocab_size);
+            findings.extend(texts.findings(bos, observer)?);
+        }
     }
     Ok(findings)
 }
@@ -144,7 +157,7 @@ fn last_positions<'a>(
 fn every_state(model: &dyn Backbone, batch: &PackedBatch, plain: bool) -> Result<Vec<Tensor>> {
     let spec = model.spec();
     let rows = batch.every_row(spec.kind);
-    let mut states = vec![model.embed(batch)?];
+    let mut states = vec![batch.embed(model)?];
     for layer in 0..spec.n_layers {
         let mut x = states[layer].clone();
         if plain {

@@ -1,0 +1,450 @@
+//! Which folders this program made, whatever command it was, and what each holds: `manifest.json` says it.
+
+use super::integrity::{self, Digests};
+use super::lock;
+use super::manifest::{FORMAT, MANIFEST, Manifest};
+use super::{Stage, walk};
+use crate::error::{Error, Result};
+use crate::files::{create_folder, write_atomically};
+use crate::progress::Observer;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// What a folder holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A run, or a share of one, as far as it is.
+    #[default]
+    Run,
+    /// Maps that were fitted from second-moment sums, with their r².
+    Fitted,
+    /// Maps of other programs.
+    ImportedMaps,
+    /// Maps for others.
+    ExportedMaps,
+    /// Several runs beside one another.
+    Comparison,
+    /// Figures and report, drawn from tables without a manifest.
+    Figures,
+}
+
+impl Kind {
+    pub(crate) fn is_run(&self) -> bool {
+        *self == Self::Run
+    }
+
+    /// The endings of the files that are written into such a folder.
+    fn endings(self) -> &'static [&'static str] {
+        match self {
+            Self::Run | Self::Fitted => {
+                &["jsonl", "safetensors", "csv", "json", "parquet", "svg", "pdf", "png", "html"]
+            }
+            Self::ImportedMaps => &["safetensors"],
+            Self::ExportedMaps => &["safetensors", "npz", "md"],
+            Self::Comparison => &["svg", "pdf", "png", "csv"],
+            Self::Figures => &["svg", "pdf", "png", "html"],
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Run => "a run",
+            Self::Fitted => "maps fitted from second-moment sums",
+            Self::ImportedMaps => "imported maps",
+            Self::ExportedMaps => "exported maps",
+            Self::Comparison => "a comparison of runs",
+            Self::Figures => "figures drawn from tables",
+        })
+    }
+}
+
+/// The manifest of a folder that is no run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    format: u32,
+    /// What the folder holds.
+    pub kind: Kind,
+    /// The version of jumplens that wrote it.
+    pub version: String,
+    /// The files and folders that it was made from.
+    pub from: Vec<PathBuf>,
+    /// True once everything is there.
+    pub done: bool,
+    /// SHA-256 of every file, by path below the folder.
+    pub files: Digests,
+}
+
+impl Record {
+    pub(crate) fn new(kind: Kind, from: &[PathBuf]) -> Self {
+        let from = from.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { format: FORMAT, kind, version, from: from.collect(), done: false, files: Digests::new() }
+    }
+
+    /// Of figures that were drawn in `folder`, from the tables in it.
+    pub(crate) fn of_figures(folder: &Path, figures: &[PathBuf]) -> Result<Self> {
+        let is_figure = |path: &Path| figures.contains(&folder.join(path));
+        let files = integrity::digests(folder, is_figure)?;
+        Ok(Self { done: true, files, ..Self::new(Kind::Figures, &[folder.join("results")]) })
+    }
+
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        let mut text =
+            serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
+        text.push('\n');
+        write_atomically(&folder.join(MANIFEST), text.as_bytes())
+    }
+
+    fn describe(&self) -> String {
+        let from: Vec<String> = self.from.iter().map(|path| format!("`{}`", path.display())).collect();
+        format!("{} files, from {}", self.files.len(), from.join(", "))
+    }
+
+    /// [`Error::Unfinished`] where not everything was written, [`Error::ChangedFolder`] where a file below `inside` is not
+    /// as it was left.
+    fn check(&self, folder: &Path, inside: &Path) -> Result<()> {
+        if !self.done {
+            return Err(Error::Unfinished { path: folder.to_owned(), kind: self.kind });
+        }
+        match integrity::changed(folder, &below(&self.files, inside))? {
+            Some(path) => Err(Error::ChangedFolder { path }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The digests of the files that are `inside`, or below it.
+fn below(files: &Digests, inside: &Path) -> Digests {
+    let within = files.iter().filter(|(name, _)| Path::new(name).starts_with(inside));
+    within.map(|(name, digest)| (name.clone(), digest.clone())).collect()
+}
+
+/// What is in a folder.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing, or no folder is there.
+    Nothing,
+    /// Files, and no manifest among them.
+    Others,
+    /// A run, or what is fitted from sums: the manifest's [`Kind`] says which.
+    Run(Box<Manifest>),
+    /// What another command made.
+    Made(Record),
+    /// A manifest that cannot be read.
+    Damaged {
+        /// What is wrong with it.
+        message: String,
+        /// Whether it is one of this program's, and nothing lies beside it but what this program writes.
+        ours: bool,
+    },
+}
+
+/// What every manifest begins with.
+#[derive(Deserialize)]
+struct Head {
+    format: Option<u64>,
+    kind: Option<String>,
+}
+
+/// Looks at what is in `folder`. [`Error::Io`] where that cannot be told.
+pub fn look(folder: &Path) -> Result<Found> {
+    let path = folder.join(MANIFEST);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok(if is_empty(folder)? { Found::Nothing } else { Found::Others });
+        }
+        Err(error) => return Err(Error::io("read", &path)(error)),
+    };
+    let damaged = |message: String, ours: bool| {
+        let ours = ours && only_ours(folder)?;
+        Ok(Found::Damaged { message, ours })
+    };
+    let head: Head = match serde_json::from_slice(&bytes) {
+        Ok(head) => head,
+        Err(error) => {
+            let text = String::from_utf8_lossy(&bytes);
+            let text: String = text.chars().take(40).filter(|c| !c.is_whitespace()).collect();
+            let ours = text.starts_with("{\"format\":") || folder.join(lock::NAME).exists();
+            return damaged(error.to_string(), ours);
+        }
+    };
+    let Some(format) = head.format else {
+        return damaged("it has no `format`, so that it is not one of this program's".to_owned(), false);
+    };
+    if format > u64::from(FORMAT) {
+        return damaged(format!("written by a newer version of jumplens (format {format})"), true);
+    }
+    let read = || -> serde_json::Result<Found> {
+        Ok(match head.kind.as_deref() {
+            None | Some("run" | "fitted") => Found::Run(Box::new(read_run(&bytes)?)),
+            Some(_) => Found::Made(serde_json::from_slice(&bytes)?),
+        })
+    };
+    read().or_else(|error| damaged(error.to_string(), true))
+}
+
+fn read_run(bytes: &[u8]) -> serde_json::Result<Manifest> {
+    let mut manifest: Manifest = serde_json::from_slice(bytes)?;
+    // Earlier versions did not say it: what came from sums has no samples.
+    let has_no_samples = !manifest.stages.contains_key(&Stage::Samples);
+    if has_no_samples && manifest.is_done(Stage::Fit) && manifest.is_done(Stage::R2) {
+        manifest.kind = Kind::Fitted;
+    }
+    Ok(manifest)
+}
+
+/// True where `folder` is not there, or has nothing in it but a lock.
+fn is_empty(folder: &Path) -> Result<bool> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == lock::NAME))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::io("read", folder)(error)),
+    }
+}
+
+/// True where every file in `folder` has an ending that this program writes.
+fn only_ours(folder: &Path) -> Result<bool> {
+    let mut paths = Vec::new();
+    walk(folder, Path::new(""), &mut paths)?;
+    Ok(paths.iter().all(|path| {
+        let whole = if path.extension().is_some_and(|ending| ending == "part") {
+            path.with_extension("")
+        } else {
+            path.clone()
+        };
+        path.as_path() == Path::new(lock::NAME)
+            || [Kind::Run, Kind::ExportedMaps].iter().any(|kind| has_ending(&whole, *kind))
+    }))
+}
+
+fn has_ending(path: &Path, kind: Kind) -> bool {
+    path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| kind.endings().contains(&ending))
+}
+
+/// The [`Error`] of a folder whose manifest cannot be read.
+pub(crate) fn damaged(folder: &Path, message: String, ours: bool) -> Error {
+    Error::DamagedManifest { path: folder.join(MANIFEST), message, ours }
+}
+
+/// Says that a folder is replaced whose manifest cannot be read.
+pub(crate) fn note_replaced(folder: &Path, message: &str, observer: &dyn Observer) {
+    let path = folder.join(MANIFEST);
+    observer.note(&format!("`{}` is damaged ({message}): what lies beside it is replaced", path.display()));
+}
+
+/// A folder that is no run, while it is written.
+#[derive(Debug)]
+pub struct Making {
+    folder: PathBuf,
+    record: Record,
+    /// Files of an earlier one.
+    old: BTreeSet<PathBuf>,
+    /// Files that others put there.
+    others: BTreeSet<PathBuf>,
+}
+
+impl Making {
+    /// Sees that `folder` can take a folder of that `kind`, made from the files and folders `from`: nothing is in it, or one
+    /// of the same kind that was not finished, or that `overwrite` allows to be replaced. Changes nothing.
+    pub fn check(
+        folder: &Path,
+        kind: Kind,
+        from: &[PathBuf],
+        overwrite: bool,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let all = |kind: Kind| -> Result<BTreeSet<PathBuf>> {
+            let mut paths = Vec::new();
+            walk(folder, Path::new(""), &mut paths)?;
+            let ours = |path: &PathBuf| has_ending(&path.with_extension(""), kind) || has_ending(path, kind);
+            Ok(paths.into_iter().filter(ours).collect())
+        };
+        let old = match look(folder)? {
+            Found::Nothing => BTreeSet::new(),
+            Found::Others => return Err(Error::NotARun { path: folder.to_owned() }),
+            Found::Made(record) if record.kind == kind && !record.done => all(kind)?,
+            Found::Made(record) if record.kind == kind && overwrite => {
+                let inside = |name: &String| Path::new(name).components().all(is_plain);
+                record.files.keys().filter(|name| inside(name)).map(PathBuf::from).collect()
+            }
+            Found::Made(record) if record.kind == kind => {
+                let what = record.describe();
+                return Err(Error::Occupied { path: folder.to_owned(), kind, what });
+            }
+            Found::Made(record) => return Err(other_kind(folder, record.kind, kind)),
+            Found::Run(manifest) => return Err(other_kind(folder, manifest.kind, kind)),
+            Found::Damaged { message, ours: true } if overwrite => {
+                note_replaced(folder, &message, observer);
+                all(kind)?
+            }
+            Found::Damaged { message, ours } => return Err(damaged(folder, message, ours)),
+        };
+        let record = Record::new(kind, from);
+        Ok(Self { folder: folder.to_owned(), record, old, others: BTreeSet::new() })
+    }
+
+    /// Makes the folder, or room in it. From here on an earlier one is gone.
+    pub fn begin(&mut self) -> Result<()> {
+        create_folder(&self.folder)?;
+        self.record.write(&self.folder)?;
+        for path in &self.old {
+            let path = self.folder.join(path);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &path)(error));
+                }
+                _ => {}
+            }
+            // A folder that is not empty stays.
+            let _ = path.parent().filter(|folder| *folder != self.folder).map(std::fs::remove_dir);
+        }
+        let mut others = Vec::new();
+        walk(&self.folder, Path::new(""), &mut others)?;
+        self.others = others.into_iter().collect();
+        Ok(())
+    }
+
+    /// Records what was written since [`Making::begin`].
+    pub fn finish(mut self) -> Result<()> {
+        self.record.files = integrity::digests(&self.folder, |path| !self.others.contains(path))?;
+        self.record.done = true;
+        self.record.write(&self.folder)
+    }
+}
+
+fn is_plain(part: std::path::Component) -> bool {
+    matches!(part, std::path::Component::Normal(_))
+}
+
+fn other_kind(path: &Path, kind: Kind, wanted: Kind) -> Error {
+    Error::OtherKind { path: path.to_owned(), kind, wanted: wanted.to_string() }
+}
+
+/// The manifest of the run, or of what is fitted from sums, in `folder`; `None` where there is nothing, or no manifest.
+/// [`Error::OtherKind`] where something else is in it, [`Error::DamagedManifest`].
+pub(crate) fn read_manifest(folder: &Path) -> Result<Option<Manifest>> {
+    match look(folder)? {
+        Found::Nothing | Found::Others => Ok(None),
+        Found::Run(manifest) => Ok(Some(*manifest)),
+        Found::Made(record) => Err(other_kind(folder, record.kind, Kind::Run)),
+        Found::Damaged { message, ours } => Err(damaged(folder, message, ours)),
+    }
+}
+
+/// Where the maps at `path` lie, once it is certain that all of them are there and as they were left: the maps of a run, a
+/// folder or a file of maps.
+///
+/// # Errors
+/// [`Error::Io`] where nothing is there, [`Error::StageMissing`] and [`Error::Unfinished`] where not all maps were written,
+/// [`Error::ChangedFile`] and [`Error::ChangedFolder`], [`Error::OtherKind`] where there are no maps.
+pub(crate) fn maps_at(path: &Path) -> Result<PathBuf> {
+    let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
+    if !found.is_dir() || !path.join(MANIFEST).exists() {
+        check_inside(path)?;
+        return Ok(path.to_owned());
+    }
+    match look(path)? {
+        Found::Run(manifest) => {
+            manifest.check(path, Stage::Fit, "reading its maps")?;
+            Ok(path.join("shortcuts"))
+        }
+        Found::Made(record) if record.kind == Kind::ImportedMaps => {
+            record.check(path, Path::new(""))?;
+            Ok(path.to_owned())
+        }
+        Found::Made(record) if record.kind == Kind::ExportedMaps => {
+            record.check(path, Path::new(""))?;
+            let files: Vec<&String> = record.files.keys().filter(|name| !name.ends_with(".md")).collect();
+            match files[..] {
+                [file] if file.ends_with(".safetensors") => Ok(path.join(file)),
+                _ => {
+                    let files: Vec<String> =
+                        files.iter().map(|file| format!("`{}`", path.join(file).display())).collect();
+                    Err(Error::Option(format!(
+                        "`{}` holds exported maps: give one of its files, {}",
+                        path.display(),
+                        files.join(" or ")
+                    )))
+                }
+            }
+        }
+        Found::Made(record) => {
+            Err(Error::OtherKind { path: path.to_owned(), kind: record.kind, wanted: "maps".to_owned() })
+        }
+        Found::Damaged { message, ours: true } => Err(damaged(path, message, true)),
+        Found::Damaged { .. } | Found::Nothing | Found::Others => Ok(path.to_owned()),
+    }
+}
+
+/// Folders from a file up to that of the manifest that knows it, with the file, at most.
+const DEEPEST: usize = 4;
+
+/// Sees that what is at `path` is as it was left, where it lies in a folder that this program made. [`Error::ChangedFile`] and
+/// [`Error::ChangedFolder`] where it is not, [`Error::StageMissing`] and [`Error::Unfinished`] where it may not be all.
+pub(crate) fn check_inside(path: &Path) -> Result<()> {
+    let Ok(whole) = std::fs::canonicalize(path) else { return Ok(()) };
+    for folder in whole.ancestors().take(DEEPEST) {
+        if !folder.join(MANIFEST).is_file() {
+            continue;
+        }
+        let Ok(inside) = whole.strip_prefix(folder) else { continue };
+        return match look(folder)? {
+            Found::Run(manifest) => match Stage::ALL.into_iter().find(|stage| stage.writes(inside)) {
+                Some(stage) => manifest.check_within(folder, stage, "reading its files", inside),
+                None => Ok(()),
+            },
+            Found::Made(record) if record.files.keys().any(|name| Path::new(name).starts_with(inside)) => {
+                record.check(folder, inside)
+            }
+            Found::Made(record) if !record.done => {
+                Err(Error::Unfinished { path: folder.to_owned(), kind: record.kind })
+            }
+            Found::Damaged { message, ours: true } => Err(damaged(folder, message, true)),
+            _ => Ok(()),
+        };
+    }
+    Ok(())
+}
+
+impl Manifest {
+    /// Sees that `stage` of the run in `folder` is done, and its files as it left them.
+    pub(crate) fn check(&self, folder: &Path, stage: Stage, needed_by: &'static str) -> Result<()> {
+        self.check_within(folder, stage, needed_by, Path::new(""))
+    }
+
+    /// The [`Error`] of a file that `stage` wrote and that is not as it was left. What is fitted from sums has no stages that
+    /// could be done again.
+    pub(crate) fn changed_file(&self, path: PathBuf, stage: Stage) -> Error {
+        match self.kind {
+            Kind::Run => Error::ChangedFile { path, stage },
+            _ => Error::ChangedFolder { path },
+        }
+    }
+
+    fn check_within(
+        &self,
+        folder: &Path,
+        stage: Stage,
+        needed_by: &'static str,
+        inside: &Path,
+    ) -> Result<()> {
+        let path = || folder.to_owned();
+        let Some(record) = self.stages.get(&stage).filter(|record| record.done) else {
+            return Err(match self.kind {
+                Kind::Run => Error::StageMissing { path: path(), stage, needed_by },
+                kind => Error::Unfinished { path: path(), kind },
+            });
+        };
+        match integrity::changed(folder, &below(&record.files, inside))? {
+            Some(path) => Err(self.changed_file(path, stage)),
+            None => Ok(()),
+        }
+    }
+}
