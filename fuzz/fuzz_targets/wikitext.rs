@@ -1,12 +1,13 @@
 //! The wikitext of a page, to prose and to sentences.
 #![no_main]
 
+use jumplens::corpus::Wiki;
 use jumplens::corpus::segmentation::sentences;
-use jumplens::corpus::wikitext::{Namespaces, prose};
+use jumplens::corpus::wikitext::prose;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    let namespaces = Namespaces::default();
-    let prose = prose(text, &namespaces);
+    let wiki = Wiki::default();
+    let prose = prose(text, &wiki);
     assert!(prose.len() <= 4 * text.len() + 4, "more comes out than is there");
     for paragraph in prose.lines() {
         assert_eq!(paragraph, paragraph.trim());

@@ -2,6 +2,7 @@
 
 use crate::sources::sources;
 use jumplens::Error;
+use jumplens::files::Pointer;
 use jumplens::hub::RepoKind;
 use jumplens::store::{Kind, Stage};
 use std::io::ErrorKind;
@@ -26,6 +27,12 @@ pub fn usage(error: &clap::Error) -> String {
         })
         .collect();
     format!("{}; `--help` lists the options", said.join("; ").trim_start_matches("error: "))
+}
+
+/// The folder that a file is in, as it can be named.
+fn folder_of(path: &Path) -> String {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).display().to_string()
 }
 
 fn advice(error: &Error) -> Option<String> {
@@ -112,10 +119,23 @@ fn advice(error: &Error) -> Option<String> {
         Error::DamagedCache { .. } => "delete it, then start again to fetch it anew".to_owned(),
         Error::UnknownCorpus { .. } => "check the path, or give a `.txt` file with one sentence a line as `--corpus`".to_owned(),
         Error::CorpusRow { message, .. } if message.contains("UTF-8") => "save the file as UTF-8".to_owned(),
-        Error::CorpusRow { message, .. } if message.contains("no field") => "name one of them by `--text-column`".to_owned(),
         Error::CorpusRow { .. } => "mend or replace the file; nothing was written".to_owned(),
         Error::Damaged { .. } => "fetch the file again; nothing was written".to_owned(),
-        Error::NoColumn { .. } => "name one of them by `--text-column`".to_owned(),
+        Error::NoColumn { others, .. } | Error::NotTexts { others, .. } => match others.texts.len() {
+            0 => "give a file that has one".to_owned(),
+            1 => "name it by `--text-column`".to_owned(),
+            _ => "name one of them by `--text-column`".to_owned(),
+        },
+        Error::Unsupported { .. } => "write the file again in a form that is read".to_owned(),
+        Error::Pointer { pointer: Pointer::GitLfs { .. }, path } => {
+            format!("`git lfs pull`, run in `{}`, fetches the file", folder_of(path))
+        }
+        Error::Pointer { pointer: Pointer::GitAnnex, path } => {
+            format!("`git annex get`, run in `{}`, fetches the file", folder_of(path))
+        }
+        Error::TooFewDrawn { has_more: false, .. } => {
+            "ask for fewer, give a larger `--corpus`, or widen the bounds".to_owned()
+        }
         Error::TooFewDrawn { .. } => {
             "ask for fewer, give a larger `--corpus`, draw more of each by `--per-document`, or widen the bounds".to_owned()
         }

@@ -632,7 +632,8 @@ pub struct LensArgs {
     /// Use these maps even where they were fitted on another model
     #[arg(long, requires = "shortcuts")]
     pub force: bool,
-    /// Casts to look through, side by side [default: mat, or id where there are no maps]
+    /// Casts to look through, side by side [default: the best on the validation samples; mat where nothing is known, id
+    /// without maps]
     #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
     pub cast: Vec<String>,
     /// Mark the layer of early exit at this λ

@@ -87,7 +87,13 @@ fn tables(groups: &[Group]) -> String {
 
 /// Layer by layer: r² to the last layer, Precision@1 and surprisal of every cast; then what it comes to, and what can be
 /// said of the maps.
-pub fn render(summary: &Summary, sources: &[SourceRow], curve: &[CurveRow], manifest: &Manifest) -> String {
+pub fn render(
+    summary: &Summary,
+    sources: &[SourceRow],
+    curve: &[CurveRow],
+    warnings: &[String],
+    manifest: &Manifest,
+) -> String {
     let mut text = tables(&casts(summary));
     let predicts = predicts(summary);
     let measures = if predicts { ", Precision@1, surprisal in nats" } else { "" };
@@ -96,6 +102,9 @@ pub fn render(summary: &Summary, sources: &[SourceRow], curve: &[CurveRow], mani
     if let Some(groups) = reliability(sources, curve) {
         text += &tables(&groups);
         let _ = writeln!(text, "r² of mat to layer {} by training samples\n", summary.n_layers);
+    }
+    for warning in warnings {
+        let _ = writeln!(text, "Warning: {warning}");
     }
     if let Some((wins, pairs)) = summary.mat_beats_id {
         let _ = writeln!(text, "mat beats id in r² at {wins} of {pairs} pairs of layers");

@@ -145,17 +145,29 @@ fn rows_that_cannot_be_read_are_named() {
         (&b"{\"text\": \"open"[..], "not JSON"),
         (b"nothing", "not JSON"),
         (b"{\"text\": \"a\"} {}", "not JSON"),
-        (b"[1, 2]", "not an object with a text `text`"),
-        (b"{\"text\": 5}", "not an object with a text `text`"),
-        (b"{\"text\": null}", "not an object with a text `text`"),
-        (
-            b"{\"body\": \"x\", \"id\": 1}",
-            "no field `text`; it has `body`, `id`; name one of them by `--text-column`",
-        ),
+        (b"[1, 2]", "not an object with a text `text`, but a list; mend or replace the file"),
+        (b"null", "not an object with a text `text`, but null"),
+        (b"{\"text\": 5}", "its `text` is a number, not a text"),
+        (b"{\"text\": [\"a\"]}", "its `text` is a list, not a text"),
         (b"{\"text\": \"caf\xe9\"}", "not UTF-8 from byte 13 of the line on; save the file as UTF-8"),
     ] {
         write("bad.jsonl", &lines(bad));
         refused(at, "bad.jsonl", &[], &["`bad.jsonl` line 3: ", says]);
+    }
+    // Nothing is offered that would be refused.
+    for (bad, says) in [
+        (
+            r#"{"body": "x", "id": 1}"#,
+            "no field `text`; the line's one field with a text is `body`; name it by `--text-column`",
+        ),
+        (
+            r#"{"body": "x", "id": 1, "tags": ["y"], "title": "z"}"#,
+            "no field `text`; the line's fields with a text are `body`, `title`; name one of them by `--text-column`",
+        ),
+        (r#"{"id": 1}"#, "no field `text`; the line has no field with a text; give a file that has one"),
+    ] {
+        write("bad.jsonl", &lines(bad.as_bytes()));
+        refused(at, "bad.jsonl", &[], &["`bad.jsonl` line 3 has ", says]);
     }
     write("latin1.txt", b"A good line.\ncaf\xe9\n");
     refused(at, "latin1.txt", &[], &["`latin1.txt` line 2: not UTF-8 from byte 3"]);
@@ -174,11 +186,132 @@ fn rows_that_cannot_be_read_are_named() {
         at,
         parquet,
         &[],
-        &["has no column `text`; it has `sample`, `mapping`", "name one of them by `--text-column`"],
+        &["has no column `text`; the file's one column of strings is `mapping`; name it by `--text-column`"],
     );
-    refused(at, parquet, &["--text-column", "layer"], &["its column `layer` is not one of strings"]);
+    let says =
+        ["is sound, but its column `layer` is not one of strings: a row of it is a number", "`mapping`"];
+    refused(at, parquet, &["--text-column", "layer"], &says);
     fs::create_dir(at.join("folder")).unwrap();
     refused(at, "folder", &[], &["`folder` has no `.parquet` file"]);
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../jumplens/tests/fixtures/corpora").join(name)
+}
+
+#[test]
+fn columns_are_offered_where_they_can_be_read() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    for file in ["columns.parquet", "lists.parquet", "lzo.parquet"] {
+        fs::copy(fixture(file), at.join(file)).unwrap();
+    }
+    let offers =
+        "; the file's columns of strings are `title`, `image.path`; name one of them by `--text-column`";
+    for (column, is) in [
+        ("text", "a row of it is a list of strings"),
+        ("text.list.element", "a row of it is a list of strings"),
+        ("lengths", "a row of it is a list of numbers"),
+        ("image", "a row of it is several values, each with a name"),
+        ("price", "a row of it is a number"),
+        ("seen", "a row of it is true or false"),
+    ] {
+        let says = format!(
+            "`columns.parquet` is sound, but its column `{column}` is not one of strings: {is}{offers}"
+        );
+        refused(at, "columns.parquet", &["--text-column", column], &[&says]);
+    }
+    let lists = " (lists of strings, which are not read: `text`)";
+    let says = format!(
+        "has no column `body`; the file's columns of strings are `title`, `image.path`{lists}; name one"
+    );
+    refused(at, "columns.parquet", &["--text-column", "body"], &[&says]);
+    let says =
+        format!("has no column `body`; the file has no column of strings{lists}; give a file that has one");
+    refused(at, "lists.parquet", &["--text-column", "body"], &[&says]);
+    // What is offered is read.
+    for column in ["title", "image.path"] {
+        let args = [
+            "-q",
+            "sentences",
+            "--num",
+            "1",
+            "--min-chars",
+            "1",
+            "--out",
+            column,
+            "--corpus",
+            "columns.parquet",
+        ];
+        succeed(at, &[&args[..], &["--text-column", column]].concat());
+    }
+    let says = [
+        "`lzo.parquet` is not read: its column `text` is compressed by LZO; read are Snappy, gzip, Brotli, LZ4",
+    ];
+    refused(at, "lzo.parquet", &[], &says);
+}
+
+#[test]
+fn pointers_are_named_in_the_place_of_any_file() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 3353072\n";
+    let annex = "/annex/objects/SHA256E-s3353072--4d7a2146.bin\n";
+    let is_lfs = [
+        "is a Git LFS pointer (to 3353072 bytes), not the file",
+        "`git lfs pull`, run in `.`, fetches the file",
+    ];
+    let is_annex = ["is a git-annex pointer, not the file", "`git annex get`, run in `.`, fetches the file"];
+    for (pointer, says) in [(lfs, is_lfs), (annex, is_annex)] {
+        let corpora = ["a.txt", "a.jsonl", "a.parquet", "a.xml", "a.xml.bz2", "a.txt.gz", "a.jsonl.zst"];
+        for name in corpora {
+            fs::write(at.join(name), pointer).unwrap();
+            refused(at, name, &[], &[&format!("`{name}` {}", says[0]), says[1]]);
+        }
+        for name in ["a.gguf", "a.safetensors", "a.npy", "a.npz", "a.pkl", "a.pt"] {
+            fs::write(at.join(name), pointer).unwrap();
+        }
+        fail(at, &["info", "a.gguf"], &says);
+        fail(at, &["lens", "--shortcuts", "a.safetensors", "a text"], &says);
+        let ids = ["run", "--out", "out", "--train-samples", "a.jsonl", "--val-samples", "a.jsonl"];
+        fail(at, &ids, &says);
+        fail(at, &["shortcuts", "import", "a.npz", "--out", "maps"], &says);
+        fail(at, &["merge", "a.safetensors", "--out", "sums.safetensors"], &says);
+    }
+    // Each file of a model's folder, wherever the folder is.
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../jumplens-assets/assets/tiny-gpt2");
+    let names: Vec<String> = fs::read_dir(&model)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| ["config.json", "model.safetensors", "tokenizer.json"].contains(&name.as_str()))
+        .collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    for damaged in &names {
+        let folder = at.join("model");
+        fs::create_dir_all(&folder).unwrap();
+        for name in &names {
+            fs::copy(model.join(name), folder.join(name)).unwrap();
+        }
+        fs::write(folder.join(damaged), lfs).unwrap();
+        let says = format!("{damaged}` is a Git LFS pointer (to 3353072 bytes)");
+        fail(at, &["lens", "--model", "model", "a text"], &[&says, "`git lfs pull`, run in `model`"]);
+    }
+}
+
+#[test]
+fn what_is_behind_a_compressed_file_is_passed_over_or_named() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let whole = fs::read(dump()).unwrap();
+    fs::write(at.join("padded.xml.bz2"), [&whole[..], &[0; 700]].concat()).unwrap();
+    let args = ["-q", "sentences", "--corpus", "padded.xml.bz2", "--num", "9", "--out", "drawn.txt"];
+    succeed(at, &args);
+    fs::write(at.join("more.xml.bz2"), [&whole[..], b"<!-- saved -->"].concat()).unwrap();
+    let byte = format!("`more.xml.bz2` is damaged at byte {}: ", whole.len());
+    let says =
+        "stands neither another one nor zeros to fill up with, but bytes that begin with \"<!-- saved -->\"";
+    fs::remove_file(at.join("drawn.txt")).unwrap();
+    refused(at, "more.xml.bz2", &[], &[&byte, says]);
 }
 
 #[test]

@@ -145,6 +145,16 @@ fn a_run_of_a_model_from_the_hub_goes_on_without_it() {
         (&"openai-community/gpt2".into(), &COMMIT.into())
     );
     succeed(at.path(), &["states", "--out", "jumplens-runs/gpt2"]);
+    // Nor need its name be given again, or the branch be where it was.
+    succeed(at.path(), &["run", "--resume", "--out", "jumplens-runs/gpt2"]);
+    let again = ["run", "--resume", "--model", "gpt2", "--out", "jumplens-runs/gpt2"];
+    assert!(succeed(at.path(), &again).contains("validation samples"));
+    let other = "gpt2@00000123456789abcdef0123456789abcdef0123";
+    fail(
+        at.path(),
+        &["run", "--resume", "--model", other, "--out", "jumplens-runs/gpt2"],
+        &["the model is `openai-community/gpt2@0123456789", &format!("and `{other}` here")],
+    );
 }
 
 #[test]

@@ -492,3 +492,46 @@ fn an_old_folder_of_maps_from_sums_is_known_as_one() {
     succeed(at, &["lens", "a", "--run", "fitted"]);
     assert!(jumplens(at, &["shortcuts", "export", "fitted", "--out", "e"]).status().unwrap().success());
 }
+
+#[test]
+fn an_unfinished_folder_is_read_by_nobody_and_made_again() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    make_folders(at);
+    let import = ["shortcuts", "import", "exported/mat.safetensors", "--out", "imported"];
+    let compare = ["compare", "run", "evaluate", "--out", "compared", "--format", "svg"];
+    let fit = ["fit", "--moments", "moments/moments.safetensors", "--out", "fitted"];
+    // As a kill leaves them.
+    for (folder, lost, again) in [
+        ("imported", "05.safetensors", &import[..]),
+        ("compared", "differences.csv", &compare),
+        ("fitted", "shortcuts/05.safetensors", &fit),
+    ] {
+        let whole = files(&at.join(folder));
+        let manifest = at.join(folder).join("manifest.json");
+        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+        if folder == "fitted" {
+            value["stages"] = serde_json::json!({});
+        } else {
+            value["done"] = false.into();
+            value["files"] = serde_json::json!({});
+        }
+        fs::write(&manifest, value.to_string()).unwrap();
+        fs::remove_file(at.join(folder).join(lost)).unwrap();
+        if folder != "compared" {
+            for reader in [
+                &["shortcuts", "list", folder][..],
+                &["shortcuts", "export", folder, "--out", "x"],
+                &["evaluate", "--out", "states", "--shortcuts", folder],
+            ] {
+                common::fail(at, reader, &["was not finished", "again"]);
+            }
+        }
+        common::fail(at, &["samples", "--out", folder, "--overwrite"], &[&format!("`{folder}` holds")]);
+        succeed(at, again);
+        let mut anew = files(&at.join(folder));
+        anew.insert("manifest.json".into(), whole[Path::new("manifest.json")].clone());
+        assert!(anew == whole, "{folder}");
+    }
+    common::fail(at, &["lens", "a", "--run", "imported"], &["imported maps, not a run"]);
+}

@@ -250,3 +250,20 @@ fn sums_that_are_there_are_not_made_again() {
     );
     fail(at, &["moments", "--seed", "2", "--out", "out"], &["the seed is 0 in the run in `out`, and 2 here"]);
 }
+
+#[test]
+fn a_share_is_gone_on_with_as_the_samples_that_it_has() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let args =
+        [&["moments"], &COUNTS[..], &["--pairs", "to-final", "--shard", "1/2", "--out", "out"]].concat();
+    succeed(at, &args);
+    succeed(at, &[&["-q"], &RESUME[..]].concat());
+    let summary: serde_json::Value =
+        serde_json::from_slice(&fs::read(at.join("out/results/summary.json")).unwrap()).unwrap();
+    for split in ["train", "val"] {
+        let samples = fs::read_to_string(at.join("out/samples").join(format!("{split}.jsonl"))).unwrap();
+        assert_eq!(summary[split], samples.lines().count());
+    }
+    assert!(summary["train"].as_u64() < Some(24));
+}

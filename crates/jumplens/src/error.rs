@@ -1,5 +1,6 @@
 //! What can go wrong, with where it went wrong: each error carries the path, the tensor, what was expected and what came.
 
+use crate::files::Pointer;
 use crate::hub::RepoKind;
 use crate::store::{Kind, Stage};
 use std::path::{Path, PathBuf};
@@ -330,15 +331,45 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
-    /// A Parquet file lacks the column of texts.
-    #[error("`{}` has no column `{column}`; it has {columns}", path.display())]
+    /// A Parquet file lacks the column of texts, or a line of JSON the field.
+    #[error("`{}`{} has no {} `{column}`; {}", path.display(), line.map_or(String::new(), |line| format!(" line {line}")), column_or_field(*line), offered(*line, others))]
     NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The line of JSON, from 1.
+        line: Option<usize>,
+        /// The column or field that was asked for.
+        column: String,
+        /// Those that it has instead.
+        others: Box<Others>,
+    },
+    /// A Parquet file has something else than texts in the column.
+    #[error("`{}` is sound, but its column `{column}` is not one of strings: {is}; {}", path.display(), offered(None, others))]
+    NotTexts {
         /// The file.
         path: PathBuf,
         /// The column that was asked for.
         column: String,
-        /// Those that it has, for the message.
-        columns: String,
+        /// What is in it.
+        is: String,
+        /// Those that it has instead.
+        others: Box<Others>,
+    },
+    /// A sound file in a form that this crate does not read.
+    #[error("`{}` is not read: {message}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what is read.
+        message: String,
+    },
+    /// In the place of a file is what a version control system for large files leaves there until the file is fetched.
+    #[error("`{}` is {pointer}, not the file that it stands for", path.display())]
+    Pointer {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        pointer: Pointer,
     },
     /// Fewer sentences stand in order than were asked for.
     #[error("`{name}` holds {have} usable sentences, but {wanted} were asked for")]
@@ -372,6 +403,8 @@ pub enum Error {
         val: usize,
         /// Whether the two may share no document.
         apart: bool,
+        /// Whether more sentences of each document could be drawn.
+        has_more: bool,
     },
     /// A corpus or samples file without a single usable line.
     #[error("`{name}` holds no sentence")]
@@ -521,6 +554,39 @@ pub enum Error {
     /// A broken invariant: a bug in this crate.
     #[error("internal: {0}")]
     Internal(String),
+}
+
+/// The columns or fields of a file that might have been meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Those that are texts, and can be read.
+    pub texts: Vec<String>,
+    /// Those that are lists of texts, which are not read.
+    pub lists: Vec<String>,
+}
+
+fn column_or_field(line: Option<usize>) -> &'static str {
+    if line.is_some() { "field" } else { "column" }
+}
+
+/// Of a file's columns, or a line's fields: those that can be read.
+fn offered(line: Option<usize>, Others { texts, lists }: &Others) -> String {
+    const MOST: usize = 8;
+    let names = |names: &[String]| {
+        let first: Vec<String> = names.iter().take(MOST).map(|name| format!("`{name}`")).collect();
+        format!("{}{}", first.join(", "), if names.len() > MOST { ", …" } else { "" })
+    };
+    let kind = column_or_field(line);
+    let (whole, of) = if line.is_some() { ("the line", "with a text") } else { ("the file", "of strings") };
+    let mut offered = match &texts[..] {
+        [] => format!("{whole} has no {kind} {of}"),
+        [one] => format!("{whole}'s one {kind} {of} is `{one}`"),
+        more => format!("{whole}'s {kind}s {of} are {}", names(more)),
+    };
+    if !lists.is_empty() {
+        offered += &format!(" (lists of strings, which are not read: {})", names(lists));
+    }
+    offered
 }
 
 impl Error {

@@ -57,6 +57,7 @@ pub mod corpus;
 pub mod doctor;
 mod error;
 pub mod eval;
+pub mod evidence;
 mod fields;
 pub mod files;
 mod gguf;
@@ -83,6 +84,6 @@ pub mod tokenize;
 pub mod weights;
 
 pub use caught::panics_are_caught;
-pub use error::{Error, Result};
+pub use error::{Error, Others, Result};
 pub use fields::AllowUnread;
 pub use store::manifest;

@@ -82,7 +82,7 @@ pub(crate) fn make(
     match source {
         SampleSource::Files { train, val } => {
             let record = |path: &Path| -> Result<SourceRecord> {
-                let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+                let bytes = crate::files::read(path)?;
                 Ok(SourceRecord { id: absolute(&path.display().to_string()), sha256: sha256(&bytes) })
             };
             let record = SamplesRecord::Files { train_samples: record(train)?, val_samples: record(val)? };

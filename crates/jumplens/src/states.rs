@@ -307,7 +307,7 @@ pub struct StateFile {
 impl StateFile {
     /// Opens a safetensors file with an f32 tensor `states` of two dimensions.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
+        let file = crate::files::open(path)?;
         // SAFETY: the map is read-only, and this crate never changes a state file in place once it has its final name.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
         let (data, n, d) = {

@@ -8,9 +8,9 @@ mod hub_server;
 use hub_server::{Model, Server, etag};
 use jumplens::corpus::dump::Pages;
 use jumplens::corpus::segmentation::sentences;
-use jumplens::corpus::wikitext::{HOLE, Namespaces, prose};
+use jumplens::corpus::wikitext::{HOLE, prose};
 use jumplens::corpus::{
-    Corpus, DataSetName, DrawOptions, DrawnSentences, HowMany, Reading, Rows, dump, write_sentences,
+    Corpus, DataSetName, DrawOptions, DrawnSentences, HowMany, Reading, Rows, Wiki, dump, write_sentences,
 };
 use jumplens::files::sha256;
 use jumplens::hub::{Hub, Sources};
@@ -21,18 +21,24 @@ use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::{Fits, Pairs};
 use jumplens::tokenize::Positions;
 use jumplens::{Error, Result};
+use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use unicode_segmentation::UnicodeSegmentation;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-fn parquet(name: &str) -> PathBuf {
+fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/corpora").join(name)
 }
 
@@ -69,7 +75,7 @@ fn page(title: &str) -> String {
         let head = page.head().unwrap();
         if head.title == title {
             let text = page.text(&head);
-            return prose(&text, &pages.namespaces());
+            return prose(&text, &pages.wiki());
         }
     }
 }
@@ -231,32 +237,101 @@ fn parquet_gives_every_text_and_nothing_else() {
         ("train-00001-of-00002.parquet", 60..100),
         ("gzip.parquet", 0..60),
         ("plain.parquet", 0..60),
+        ("brotli.parquet", 0..12),
+        ("lz4.parquet", 0..12),
     ] {
         let expected = fixture_sentences(rows.clone());
-        let drawn = draw(&parquet(file), expected.len(), &all_of_each(), 3);
+        let drawn = draw(&fixture(file), expected.len(), &all_of_each(), 3);
         assert_eq!(texts(&drawn).into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), expected, "{file}");
         assert_eq!(drawn.record.documents, Some(rows.len() as u64));
-        assert_eq!(drawn.record.sha256, sha256(&fs::read(parquet(file)).unwrap()));
+        assert_eq!(drawn.record.sha256, sha256(&fs::read(fixture(file)).unwrap()));
         let of_41 = drawn.train.iter().find(|s| s.text.starts_with("Document 41 "));
-        assert!(
-            rows.end < 61 && of_41.is_some_and(|s| s.document == format!("{file}:41")) || rows.start == 60
-        );
+        let document = of_41.map(|sentence| sentence.document.clone());
+        assert_eq!(document, rows.contains(&41).then(|| format!("{file}:41")));
     }
     let other = |column: &str, file: &str| {
         let reading = Reading { text_column: column.into(), ..Reading::default() };
-        open(&parquet(file), &reading).unwrap().sentences(1, &DrawOptions::default(), 0, None, &Silent)
+        open(&fixture(file), &reading).unwrap().sentences(1, &DrawOptions::default(), 0, None, &Silent)
     };
-    let Err(Error::NoColumn { column, columns, .. }) = other("body", "gzip.parquet") else { panic!() };
-    assert_eq!((&*column, &*columns), ("body", "`id`, `text`, `score`"));
-    assert!(matches!(other("score", "gzip.parquet"), Err(Error::Format { .. })));
-    assert!(matches!(other("text", "numbers.parquet"), Err(Error::Format { .. })));
+    let Err(Error::NoColumn { column, others, .. }) = other("body", "gzip.parquet") else { panic!() };
+    assert_eq!((&*column, others.texts.join(" "), others.lists.len()), ("body", "id text".to_owned(), 0));
+    assert!(matches!(other("score", "gzip.parquet"), Err(Error::NotTexts { .. })));
+    assert!(matches!(other("text", "numbers.parquet"), Err(Error::NotTexts { .. })));
+    assert!(matches!(other("text", "lzo.parquet"), Err(Error::Unsupported { .. })));
+}
+
+#[test]
+fn every_compression_of_parquet_is_read() {
+    let text = |i: usize| {
+        format!("Document {i} has this sentence, and it is there once. {}", "The rest repeats. ".repeat(90))
+    };
+    let schema = Arc::new(parse_message_type("message rows { REQUIRED BYTE_ARRAY text (UTF8); }").unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    for compression in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(GzipLevel::default()),
+        Compression::BROTLI(BrotliLevel::default()),
+        Compression::ZSTD(ZstdLevel::default()),
+        // As Hadoop frames it, and as it is by itself.
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+    ] {
+        let path = folder.path().join("a.parquet");
+        let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+        let file = fs::File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, Arc::clone(&schema), properties).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let texts: Vec<ByteArray> = (0..300).map(|i| ByteArray::from(text(i).as_str())).collect();
+        column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+        let drawn = draw(&path, 300, &all_of_each(), 3);
+        let documents: BTreeSet<&str> = drawn.train.iter().map(|sentence| &*sentence.document).collect();
+        assert_eq!((documents.len(), drawn.record.documents), (300, Some(300)), "{compression:?}");
+    }
+}
+
+#[test]
+fn lines_end_in_any_way_and_null_is_a_document_without_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let lines: Vec<String> = (0..9).map(|i| format!("Line {i} holds this one sentence.")).collect();
+    for end in ["\n", "\r", "\r\n"] {
+        fs::write(at("a.txt"), format!("{}{end}{end}", lines.join(end))).unwrap();
+        assert_eq!(texts(&draw(&at("a.txt"), 9, &DrawOptions::default(), 0)), lines, "{end:?}");
+        let json: Vec<String> =
+            lines
+                .iter()
+                .enumerate()
+                .map(|(i, line)| {
+                    if i % 3 == 1 {
+                        r#"{"text": null}"#.to_owned()
+                    } else {
+                        format!(r#"{{"text": "{line}"}}"#)
+                    }
+                })
+                .collect();
+        fs::write(at("a.jsonl"), json.join(end)).unwrap();
+        let drawn = draw(&at("a.jsonl"), 6, &DrawOptions::default(), 0);
+        assert_eq!(drawn.record.documents, Some(9));
+        let expected = lines.iter().enumerate().filter(|(i, _)| i % 3 != 1).map(|(_, line)| line.as_str());
+        assert_eq!(texts(&drawn).into_iter().collect::<BTreeSet<_>>(), expected.collect());
+        // The paragraphs of a document do as well.
+        let escaped = serde_json::to_string(&lines.join(end)).unwrap();
+        fs::write(at("b.jsonl"), format!("{{\"text\": {escaped}}}")).unwrap();
+        let drawn = draw(&at("b.jsonl"), 9, &DrawOptions { paragraph_final: true, ..all_of_each() }, 0);
+        assert!(drawn.train.iter().all(|sentence| sentence.ends_paragraph), "{end:?}");
+    }
 }
 
 #[test]
 fn a_folder_of_shards_is_one_corpus() {
     let folder = tempfile::tempdir().unwrap();
     for file in ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"] {
-        fs::copy(parquet(file), folder.path().join(file)).unwrap();
+        fs::copy(fixture(file), folder.path().join(file)).unwrap();
     }
     fs::write(folder.path().join("README.md"), "no shard").unwrap();
     let expected = fixture_sentences(0..100);
@@ -320,7 +395,7 @@ fn lines_are_read_as_what_they_are_said_to_be() {
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn data_set() -> Model {
-    let shard = |name: &str| fs::read(parquet(name)).unwrap();
+    let shard = |name: &str| fs::read(fixture(name)).unwrap();
     let files = [
         ("README.md", b"never fetched".to_vec()),
         ("20231101.en/train-00000-of-00002.parquet", shard("train-00000-of-00002.parquet")),
@@ -363,7 +438,7 @@ fn of_a_data_set_on_the_hub_only_the_shards_that_are_needed_are_fetched() {
     assert_eq!((&*record.id, record.revision.as_deref()), (name, Some(COMMIT)));
     let shards = ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"];
     for (file, shard) in record.files.iter().zip(shards) {
-        assert_eq!(file.sha256, etag(&fs::read(parquet(shard)).unwrap()));
+        assert_eq!(file.sha256, etag(&fs::read(fixture(shard)).unwrap()));
     }
     // Again: only the commit is asked for; and offline nothing is.
     server.requests();
@@ -507,7 +582,7 @@ proptest! {
         let mut pages = Pages::new(std::io::BufReader::with_capacity(7, &bytes[..]));
         while let Ok(Some(page)) = pages.next_page() {
             if let Ok(head) = page.head() {
-                prose(&page.text(&head), &Namespaces::default());
+                prose(&page.text(&head), &Wiki::default());
             }
         }
     }

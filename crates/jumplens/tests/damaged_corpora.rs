@@ -5,9 +5,10 @@ mod damage;
 
 use damage::{read_damaged, write};
 use jumplens::Result;
+use jumplens::corpus::Wiki;
 use jumplens::corpus::dump::unescape;
 use jumplens::corpus::segmentation::sentences;
-use jumplens::corpus::wikitext::{Namespaces, prose};
+use jumplens::corpus::wikitext::prose;
 use jumplens::corpus::{Corpus, DrawOptions, HowMany, Reading};
 use jumplens::hub::Sources;
 use jumplens::progress::Silent;
@@ -111,7 +112,7 @@ fn damaged_wikitext_becomes_prose() {
             }
         }
         let text: String = characters.iter().collect();
-        let prose = prose(&text, &Namespaces::default());
+        let prose = prose(&text, &Wiki::default());
         for paragraph in prose.lines() {
             assert_eq!(paragraph, paragraph.trim());
             let words = sentences(paragraph).map(|sentence| sentence.text.len()).sum::<usize>();

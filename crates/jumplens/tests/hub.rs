@@ -324,7 +324,8 @@ fn a_run_stays_with_its_commit() {
     drop(run);
     Run::begin(&out, &settings("org/tiny"), Existing::Resume, &sources, &Silent).unwrap();
     let other = Run::begin(&out, &settings("org/tiny@main"), Existing::Resume, &sources, &Silent);
-    assert!(matches!(other.err(), Some(Error::Changed { .. })));
+    let Some(Error::Differs { run, here, .. }) = other.err() else { panic!() };
+    assert!(run.contains(COMMIT) && here.contains(LATER), "{run}, {here}");
 }
 
 /// Writes a checkpoint as two shards with their index.

@@ -135,7 +135,9 @@ fn open_for(fixture: &Fixture, case: &Case, allowed: &[&str], spec: &Spec) -> Re
             write("vocab.txt", lines.iter().map(|(_, token)| format!("{token}\n")).collect());
         }
     }
-    case.files.iter().for_each(|(name, value)| write(name, value.to_string()));
+    for (name, value) in &case.files {
+        write(name, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    }
     write("model.safetensors", "not read here".to_owned());
     let allow_unread: BTreeSet<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
     let sources = Sources { allow_unread, ..Sources::default() };
@@ -194,7 +196,12 @@ fn tokens_are_those_of_auto_tokenizer() {
 #[test]
 fn where_tokenizer_json_is_not_followed_a_note_names_the_setting() {
     let fixture = fixture();
-    let notes = |name: &str| open(&fixture, case(&fixture, name), &[]).unwrap().notes().join("\n");
+    let notes = |name: &str| {
+        let case = case(&fixture, name);
+        let vocab_size = fixture.bases[&case.base]["model"]["vocab"].as_object().unwrap().len();
+        let spec = Spec { vocab_size, ..spec(case.files["config.json"]["model_type"].as_str().unwrap()) };
+        open_for(&fixture, case, &[], &spec).unwrap().notes().join("\n")
+    };
     for quiet in [
         "bert.tokenizer.json/plain",
         "gpt2.tokenizer.json/plain",
@@ -212,7 +219,7 @@ fn where_tokenizer_json_is_not_followed_a_note_names_the_setting() {
         ("bert.tokenizer.json/normalizer_sequence_do_lower_case", &["`do_lower_case`", "cannot set"]),
         ("bert.tokenizer.json/normalizer_missing", &["no normalizer"]),
         ("gpt2.tokenizer.json/add_prefix_space", &["`add_prefix_space` is true"]),
-        ("gpt2.tokenizer.json/prefix_space_in_file", &["`add_prefix_space` is false, its default"]),
+        ("gpt2.tokenizer.json/prefix_space_in_file", &["`add_prefix_space` is false by default"]),
         ("gpt2.tokenizer.json/add_bos_token", &["`add_bos_token` is true"]),
         ("qwen2/add_prefix_space", &["`add_prefix_space` is true"]),
         ("llama/no_template", &["`add_bos_token` is true", "`<s>` around every text", "puts nothing"]),

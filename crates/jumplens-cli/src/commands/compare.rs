@@ -5,6 +5,7 @@ use crate::args::CompareArgs;
 use crate::printer::Printer;
 use crate::progress::Progress;
 use jumplens::compare::{ComparedRun, DifferenceRow, Method, compare, read_runs};
+use jumplens::evidence::Evidence;
 use std::fmt::Write;
 
 /// Rows of the table that is printed for one run: more layers are left to the file.
@@ -16,6 +17,11 @@ pub fn run(args: &CompareArgs, printer: &Printer) -> Result<(), Failure> {
     let (reference, others) = (&runs[0], &runs[1..]);
     for other in others {
         printer.result(&table(reference, other, &rows))?;
+    }
+    for run in &runs {
+        for warning in Evidence::of_results(&run.folder)?.warnings(None) {
+            printer.result(&format!("Warning, `{}`: {warning}\n", run.name))?;
+        }
     }
     printer.note(&format!(
         "Figures and `differences.csv`, with every cast and layer, are in `{}`",

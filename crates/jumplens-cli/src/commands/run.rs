@@ -8,6 +8,7 @@ use crate::sources::sources;
 use crate::table;
 use jumplens::Error;
 use jumplens::eval::Summary;
+use jumplens::evidence::Evidence;
 use jumplens::plot::Style;
 use jumplens::run::{Asked, Run, diagnostics, draw};
 use jumplens::states::CHUNK;
@@ -31,8 +32,7 @@ pub fn run(args: &BeginArgs, printer: &Printer) -> Result<(), Failure> {
 /// The table, and where the rest is.
 fn show(folder: &Path, manifest: &Manifest, summary: &Summary, printer: &Printer) -> Result<(), Failure> {
     printer.note("");
-    let (sources, curve) = diagnostics(folder, manifest)?;
-    printer.result(&table::render(summary, &sources, &curve, manifest))?;
+    printer.result(&tables(folder, manifest, summary)?)?;
     if let Some(text) = manifest.stages.get(&Stage::States).and_then(|record| record.text.as_ref()) {
         printer.detail(&text.to_string());
     }
@@ -43,6 +43,12 @@ fn show(folder: &Path, manifest: &Manifest, summary: &Summary, printer: &Printer
     let folder = folder.display();
     printer.note(&format!("Results, figures and maps are in `{folder}`; `{folder}/report.html` shows them"));
     Ok(())
+}
+
+fn tables(folder: &Path, manifest: &Manifest, summary: &Summary) -> Result<String, Failure> {
+    let (sources, curve) = diagnostics(folder, manifest)?;
+    let warnings = Evidence::of_results(folder)?.warnings(None);
+    Ok(table::render(summary, &sources, &curve, &warnings, manifest))
 }
 
 /// Whether nothing is left to do that takes a model: then the figures are drawn, where they are not there yet. The same
@@ -61,8 +67,7 @@ fn is_measured(args: &BeginArgs, printer: &Printer) -> Result<bool, Failure> {
         return Ok(true);
     }
     if asked != Asked::default() {
-        let (sources, curve) = diagnostics(&folder, &manifest)?;
-        printer.result(&table::render(&summary, &sources, &curve, &manifest))?;
+        printer.result(&tables(&folder, &manifest, &summary)?)?;
     }
     let folder = folder.display();
     let shown = format!("`{folder}/report.html` shows it");

@@ -5,7 +5,7 @@
 //! own (as `bzip2recover` does), and the caller reads what comes out in order. Few blocks are under way at one time, so
 //! memory does not depend on the file.
 
-use super::stream::{Damage, TalliedFile};
+use super::stream::{Damage, TalliedFile, trailing};
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -215,6 +215,16 @@ impl Drop for ParallelReader {
     }
 }
 
+/// What stands behind a mark that may end a stream.
+enum Behind {
+    /// Not even the checksum.
+    Missing,
+    /// Nothing, zeros, or another stream, at this bit; and the checksum.
+    Allowed(u64, u32),
+    /// Anything else, at this bit.
+    Other(u64),
+}
+
 /// Why the reading thread stops early.
 enum Stop {
     /// Nobody wants more.
@@ -315,6 +325,9 @@ impl<'a, R: Read> Splitter<'a, R> {
         // Bits of the file, as everything below.
         let mut stream_start = 0;
         loop {
+            if stream_start > 0 {
+                stream_start = self.pass_zeros(&mut whole)?;
+            }
             while whole && self.buffer.bytes.len() < 32 {
                 whole = self.read()?;
             }
@@ -323,9 +336,15 @@ impl<'a, R: Read> Splitter<'a, R> {
             }
             let header = self.buffer.bit(stream_start, 32).unwrap_or(0).to_be_bytes();
             let [.., b'B', b'Z', b'h', level @ b'1'..=b'9'] = header else {
-                return Err(Damage::at(stream_start / 8, "no bzip2 stream begins here").into());
+                return Err(match stream_start {
+                    0 => Damage::at(0, "no bzip2 stream begins here"),
+                    behind => trailing(behind / 8, "bzip2", &self.buffer.bytes),
+                }
+                .into());
             };
             let mut block_start = None;
+            // Where a stream may have ended, with nothing behind it that may stand there.
+            let mut ended = None;
             let mut at = stream_start + 32;
             stream_start = loop {
                 let Some((position, mark)) = self.find_mark(at, &may) else {
@@ -333,11 +352,18 @@ impl<'a, R: Read> Splitter<'a, R> {
                     let read = self.buffer.start + self.buffer.bytes.len() as u64;
                     let begun = block_start.unwrap_or(stream_start + 32);
                     at = at.max((read * 8).saturating_sub(MARK_BITS + 8)).max(begun);
-                    if self.buffer.bytes.len() > LONGEST_BLOCK + CHUNK {
+                    let too_long = self.buffer.bytes.len() > LONGEST_BLOCK + CHUNK;
+                    if let Some(end) = ended.filter(|_| too_long || !whole) {
+                        let rest = &self.buffer.bytes[(end / 8 - self.buffer.start) as usize..];
+                        let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+                        return Err(trailing(end / 8 + zeros as u64, "bzip2", &rest[zeros..]).into());
+                    }
+                    if too_long {
                         let message = "no end of a bzip2 block where there has to be one";
                         return Err(Damage::at(begun / 8, message).into());
                     }
-                    if !self.read()? {
+                    whole = self.read()?;
+                    if !whole && ended.is_none() {
                         let message = "the file ends in the middle of a bzip2 block that begins here";
                         return Err(Damage::at(begun / 8, message).into());
                     }
@@ -346,14 +372,20 @@ impl<'a, R: Read> Splitter<'a, R> {
                 let next = match mark {
                     BLOCK => None,
                     _ => match self.end_of_stream(position, &mut whole)? {
-                        Some(end) => Some(end),
-                        // Not the end of a stream, since nothing that has to stand behind one stands here.
-                        None => {
+                        Behind::Allowed(end, crc) => Some((end, crc)),
+                        // By chance, or there is something behind the end of the last stream: if no block follows, it is so.
+                        Behind::Other(end) => {
+                            ended = Some(end);
+                            at = position + 1;
+                            continue;
+                        }
+                        Behind::Missing => {
                             at = position + 1;
                             continue;
                         }
                     },
                 };
+                ended = None;
                 if block_start.is_none() && position != stream_start + 32 {
                     return Err(Damage::at(stream_start / 8 + 4, "no bzip2 block begins here").into());
                 }
@@ -387,16 +419,36 @@ impl<'a, R: Read> Splitter<'a, R> {
         self.buffer.start = position / 8;
     }
 
-    /// Where the next stream begins, if any, and this one's checksum, if a stream ends at the mark at `position`.
-    fn end_of_stream(&mut self, position: u64, whole: &mut bool) -> Result<Option<(u64, u32)>, Stop> {
+    /// Passes over the zeros behind a stream. Gives the bit at which something else stands, or the file ends.
+    fn pass_zeros(&mut self, whole: &mut bool) -> Result<u64, Stop> {
+        loop {
+            let bytes = &mut self.buffer.bytes;
+            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+            bytes.drain(..zeros);
+            self.buffer.start += zeros as u64;
+            if !self.buffer.bytes.is_empty() || !*whole {
+                return Ok(self.buffer.start * 8);
+            }
+            *whole = self.read()?;
+        }
+    }
+
+    /// What stands behind the mark at `position`, if it ends a stream.
+    fn end_of_stream(&mut self, position: u64, whole: &mut bool) -> Result<Behind, Stop> {
         let end = (position + MARK_BITS + CRC_BITS).next_multiple_of(8);
         while *whole && self.buffer.start + (self.buffer.bytes.len() as u64) < end / 8 + 3 {
             *whole = self.read()?;
         }
-        let Some(crc) = self.buffer.bit(position + MARK_BITS, CRC_BITS) else { return Ok(None) };
+        let Some(crc) = self.buffer.bit(position + MARK_BITS, CRC_BITS) else { return Ok(Behind::Missing) };
         let behind =
             &self.buffer.bytes[((end / 8 - self.buffer.start) as usize).min(self.buffer.bytes.len())..];
-        Ok((behind.is_empty() || behind.starts_with(b"BZh")).then_some((end, crc as u32)))
+        // As far as it is looked at, zeros and the beginning of a header.
+        let begin = &behind[..behind.len().min(3)];
+        let zeros = begin.iter().take_while(|byte| **byte == 0).count();
+        Ok(match b"BZh".starts_with(&begin[zeros..]) {
+            true => Behind::Allowed(end, crc as u32),
+            false => Behind::Other(end),
+        })
     }
 
     /// The first mark at or after the bit `from`.
@@ -498,7 +550,18 @@ mod tests {
         bad[last] ^= 0xff;
         assert!(decode(&bad, 2).unwrap_err().to_string().contains("checksum"));
         assert!(decode(b"<mediawiki>", 2).unwrap_err().to_string().contains("no bzip2 stream"));
-        assert!(decode(&[&good[..], b"garbage"].concat(), 2).is_err());
+        // What is behind the last stream, however long, and where its header is damaged.
+        for (rest, byte) in [(&b"garbage"[..], 0), (b"\0\0garbage", 2), (b"\0garbage", 1), (b"BZx9", 0)] {
+            let error = decode(&[&good[..], rest].concat(), 2).unwrap_err();
+            assert_eq!(offset(&error), good.len() as u64 + byte, "{error}");
+            assert!(error.to_string().contains("behind the end of a bzip2 stream"), "{error}");
+        }
+        let long = vec![b'g'; LONGEST_BLOCK + 2 * CHUNK];
+        let error = decode(&[&good[..], &long].concat(), 2).unwrap_err();
+        assert_eq!(offset(&error), good.len() as u64, "{error}");
+        let mut second = good.clone();
+        second[2] = b'x';
+        assert!(decode(&[&good[..], &second].concat(), 2).is_err());
     }
 
     #[test]

@@ -1,16 +1,16 @@
-//! Lines: plain text, and JSON objects with a text in them.
+//! Lines: plain text, and JSON objects with a text in them. Both end as Python's do.
 
 use super::source::{Body, Document, Sink};
 use super::stream::Stream;
 use super::{FileRecord, Rows};
-use crate::error::{Error, Result};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use crate::error::{Error, Others, Result};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead};
 use std::path::Path;
 
 /// No line may be longer.
-const LONGEST_LINE: u64 = 256 << 20;
+const LONGEST_LINE: usize = 256 << 20;
 
 /// What is in a line.
 #[derive(Debug, Clone, Copy)]
@@ -30,19 +30,17 @@ pub(super) fn each_line(
     mut take: impl FnMut(usize, &str, u64) -> Result<bool>,
 ) -> Result<bool> {
     let mut line = Vec::new();
+    let mut ended_by_cr = false;
     for number in 1.. {
-        line.clear();
-        let read = stream.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line);
-        if read.map_err(|error| stream.error(error))? == 0 {
-            break;
-        }
         let fail = |message: String| Error::CorpusRow {
             path: path.to_owned(),
             place: format!("line {number}"),
             message,
         };
-        if line.len() as u64 == LONGEST_LINE {
-            return Err(fail(format!("longer than {} MB", LONGEST_LINE >> 20)));
+        match next_line(stream, &mut line, &mut ended_by_cr).map_err(|error| stream.error(error))? {
+            Found::Line => {}
+            Found::End => break,
+            Found::TooLong => return Err(fail(format!("longer than {} MB", LONGEST_LINE >> 20))),
         }
         // Some programs put a mark of the byte order before the first one.
         let bytes = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line[..] };
@@ -54,6 +52,49 @@ pub(super) fn each_line(
         }
     }
     Ok(true)
+}
+
+/// What was found where a line was looked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Line,
+    End,
+    TooLong,
+}
+
+/// Reads a line into `line`, which ends as Python has it: with a line feed, a carriage return, or both in this order. It is
+/// without its end. `ended_by_cr` says whether the line before ended with a carriage return, and is false to begin with.
+fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>, ended_by_cr: &mut bool) -> io::Result<Found> {
+    line.clear();
+    let mut any = false;
+    loop {
+        let bytes = match reader.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if bytes.is_empty() {
+            return Ok(if any { Found::Line } else { Found::End });
+        }
+        if std::mem::take(ended_by_cr) && bytes[0] == b'\n' {
+            reader.consume(1);
+            continue;
+        }
+        any = true;
+        let end = memchr::memchr2(b'\n', b'\r', bytes);
+        let length = end.unwrap_or(bytes.len());
+        if line.len() + length > LONGEST_LINE {
+            return Ok(Found::TooLong);
+        }
+        line.extend_from_slice(&bytes[..length]);
+        let Some(end) = end else {
+            reader.consume(length);
+            continue;
+        };
+        *ended_by_cr = bytes[end] == b'\r';
+        reader.consume(end + 1);
+        return Ok(Found::Line);
+    }
 }
 
 /// Puts the lines of a file into `sink`, numbered from `first` on. Gives what was read, and the next number; `None` where
@@ -75,70 +116,248 @@ pub(super) fn read(
             seen = bytes;
         }
         let text = match format {
-            Format::Plain => line.to_owned(),
-            Format::Json { column } => text_of(line, column).map_err(|message| Error::CorpusRow {
-                path: path.to_owned(),
-                place: format!("line {number}"),
-                message,
-            })?,
+            Format::Plain => Some(line.to_owned()),
+            Format::Json { column } => {
+                text_of(line, column).map_err(|fault| fault.at(path, number, column))?
+            }
         };
         let number_in_corpus = next;
         next += 1;
-        if !sink.wants(number_in_corpus) {
-            return Ok(true);
-        }
+        let Some(text) = text.filter(|_| sink.wants(number_in_corpus)) else { return Ok(true) };
         let body = if rows == Rows::Documents { Body::Prose(text) } else { Body::Sentence(text) };
         sink.take(Document { number: number_in_corpus, id: format!("{name}:{number}"), title: None, body })
     })?;
     Ok(if more { Some((stream.finish()?, next)) } else { None })
 }
 
-/// The text in the field `column` of a JSON object; the message where it is not one, or has no text there.
-pub fn text_of(line: &str, column: &str) -> Result<String, String> {
-    let mut deserializer = serde_json::Deserializer::from_str(line);
-    let found = Field { column }
-        .deserialize(&mut deserializer)
-        .and_then(|found| deserializer.end().map(|()| found))
-        .map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => format!("not an object with a text `{column}`: {error}"),
-            _ => format!("not JSON: {error}"),
-        })?;
-    found.map_err(|others| {
-        let others: Vec<String> = others.iter().map(|name| format!("`{name}`")).collect();
-        format!("no field `{column}`; it has {}", others.join(", "))
-    })
+/// Why a line has no text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoText {
+    /// It is no JSON, no object, or has something else than a text in the field.
+    Not(String),
+    /// It has no field of that name.
+    Missing {
+        /// The fields that do have a text.
+        texts: Vec<String>,
+    },
 }
 
-/// Reads one field of an object.
+impl NoText {
+    fn at(self, path: &Path, line: usize, column: &str) -> Error {
+        let path = path.to_owned();
+        match self {
+            Self::Not(message) => Error::CorpusRow { path, place: format!("line {line}"), message },
+            Self::Missing { texts } => Error::NoColumn {
+                path,
+                line: Some(line),
+                column: column.to_owned(),
+                others: Box::new(Others { texts, lists: Vec::new() }),
+            },
+        }
+    }
+}
+
+/// The text in the field `column` of a JSON object; `None` where it is null, as of a document that has none.
+pub fn text_of(line: &str, column: &str) -> Result<Option<String>, NoText> {
+    let not_json = |error: serde_json::Error| NoText::Not(format!("not JSON: {error}"));
+    let mut deserializer = serde_json::Deserializer::from_str(line);
+    let mut field = Field { column, found: None, texts: Vec::new() };
+    let row = Any { fields: Some(&mut field), keep: false };
+    let row = row.deserialize(&mut deserializer).map_err(not_json)?;
+    deserializer.end().map_err(not_json)?;
+    match (row, field.found) {
+        (Value::Object, Some(Value::Text(text))) => Ok(Some(text)),
+        (Value::Object, Some(Value::Null)) => Ok(None),
+        (Value::Object, Some(other)) => {
+            Err(NoText::Not(format!("its `{column}` is {}, not a text", other.kind())))
+        }
+        (Value::Object, None) => Err(NoText::Missing { texts: field.texts }),
+        (other, _) => Err(NoText::Not(format!("not an object with a text `{column}`, but {}", other.kind()))),
+    }
+}
+
+/// A value of JSON, of which nothing but texts matters.
+#[derive(Debug, PartialEq)]
+enum Value {
+    Text(String),
+    Null,
+    Bool,
+    Number,
+    List,
+    Object,
+}
+
+impl Value {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a text",
+            Self::Null => "null",
+            Self::Bool => "true or false",
+            Self::Number => "a number",
+            Self::List => "a list",
+            Self::Object => "an object",
+        }
+    }
+}
+
+/// What is wanted of an object, and what was found.
 struct Field<'a> {
     column: &'a str,
+    found: Option<Value>,
+    /// The other fields that have a text.
+    texts: Vec<String>,
 }
 
-impl<'de> DeserializeSeed<'de> for Field<'_> {
-    type Value = Result<String, Vec<String>>;
+/// Reads any value.
+struct Any<'a, 'b> {
+    /// For an object whose fields matter.
+    fields: Option<&'b mut Field<'a>>,
+    /// Whether a text is to be had, or only that it is one.
+    keep: bool,
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
+impl<'de> DeserializeSeed<'de> for Any<'_, '_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Field<'_> {
-    type Value = Result<String, Vec<String>>;
+impl<'de> Visitor<'de> for Any<'_, '_> {
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object")
+        f.write_str("a value")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut found, mut others) = (None, Vec::new());
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
+        Ok(Value::Bool)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
+        Ok(Value::Number)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Value, E> {
+        Ok(Value::Number)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Number)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(if self.keep { text.to_owned() } else { String::new() }))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::List)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let Some(field) = self.fields else {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(Value::Object);
+        };
         while let Some(name) = map.next_key::<String>()? {
-            if name == self.column {
-                found = Some(map.next_value::<String>()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-                others.push(name);
+            let keep = name == field.column;
+            let value = map.next_value_seed(Any { fields: None, keep })?;
+            match value {
+                found if keep => field.found = Some(found),
+                Value::Text(_) => field.texts.push(name),
+                _ => {}
             }
         }
-        Ok(found.ok_or(others))
+        Ok(Value::Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::BufReader;
+
+    fn lines(text: &[u8], at_a_time: usize) -> Vec<Vec<u8>> {
+        let mut reader = BufReader::with_capacity(at_a_time, text);
+        let (mut lines, mut line, mut ended_by_cr) = (Vec::new(), Vec::new(), false);
+        while next_line(&mut reader, &mut line, &mut ended_by_cr).unwrap() == Found::Line {
+            lines.push(line.clone());
+        }
+        lines
+    }
+
+    #[test]
+    fn lines_end_as_in_python() {
+        // list(open(..., newline=None)), without the ends.
+        let cases: [(&str, &[&str]); 9] = [
+            ("a\nb\n", &["a", "b"]),
+            ("a\rb\r", &["a", "b"]),
+            ("a\r\nb\r\n", &["a", "b"]),
+            ("a\rb\nc\r\nd", &["a", "b", "c", "d"]),
+            ("\r\r\n\n\ra", &["", "", "", "", "a"]),
+            ("a\n\rb", &["a", "", "b"]),
+            ("\r\n", &[""]),
+            ("a\u{2028}b\u{b}c\u{85}d\u{c}e", &["a\u{2028}b\u{b}c\u{85}d\u{c}e"]),
+            ("", &[]),
+        ];
+        for (text, expected) in cases {
+            for at_a_time in [1, 2, 3, 100] {
+                let lines = lines(text.as_bytes(), at_a_time);
+                assert_eq!(lines, expected.iter().map(|l| l.as_bytes()).collect::<Vec<_>>(), "{text:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_ends_are_taken_alike(text in "[ab\r\n]{0,40}", at_a_time in 1usize..5) {
+            let plain = text.replace("\r\n", "\n").replace('\r', "\n");
+            let expected: Vec<Vec<u8>> = plain.lines().map(|line| line.as_bytes().to_vec()).collect();
+            prop_assert_eq!(lines(text.as_bytes(), at_a_time), expected);
+        }
+    }
+
+    #[test]
+    fn a_text_is_found_or_what_is_there_instead_is_named() {
+        let text = |line: &str| text_of(line, "text");
+        assert_eq!(text(r#"{"a": [1, {"text": 2}], "text": "A\u00e9"}"#), Ok(Some("Aé".to_owned())));
+        for line in
+            [r#"{"text": null}"#, r#"{"text":null,"other":null}"#, r#" { "id" : 5 , "text" : null } "#]
+        {
+            assert_eq!(text(line), Ok(None), "{line}");
+        }
+        for (value, kind) in [
+            ("5", "a number"),
+            ("-5", "a number"),
+            ("0.5", "a number"),
+            ("1e300", "a number"),
+            ("true", "true or false"),
+            ("[\"a\"]", "a list"),
+            ("[]", "a list"),
+            ("{\"text\": \"a\"}", "an object"),
+        ] {
+            let expected = format!("its `text` is {kind}, not a text");
+            assert_eq!(text(&format!("{{\"text\": {value}}}")), Err(NoText::Not(expected)));
+        }
+        for (line, kind) in [("null", "null"), ("[1]", "a list"), ("\"a\"", "a text"), ("7", "a number")] {
+            let expected = format!("not an object with a text `text`, but {kind}");
+            assert_eq!(text(line), Err(NoText::Not(expected)));
+        }
+        let texts = vec!["body".to_owned(), "title".to_owned()];
+        let line = r#"{"body": "x", "id": 1, "tags": ["a"], "title": "", "note": null}"#;
+        assert_eq!(text(line), Err(NoText::Missing { texts }));
+        for line in ["", "{", "{\"text\": \"a\"", "{\"text\": \"a\"} {}", "nothing", "{\"text\": nul}"] {
+            assert!(
+                matches!(text(line), Err(NoText::Not(message)) if message.starts_with("not JSON")),
+                "{line}"
+            );
+        }
     }
 }

@@ -20,12 +20,15 @@ pub mod segmentation;
 mod source;
 mod stream;
 mod templates;
+mod variants;
+mod wiki;
 pub mod wikitext;
 
 pub use hub::DataSetName;
-pub use lines::text_of;
+pub use lines::{NoText, text_of};
 pub(crate) use sampling::{Accept, in_random_order};
 pub use sampling::{Draw, DrawOptions, DrawnSentence, HowMany, SplitBy};
+pub use wiki::Wiki;
 
 use crate::error::{Error, Result};
 use crate::files::{sha256, write_with};
@@ -287,7 +290,9 @@ impl Corpus {
             paths.retain(|path| FileKind::of(path) == Some(FileKind::Parquet));
             paths.sort();
             if paths.is_empty() {
-                return Err(Error::EmptyCorpus { name: format!("{name}` has no `.parquet` file, and") });
+                return Err(Error::Option(format!(
+                    "the folder `{name}` has no `.parquet` file: give a folder of Parquet shards, or a file"
+                )));
             }
             return Ok(Source::Files { kind: FileKind::Parquet, paths });
         }
@@ -382,6 +387,7 @@ impl Corpus {
             train,
             val,
             apart: matches!(need, Need::Apart(..)),
+            has_more: self.rows == Rows::Documents && draw.per_document != HowMany::All,
         })?;
         let rows = (!matches!(self.source, Source::Files { kind: FileKind::Dump, .. }))
             .then(|| RowsRecord { are: self.rows, column: self.column.clone() });
@@ -572,7 +578,7 @@ fn read_dump(
             next += 1;
             if sink.wants(number) {
                 let (text, id, title) = (page.text(&head), head.id.to_owned(), Some(head.title.into_owned()));
-                let body = Body::Wikitext(text, pages.namespaces());
+                let body = Body::Wikitext(text, pages.wiki());
                 if !sink.take(Document { number, id, title, body })? {
                     return Ok(None);
                 }

@@ -4,14 +4,15 @@
 use super::source::{Body, Document, Sink};
 use super::{FileRecord, Rows};
 use crate::caught::{catching, caught};
-use crate::error::{Error, Result};
+use crate::error::{Error, Others, Result};
 use crate::hub::SourceFile;
-use parquet::basic::Type;
+use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use std::fs::File;
+use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor, SchemaDescriptor};
+use std::fmt;
 use std::path::Path;
 
 /// Rows that are decoded at a time.
@@ -27,21 +28,25 @@ pub(super) fn read(
     sha256: Option<String>,
     sink: &mut dyn Sink,
 ) -> Result<Option<(FileRecord, u64)>> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
+    let file = crate::files::open(path)?;
     let bytes = file.metadata().map_err(Error::io("read", path))?.len();
-    let reader = caught(path, || SerializedFileReader::new(file))?;
-    let schema = reader.metadata().file_metadata().schema_descr();
-    let leaves = || schema.columns().iter();
-    let missing = || Error::NoColumn {
-        path: path.to_owned(),
-        column: column.to_owned(),
-        columns: leaves().map(|leaf| format!("`{}`", leaf.path().string())).collect::<Vec<_>>().join(", "),
-    };
-    let index = leaves().position(|leaf| leaf.path().string() == column).ok_or_else(missing)?;
-    let leaf = schema.column(index);
-    if leaf.physical_type() != Type::BYTE_ARRAY || leaf.max_rep_level() > 0 {
-        let message = format!("its column `{column}` is not one of strings");
-        return Err(Error::Format { path: path.to_owned(), message });
+    let reader = caught(path, || SerializedFileReader::new(file)).map_err(|error| match error {
+        Error::Format { path, message } if message.contains("encrypt") => {
+            Error::Unsupported { path, message: "it is encrypted".to_owned() }
+        }
+        error => error,
+    })?;
+    let index = find(path, reader.metadata().file_metadata().schema_descr(), column)?;
+    let leaf = reader.metadata().file_metadata().schema_descr().column(index);
+    let chunks = || reader.metadata().row_groups().iter();
+    if chunks().any(|group| {
+        caught(path, || Ok::<_, ParquetError>(group.column(index).compression())).ok()
+            == Some(Compression::LZO)
+    }) {
+        let message = format!(
+            "its column `{column}` is compressed by LZO; read are Snappy, gzip, Brotli, LZ4, Zstandard and no compression"
+        );
+        return Err(Error::Unsupported { path: path.to_owned(), message });
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let optional = leaf.max_def_level() > 0;
@@ -96,6 +101,101 @@ pub(super) fn read(
         None => SourceFile::open(path)?.sha256(),
     };
     Ok(Some((FileRecord { name: path.display().to_string(), bytes, sha256 }, first + row)))
+}
+
+/// Which of the columns is the one called `column`. [`Error::NoColumn`] or [`Error::NotTexts`] where none is, or none that
+/// has one string a row.
+fn find(path: &Path, schema: &SchemaDescriptor, column: &str) -> Result<usize> {
+    let leaves = schema.columns();
+    let (path, column) = (path.to_owned(), column.to_owned());
+    let texts: Vec<String> = leaves
+        .iter()
+        .filter(|leaf| leaf.max_rep_level() == 0 && holds(leaf) == Holds::Strings)
+        .map(|leaf| leaf.path().string())
+        .collect();
+    let first = |leaf: &ColumnDescPtr| leaf.path().parts().first().cloned().unwrap_or_default();
+    let others = |lists| Box::new(Others { texts, lists });
+    if let Some(index) = leaves.iter().position(|leaf| leaf.path().string() == column) {
+        let leaf = &leaves[index];
+        return match (leaf.max_rep_level(), holds(leaf)) {
+            // Old programs do not say whether bytes are strings: that will show.
+            (0, Holds::Strings | Holds::Bytes) if leaf.physical_type() == Type::BYTE_ARRAY => Ok(index),
+            (0, holds) => Err(Error::NotTexts {
+                path,
+                column,
+                is: format!("a row of it is {holds}"),
+                others: others(vec![]),
+            }),
+            (_, holds) => Err(Error::NotTexts { path, column, is: list_of(holds), others: others(vec![]) }),
+        };
+    }
+    // What is shown as one column may be several: a list, or fields of its own.
+    let inside: Vec<&ColumnDescPtr> = leaves.iter().filter(|leaf| first(leaf) == column).collect();
+    if !inside.is_empty() {
+        let is = match inside[..] {
+            [leaf] if leaf.max_rep_level() > 0 => list_of(holds(leaf)),
+            _ => "a row of it is several values, each with a name".to_owned(),
+        };
+        return Err(Error::NotTexts { path, column, is, others: others(vec![]) });
+    }
+    let mut lists: Vec<String> = leaves
+        .iter()
+        .filter(|leaf| leaf.max_rep_level() > 0 && holds(leaf) == Holds::Strings)
+        .map(first)
+        .collect();
+    lists.dedup();
+    Err(Error::NoColumn { path, line: None, column, others: others(lists) })
+}
+
+fn list_of(holds: Holds) -> String {
+    format!("a row of it is a list of {}", holds.several())
+}
+
+/// What a column's values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Strings,
+    Bytes,
+    Numbers,
+    Truths,
+}
+
+impl Holds {
+    fn several(self) -> &'static str {
+        match self {
+            Self::Strings => "strings",
+            Self::Bytes => "byte strings",
+            Self::Numbers => "numbers",
+            Self::Truths => "truth values",
+        }
+    }
+}
+
+impl fmt::Display for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strings => "a string",
+            Self::Bytes => "bytes",
+            Self::Numbers => "a number",
+            Self::Truths => "true or false",
+        })
+    }
+}
+
+fn holds(leaf: &ColumnDescriptor) -> Holds {
+    match (leaf.physical_type(), leaf.logical_type_ref(), leaf.converted_type()) {
+        (Type::BOOLEAN, ..) => Holds::Truths,
+        (Type::BYTE_ARRAY, Some(LogicalType::String | LogicalType::Enum | LogicalType::Json), _)
+        | (Type::BYTE_ARRAY, None, ConvertedType::UTF8 | ConvertedType::ENUM | ConvertedType::JSON) => {
+            Holds::Strings
+        }
+        (Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY, None, ConvertedType::NONE) => Holds::Bytes,
+        (Type::BYTE_ARRAY, Some(LogicalType::Bson), _) | (Type::BYTE_ARRAY, _, ConvertedType::BSON) => {
+            Holds::Bytes
+        }
+        (Type::FIXED_LEN_BYTE_ARRAY, Some(LogicalType::Uuid), _) => Holds::Bytes,
+        _ => Holds::Numbers,
+    }
 }
 
 /// The next rows; `None` for those that hold nothing.

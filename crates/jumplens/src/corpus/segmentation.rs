@@ -3,6 +3,7 @@
 //! UAX 29 knows every script's marks and takes no full stop before a small letter, or within a number, for an end. What it
 //! cannot know is that `Gen.`, `U.S.` or `J.` go on with a capital. `docs/corpora.md` has what that is worth, measured.
 
+use crate::files::lines;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// A sentence of a document.
@@ -16,7 +17,7 @@ pub struct Sentence<'a> {
 
 /// The sentences of `text`, whose paragraphs are its lines.
 pub fn sentences(text: &str) -> impl Iterator<Item = Sentence<'_>> {
-    text.lines().flat_map(|paragraph| {
+    lines(text).flat_map(|paragraph| {
         let mut sentences = split(paragraph.trim());
         let last = sentences.pop().map(|text| Sentence { text, ends_paragraph: true });
         sentences.into_iter().map(|text| Sentence { text, ends_paragraph: false }).chain(last)

@@ -1,6 +1,6 @@
 //! What the kinds of sources have in common: documents, one after another.
 
-use super::wikitext::Namespaces;
+use super::wiki::Wiki;
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) struct Document {
 /// What a document holds.
 #[derive(Debug)]
 pub(super) enum Body {
-    Wikitext(String, Arc<Namespaces>),
+    Wikitext(String, Arc<Wiki>),
     /// Plain text, a paragraph a line.
     Prose(String),
     /// One sentence, which is not to be cut.

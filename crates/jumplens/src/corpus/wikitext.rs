@@ -6,6 +6,8 @@
 
 use super::entities::entity;
 use super::templates::{Rendered, render};
+use super::variants;
+use super::wiki::Wiki;
 use memchr::memmem;
 
 /// Stands where something had no words, such as a formula, or where markup is broken: a sentence that has it is not whole.
@@ -18,48 +20,10 @@ const LONGEST_TAG: usize = 2000;
 /// The longest entity's name, with `&` and `;`.
 const LONGEST_ENTITY: usize = 12;
 
-/// What links to files, categories and media are called in a wiki: they are no part of the text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Namespaces {
-    /// In lower case.
-    hidden: Vec<String>,
-}
-
-impl Default for Namespaces {
-    /// The names that every wiki knows.
-    fn default() -> Self {
-        Self { hidden: ["file", "image", "media", "category"].map(str::to_owned).into() }
-    }
-}
-
-impl Namespaces {
-    /// With the wiki's own names, from the header of its dump.
-    pub fn from_header(header: &[u8]) -> Self {
-        let (mut names, header) = (Self::default(), String::from_utf8_lossy(header));
-        for namespace in header.split("<namespace ").skip(1) {
-            // Media, File, Category.
-            if ["\"-2\"", "\"6\"", "\"14\""].iter().any(|key| namespace.starts_with(&format!("key={key}")))
-                && let Some((_, name)) = namespace.split("</").next().unwrap_or_default().split_once('>')
-                && !name.is_empty()
-            {
-                names.hidden.push(super::dump::unescape(name).to_lowercase());
-            }
-        }
-        names
-    }
-
-    fn hides(&self, target: &str) -> bool {
-        target.split_once(':').is_some_and(|(name, _)| {
-            let name = name.trim().replace('_', " ").to_lowercase();
-            self.hidden.contains(&name)
-        })
-    }
-}
-
 /// The paragraphs of an article, one a line. Headings, lists, tables and what is indented are left out, and there is a
 /// [`HOLE`] where a sentence lost some of its words.
-pub fn prose(wikitext: &str, namespaces: &Namespaces) -> String {
-    let flat = Flattener::new(wikitext, namespaces).flatten();
+pub fn prose(wikitext: &str, wiki: &Wiki) -> String {
+    let flat = Flattener::new(wikitext, wiki).flatten();
     let mut prose = String::with_capacity(flat.len());
     let mut paragraph = String::new();
     for line in flat.lines().chain([""]) {
@@ -99,6 +63,8 @@ enum Kind {
     },
     External,
     Table,
+    /// `-{`, words in the variants of a language.
+    Variants,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -203,15 +169,17 @@ struct Flattener<'a> {
     /// How many of each are on the stack.
     templates: usize,
     tables: usize,
+    /// For each `-{` on the stack, how many templates and tables are below it.
+    variants: Vec<usize>,
     /// Raw tags that are not closed anywhere behind this point.
     unclosed: Vec<&'static str>,
-    namespaces: &'a Namespaces,
+    wiki: &'a Wiki,
 }
 
 impl<'a> Flattener<'a> {
-    fn new(text: &'a str, namespaces: &'a Namespaces) -> Self {
-        let out = String::with_capacity(text.len());
-        Self { text, at: 0, out, stack: vec![], templates: 0, tables: 0, unclosed: vec![], namespaces }
+    fn new(text: &'a str, wiki: &'a Wiki) -> Self {
+        let (out, variants) = (String::with_capacity(text.len()), vec![]);
+        Self { text, at: 0, out, stack: vec![], templates: 0, tables: 0, variants, unclosed: vec![], wiki }
     }
 
     fn flatten(mut self) -> String {
@@ -247,6 +215,10 @@ impl<'a> Flattener<'a> {
                 let argument = rest.starts_with("{{{") && !rest.starts_with("{{{{");
                 self.open(Kind::Template { argument }, if argument { 3 } else { 2 });
             }
+            b'{' if self.follows_hyphen() => {
+                self.out.pop();
+                self.open(Kind::Variants, 1);
+            }
             b'{' if rest.starts_with("{|") => {
                 if self.begins_line() {
                     self.open(Kind::Table, 2);
@@ -254,6 +226,7 @@ impl<'a> Flattener<'a> {
                     self.hole(2);
                 }
             }
+            b'}' if rest.starts_with("}-") && self.is_in_variants() => self.close_variants(),
             b'}' if rest.starts_with("}}") => self.close_template(),
             b'|' => self.pipe(rest),
             b'[' if rest.starts_with("[[") => self.open(Kind::Link { piped: false }, 2),
@@ -300,6 +273,16 @@ impl<'a> Flattener<'a> {
         }
     }
 
+    /// True where this brace makes a `-{` of a hyphen, in a wiki that has them.
+    fn follows_hyphen(&self) -> bool {
+        self.wiki.has_variants && self.text.as_bytes()[..self.at].ends_with(b"-") && self.out.ends_with('-')
+    }
+
+    /// True where the topmost `-{` has no open template or table in it.
+    fn is_in_variants(&self) -> bool {
+        self.variants.last() == Some(&(self.templates + self.tables))
+    }
+
     fn literal(&mut self, length: usize) {
         self.out.push_str(&self.text[self.at..self.at + length]);
         self.at += length;
@@ -322,6 +305,7 @@ impl<'a> Flattener<'a> {
         match kind {
             Kind::Template { .. } => self.templates += 1,
             Kind::Table => self.tables += 1,
+            Kind::Variants => self.variants.push(self.templates + self.tables),
             _ => {}
         }
         self.stack.push(Open { kind, at: self.out.len() });
@@ -334,6 +318,7 @@ impl<'a> Flattener<'a> {
             match open.kind {
                 Kind::Template { .. } => self.templates -= 1,
                 Kind::Table => self.tables -= 1,
+                Kind::Variants => drop(self.variants.pop()),
                 _ => {}
             }
             if wanted(open.kind) {
@@ -360,7 +345,17 @@ impl<'a> Flattener<'a> {
             self.out.push(HOLE);
             return;
         }
-        match render(&inside) {
+        self.put(render(&inside));
+    }
+
+    fn close_variants(&mut self) {
+        self.at += 2;
+        let Some((_, inside)) = self.close(|kind| kind == Kind::Variants) else { return };
+        self.put(variants::render(&inside));
+    }
+
+    fn put(&mut self, rendered: Rendered) {
+        match rendered {
             Rendered::Text(text) => self.out.push_str(&text),
             Rendered::Nothing => self.leave_out(),
             Rendered::Hole => self.out.push(HOLE),
@@ -373,7 +368,8 @@ impl<'a> Flattener<'a> {
         }
         // `|}}` is the end of a template whose last argument is empty.
         let ends_template = self.templates > 0 && rest.starts_with("|}}") && !rest.starts_with("|}}}");
-        if !rest.starts_with("|}") || ends_template {
+        let ends_variants = rest.starts_with("|}-") && self.is_in_variants();
+        if !rest.starts_with("|}") || ends_template || ends_variants {
             return self.literal(1);
         }
         if self.tables == 0 || !self.begins_line() {
@@ -406,7 +402,7 @@ impl<'a> Flattener<'a> {
         }
         self.at += 2;
         let Some((_, inside)) = self.close(|kind| matches!(kind, Kind::Link { .. })) else { return };
-        match link_text(&inside, self.namespaces) {
+        match link_text(&inside, self.wiki) {
             Some(words) => self.out.push_str(words),
             None => self.leave_out(),
         }
@@ -504,12 +500,12 @@ fn entity_at(text: &str) -> Option<(char, usize)> {
 }
 
 /// The words that a link shows; `None` for files, categories and links to other languages, which show none.
-fn link_text<'a>(inside: &'a str, namespaces: &Namespaces) -> Option<&'a str> {
+fn link_text<'a>(inside: &'a str, wiki: &Wiki) -> Option<&'a str> {
     let (target, words) = match inside.split_once('|') {
         Some((target, words)) => (target.trim(), Some(words)),
         None => (inside.trim(), None),
     };
-    if namespaces.hides(target) {
+    if wiki.hides(target) {
         return None;
     }
     let other_language = |target: &str| {
@@ -598,7 +594,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     fn plain(wikitext: &str) -> String {
-        prose(wikitext, &Namespaces::default()).trim_end().to_owned()
+        prose(wikitext, &Wiki::default()).trim_end().to_owned()
     }
 
     #[test]
@@ -675,15 +671,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_wiki_has_names_of_its_own_for_files() {
-        let header = br#"<namespace key="6" case="first-letter">Datei</namespace><namespace key="14">Kategorie</namespace>
-            <namespace key="0" />"#;
-        let names = Namespaces::from_header(header);
-        assert_eq!(prose("[[Datei:A.jpg|mini|B]]Wort. [[Kategorie:C]][[File:D]]", &names), "Wort.\n");
-        assert_ne!(plain("[[Datei:A.jpg|mini|B]]Wort."), "Wort.");
-    }
-
     /// Pieces of markup in any order.
     fn soup() -> impl Strategy<Value = String> {
         let piece = prop::sample::select(vec![
@@ -696,6 +683,10 @@ mod tests {
             "[",
             "]",
             "[http://a b",
+            "-{",
+            "}-",
+            "-{T|",
+            "zh-hans:",
             "{|",
             "|}",
             "|",
@@ -750,7 +741,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_fail(text in prop_oneof![soup(), any::<String>()]) {
-            let prose = prose(&text, &Namespaces::default());
+            let prose = prose(&text, &Wiki::default());
             for paragraph in prose.lines() {
                 for markup in ["{{", "}}", "[[", "]]", "{|", "|}"] {
                     prop_assert!(!paragraph.contains(markup), "{:?}: {:?}", text, paragraph);
@@ -790,13 +781,18 @@ mod tests {
             "<ref></b>",
             "{{}}",
             "[[|]]",
+            "-{",
+            "-{a|",
+            "-{zh:a;",
+            "; zh:",
+            "-{{{[[",
         ];
         for pattern in patterns {
-            for closing in ["", "}}", "]]"] {
+            for closing in ["", "}}", "]]", "}-"] {
                 let n = 200_000;
                 let text = format!("{}{}", pattern.repeat(n), closing.repeat(n));
                 let start = Instant::now();
-                let prose = prose(&text, &Namespaces::default());
+                let prose = prose(&text, &Wiki::default());
                 let _ = super::super::segmentation::sentences(&prose).count();
                 assert!(
                     start.elapsed() < Duration::from_secs(5),

@@ -236,6 +236,6 @@ pub fn write_csv<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
 
 /// Reads the rows of a file that [`write_csv`] wrote; columns it does not know are passed over.
 pub fn read_csv<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let file = crate::files::open(path)?;
     csv::Reader::from_reader(file).deserialize().collect::<Result<_, _>>().map_err(Error::format(path))
 }

@@ -95,9 +95,9 @@ enum Bytes {
 }
 
 impl SourceFile {
-    /// Opens a file on disk.
+    /// Opens a file on disk. [`Error::Pointer`] where a pointer of Git LFS or git-annex stands for it.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+        let file = crate::files::open(path)?;
         // SAFETY: the map is read-only; like every reader of mapped weights it relies on nobody cutting the file
         // short while it is being read, which is over once the model is loaded.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
@@ -246,8 +246,9 @@ impl ModelFiles {
     /// The files of a folder in Hugging Face layout.
     fn in_folder(folder: &Path) -> Result<Self> {
         let config = SourceFile::open(&folder.join("config.json"))?;
-        let Some(weights) = WEIGHTS.map(|file| folder.join(file)).into_iter().find(|path| path.exists())
-        else {
+        // A link to nowhere is a file that is missing, and is said to be.
+        let is_there = |path: &PathBuf| path.exists() || path.is_symlink();
+        let Some(weights) = WEIGHTS.map(|file| folder.join(file)).into_iter().find(is_there) else {
             return Err(Error::NoWeights { place: folder.display().to_string() });
         };
         let (index, weights) = if weights.extension().is_some_and(|extension| extension == "json") {

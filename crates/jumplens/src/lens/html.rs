@@ -13,6 +13,7 @@ th { font-weight: 600; text-align: left; padding: 1px 6px; white-space: pre; }
 tbody th, thead th:first-child { position: sticky; left: 0; background: Canvas; text-align: right; }
 td { padding: 1px 6px; max-width: 9rem; overflow: hidden; text-overflow: ellipsis; white-space: pre; unicode-bidi: isolate; }
 td.exit { outline: 2px solid CanvasText; outline-offset: -1px; font-weight: 700; }
+.note { max-width: 60rem; padding: .4rem .8rem; border-left: 4px solid #b36b00; }
 .scale { display: inline-block; width: 9rem; height: .8rem; vertical-align: middle; }
 ";
 
@@ -67,6 +68,9 @@ pub fn html(reading: &Reading) -> String {
             " A frame marks the layer of early exit at λ = {lambda}."
         )),
     );
+    for note in reading.notes() {
+        let _ = writeln!(page, "<p class=\"note\"><strong>Note:</strong> {}</p>", escaped(&note));
+    }
     for cast in &reading.casts {
         table(&mut page, reading, cast);
     }
@@ -78,7 +82,7 @@ fn table(page: &mut String, reading: &Reading, cast: &CastReading) {
     let _ = write!(
         page,
         "<h2>{}</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th>layer</th>",
-        escaped(&cast.cast)
+        escaped(reading.choice().as_deref().unwrap_or(&cast.cast))
     );
     for &position in &reading.positions {
         let text = escaped(&shown(&reading.tokens[position].text));

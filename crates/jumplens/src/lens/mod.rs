@@ -37,10 +37,43 @@ pub struct Reading {
     pub tokens: Vec<Token>,
     /// The positions that were looked at, from 0: what `cells` has an entry for.
     pub positions: Vec<usize>,
+    /// True where the text had more tokens than the model takes, and was cut.
+    #[serde(default)]
+    pub truncated: bool,
+    /// How many tokens were cut off its end.
+    #[serde(default)]
+    pub tokens_cut: usize,
     /// λ of the exit rule, where one was given.
     pub lambda: Option<f64>,
+    /// Why this cast was taken, where none was asked for and there were figures to go by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<String>,
+    /// What has to be said of the maps, from [`Evidence`](crate::evidence::Evidence).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// One cast after another.
     pub casts: Vec<CastReading>,
+}
+
+impl Reading {
+    /// What has to be said of the reading, a sentence each: that the text was cut, and what is known against the maps.
+    pub fn notes(&self) -> Vec<String> {
+        let tokens = |n: usize| if n == 1 { "1 token".to_owned() } else { format!("{n} tokens") };
+        let cut = self.truncated.then(|| {
+            format!(
+                "the text is longer than the {} that the model takes: its last {} are cut off",
+                tokens(self.tokens.len()),
+                tokens(self.tokens_cut)
+            )
+        });
+        cut.into_iter().chain(self.warnings.iter().cloned()).collect()
+    }
+
+    /// The cast's name and why it was taken, where none was asked for and there were figures to go by.
+    pub fn choice(&self) -> Option<String> {
+        let cast = self.casts.first()?;
+        self.chosen.as_ref().map(|why| format!("{}: {why}", cast.cast))
+    }
 }
 
 /// A token.
@@ -262,7 +295,11 @@ impl<'a> Lens<'a> {
             text: input.text.clone(),
             tokens: input.ids.iter().map(|&id| Token { id, text: text_of(id) }).collect(),
             positions,
+            truncated: false,
+            tokens_cut: 0,
             lambda: view.lambda,
+            chosen: None,
+            warnings: Vec::new(),
             casts,
         })
     }

@@ -1,7 +1,7 @@
 //! A reading as a figure.
 
 use super::html::{css, details, escaped};
-use super::{CastReading, Reading, clipped, color, shown, spelled};
+use super::{CastReading, Reading, clipped, color, shown, spelled, width};
 use std::fmt::Write;
 
 /// Positions side by side before the next ones go below.
@@ -12,6 +12,10 @@ const LEFT: usize = 44;
 /// Room for a cast's name and the tokens of the text.
 const HEAD: usize = 44;
 const GAP: usize = 14;
+/// The least width of a figure in which something is said in lines.
+const NARROWEST: usize = 640;
+/// How wide a character is, at most.
+const CHARACTER: usize = 8;
 /// Columns of text that a cell takes at its font size.
 const COLUMNS: usize = 11;
 
@@ -25,19 +29,47 @@ pub fn svg(reading: &Reading) -> String {
         .collect();
     let rows = reading.casts.first().map_or(0, |cast| cast.layers.len());
     let panel_height = HEAD + rows * CELL.1 + GAP;
+    let said = reading.choice().is_some() || !reading.notes().is_empty();
     let wide = LEFT + ACROSS.min(reading.positions.len()) * CELL.0 + GAP;
-    let high = GAP + panels.len() * panel_height;
+    let wide = wide.max(if said { NARROWEST } else { 0 });
+    let lines: Vec<String> = reading
+        .choice()
+        .into_iter()
+        .chain(reading.notes().into_iter().map(|note| format!("note: {note}")))
+        .flat_map(|line| wrapped(&line, (wide - GAP) / CHARACTER))
+        .collect();
+    let top = GAP + lines.len() * CELL.1;
+    let high = top + panels.len() * panel_height;
     let mut figure = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{wide}\" height=\"{high}\" viewBox=\"0 0 {wide} {high}\" \
          font-family=\"ui-monospace, 'DejaVu Sans Mono', monospace\" font-size=\"12\">\n\
          <title>{}</title>\n<rect width=\"{wide}\" height=\"{high}\" fill=\"#ffffff\"/>\n",
         escaped(&spelled(&reading.text))
     );
+    for (number, line) in lines.iter().enumerate() {
+        let y = GAP + number * CELL.1 + 14;
+        let _ = writeln!(figure, "<text x=\"4\" y=\"{y}\">{}</text>", escaped(line));
+    }
     for (number, (cast, places)) in panels.into_iter().enumerate() {
-        panel(&mut figure, reading, &reading.casts[cast], places, GAP + number * panel_height);
+        panel(&mut figure, reading, &reading.casts[cast], places, top + number * panel_height);
     }
     figure += "</svg>\n";
     figure
+}
+
+/// `text` in lines of at most `columns` characters, but for words that are longer.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line =
+            lines.last_mut().filter(|line| line.is_empty() || width(line) + 1 + width(word) <= columns);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => *line += &format!(" {word}"),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn panel(

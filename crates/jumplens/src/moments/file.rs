@@ -19,7 +19,6 @@ use crate::tensor_file::{self, Entry};
 use faer::MatRef;
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -155,7 +154,7 @@ impl MomentsFile {
     /// was left.
     pub fn open(path: &Path) -> Result<Self> {
         check_inside(path)?;
-        let file = File::open(path).map_err(Error::io("read", path))?;
+        let file = crate::files::open(path)?;
         // SAFETY: the map is read-only, and files of sums are never changed in place once they have their final name.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
         let fail = |message: String| Error::Format { path: path.to_owned(), message };

@@ -499,7 +499,8 @@
     const manifest = data.manifest || {};
     const parts = [];
     if (last) parts.push(`${last} layers`);
-    if (manifest.train) parts.push(`${manifest.train} training and ${manifest.val} validation samples`);
+    const counts = data.summary || manifest;
+    if (counts.train) parts.push(`${counts.train} training and ${counts.val} validation samples`);
     const corpus = (manifest.corpus || manifest.train_samples || {}).id;
     if (corpus) parts.push(`from ${corpus}`);
     if (manifest.seed !== undefined) parts.push(`seed ${manifest.seed}`);

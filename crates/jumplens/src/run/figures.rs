@@ -3,6 +3,7 @@
 use super::REPORT;
 use crate::error::{Error, Result};
 use crate::eval::tables::Tables;
+use crate::evidence::Evidence;
 use crate::files::{create_folder, write_atomically};
 use crate::manifest::{Manifest, StageRecord};
 use crate::plot::{Style, figures, write_figures};
@@ -27,7 +28,7 @@ pub(super) fn current_tables(folder: &Path, is_current: impl Fn(Stage) -> bool) 
 }
 
 /// The tables of the finished stages of the run in `folder`. Without a manifest, every table that is there.
-fn finished_tables(folder: &Path, manifest: Option<&Manifest>) -> Result<Tables> {
+pub(crate) fn finished_tables(folder: &Path, manifest: Option<&Manifest>) -> Result<Tables> {
     current_tables(folder, |stage| manifest.is_none_or(|manifest| manifest.is_done(stage)))
 }
 
@@ -43,7 +44,7 @@ fn no_tables(folder: &Path, manifest: Option<&Manifest>, needed_by: &'static str
 
 /// What result tables are read with: the manifest of a run, or of what is fitted from sums; `None` where the tables are by
 /// themselves.
-fn with_tables(folder: &Path) -> Result<Option<Manifest>> {
+pub(crate) fn with_tables(folder: &Path) -> Result<Option<Manifest>> {
     match look(folder)? {
         Found::Run(manifest) => Ok(Some(*manifest)),
         Found::Made(Record { kind: Kind::Figures, .. }) | Found::Nothing | Found::Others => Ok(None),
@@ -129,7 +130,8 @@ pub(super) fn draw_tables(
     let figures = figures(&tables, style.title.then_some(model));
     let mut written = write_figures(&plots, &figures, style)?;
     let title = if model.is_empty() { "jumplens run" } else { model };
-    let warnings = manifest.map_or_else(Vec::new, Manifest::warnings);
+    let mut warnings = manifest.map_or_else(Vec::new, Manifest::warnings);
+    warnings.extend(Evidence::of_results(folder)?.warnings(None));
     let source = report::Source { folder, tables: &tables, title, warnings: &warnings, figures: &written };
     let report = report::page(&source)?;
     write_atomically(&folder.join(REPORT), report.as_bytes())?;

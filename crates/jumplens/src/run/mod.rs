@@ -9,7 +9,7 @@ mod stages;
 
 pub use crate::samples::SampleSource;
 pub use figures::draw;
-pub(crate) use figures::read_tables;
+pub(crate) use figures::{finished_tables, read_tables, with_tables};
 pub use settings::{Asked, Settings};
 
 use crate::error::{Error, Result};
@@ -373,7 +373,8 @@ impl Run {
     fn summary_with(&self, stage: Option<Stage>) -> Result<Summary> {
         let is_current = |of: Stage| stage == Some(of) || self.manifest.is_done(of);
         let Tables { r2, layers, early_exit, .. } = current_tables(&self.folder, is_current)?;
-        Ok(Summary::new(self.spec(), self.manifest.train, self.manifest.val, &r2, &layers, &early_exit))
+        let [train, val] = self.manifest.counts();
+        Ok(Summary::new(self.spec(), train, val, &r2, &layers, &early_exit))
     }
 
     /// What stands in the way of the maps, from `sources.csv` and `learning_curve.csv`; empty before `r2`.

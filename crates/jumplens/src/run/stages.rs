@@ -121,11 +121,12 @@ impl Run {
         self.manifest.fits = fits.clone();
         self.manifest.write(&self.folder)?;
         let spec = self.model.spec();
-        if self.manifest.train <= spec.d_model {
+        let [train, _] = self.manifest.counts();
+        if train <= spec.d_model {
             observer.note(&format!(
-                "{} training samples are no more than the {} coordinates of a state: the maps fit them exactly and say \
+                "{train} training samples are no more than the {} coordinates of a state: the maps fit them exactly and say \
                  little about others",
-                self.manifest.train, spec.d_model
+                spec.d_model
             ));
         }
         let maps = fits.count(spec.n_layers) + spec.n_layers * spec.parts.len();

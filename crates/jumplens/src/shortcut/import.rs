@@ -199,7 +199,7 @@ impl Foreign {
     /// `h + W·h + b` for each layer.
     fn add_tuned_lens(&mut self, folder: &Path) -> Result<()> {
         let config_path = folder.join("config.json");
-        let config = std::fs::read(&config_path).map_err(Error::io("read", &config_path))?;
+        let config = crate::files::read(&config_path)?;
         let config: TunedLens = serde_json::from_slice(&config).map_err(Error::format(&config_path))?;
         let (layers, d) = (config.num_hidden_layers, config.d_model);
         let file = SourceFile::open(&folder.join("params.pt"))?;

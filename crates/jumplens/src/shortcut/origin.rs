@@ -104,7 +104,7 @@ impl Origin {
             corpus: Some(short(id).to_owned()),
             corpus_sha256: Some(sha256.clone()),
             positions: Some(positions),
-            train: Some(manifest.train),
+            train: Some(manifest.counts()[0]),
             seed: Some(manifest.seed),
             dtype: Some(manifest.dtype),
             solver: Some("least squares, singular values above 1e-6 of the largest".to_owned()),

@@ -341,6 +341,14 @@ impl Manifest {
         self.stages.get(&stage).is_some_and(|record| record.done)
     }
 
+    /// Training and validation samples in the folder, which of a share are fewer than in the experiment.
+    pub fn counts(&self) -> [usize; 2] {
+        match self.shard {
+            Some(shard) => [shard.of_train(self.train).len(), shard.of_val(self.val).len()],
+            None => [self.train, self.val],
+        }
+    }
+
     /// True once everything of a run is done that takes a model: there is nothing left to do but figures.
     pub fn is_measured(&self) -> bool {
         let is_done = |stage: Stage| match stage {

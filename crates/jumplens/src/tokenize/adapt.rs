@@ -142,8 +142,11 @@ fn set_prefix_space(
     match (settings.class.prefix_space, inner.get_pre_tokenizer()) {
         (PrefixSpace::OfSentencePiece, _) => {
             let own = prepends(&json!([inner.get_normalizer(), inner.get_pre_tokenizer()]));
-            if own == wanted || allowed.allows(NAME) {
+            if own == wanted {
                 return Ok(None);
+            }
+            if allowed.allows(NAME) {
+                return Ok(Some(format!("went unread by leave: `{NAME}` ({wanted})")));
             }
             let (path, field) = (settings.path.clone(), NAME.to_owned());
             Err(Error::Unread { path, field, value: wanted.to_string(), default: own.to_string() })
@@ -151,9 +154,10 @@ fn set_prefix_space(
         (PrefixSpace::Set, Some(PreTokenizerWrapper::ByteLevel(own))) if own.add_prefix_space != wanted => {
             let set = ByteLevel::new(wanted, own.trim_offsets, own.use_regex);
             inner.with_pre_tokenizer(Some(set));
-            let why = if settings.says(NAME) { "as it says" } else { "its default" };
+            let why = if settings.says(NAME) { format!("in `{place}`") } else { "by default".to_owned() };
+            let (is, was) = if wanted { ("a", "none") } else { ("no", "one") };
             Ok(Some(format!(
-                "`{place}`: `{NAME}` is {wanted}, {why}; tokenizer.json by itself has it the other way"
+                "`{NAME}` is {wanted} {why}: {is} space goes before every text, where tokenizer.json by itself puts {was}"
             )))
         }
         (PrefixSpace::Set, Some(PreTokenizerWrapper::ByteLevel(_))) => Ok(None),

@@ -147,11 +147,12 @@ impl Tokenizer {
             settings.as_ref().and_then(|settings| settings.special("mask_token")).unwrap_or(MASK);
         let mask_is_there = inner.token_to_id(mask_token).is_some()
             || settings.as_ref().is_some_and(|settings| settings.adds(mask_token));
+        let unnamed = settings.as_ref().map_or_else(Vec::new, |settings| settings.unnamed(&inner));
         let mut notes = match &settings {
             Some(settings) => adapt(&mut inner, settings, &path, is_json, &files.allow_unread)?,
             None => Vec::new(),
         };
-        notes.extend(vocabulary_note(&inner, spec.vocab_size));
+        notes.extend(vocabulary_note(&inner, spec.vocab_size, &unnamed));
         let vocab_size = spec.vocab_size;
         let mut tokenizer = Self { inner, path, kind: spec.kind, vocab_size, mask: None, notes };
         let special = tokenizer.encode("")?.len();
@@ -219,6 +220,20 @@ impl Tokenizer {
         }
     }
 
+    /// As [`encode`](Self::encode), and how many tokens were cut off.
+    pub fn encode_cut(&self, text: &str) -> Result<(Vec<u32>, usize)> {
+        let ids = self.encode(text)?;
+        if self.inner.get_truncation().is_none_or(|longest| ids.len() < longest.max_length) {
+            return Ok((ids, 0));
+        }
+        // Tokens behind the end are not made, so that they have to be made to be counted.
+        let mut uncut = self.inner.clone();
+        uncut.with_truncation(None).map_err(Error::format(&self.path))?;
+        let whole = caught(&self.path, || uncut.encode_fast(text, true))?.len();
+        let cut = whole.saturating_sub(ids.len());
+        Ok((ids, cut))
+    }
+
     /// What a token stands for in a text, with the white space before it where that is part of it: of a token that is
     /// less than a character, `\u{fffd}`.
     pub fn text_of(&self, id: u32) -> String {
@@ -284,9 +299,11 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// What there is to say where a tokenizer and an embedding of `rows` rows do not have the same size.
-fn vocabulary_note(inner: &tokenizers::Tokenizer, rows: usize) -> Option<String> {
-    let vocab = inner.get_vocab(true);
+/// What there is to say where a tokenizer and an embedding of `rows` rows do not have the same size; but for the tokens
+/// that are `unnamed` in any file.
+fn vocabulary_note(inner: &tokenizers::Tokenizer, rows: usize, unnamed: &[String]) -> Option<String> {
+    let mut vocab = inner.get_vocab(true);
+    vocab.retain(|token, _| !unnamed.contains(token));
     let largest = vocab.values().copied().max()? as usize;
     let mut beyond: Vec<(&u32, &String)> =
         vocab.iter().map(|(token, id)| (id, token)).filter(|(id, _)| **id as usize >= rows).collect();
@@ -313,9 +330,9 @@ fn vocabulary_note(inner: &tokenizers::Tokenizer, rows: usize) -> Option<String>
 /// passed over. For causal models a missing `target` is the id after the position. Each line is checked against the
 /// model: [`Error::Sample`] names the first that cannot be run.
 pub fn read_samples(path: &Path, spec: &Spec) -> Result<Vec<Sample>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = crate::files::read_to_string(path)?;
     let mut samples = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (index, line) in crate::files::lines(&text).enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let fail = |message: String| Error::Sample { path: path.to_owned(), line: index + 1, message };
         let mut sample: Sample =
             serde_json::from_str(line).map_err(|error| fail(format!("not a sample: {error}")))?;

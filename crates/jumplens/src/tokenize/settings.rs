@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
-use tokenizers::AddedToken;
+use tokenizers::{AddedToken, Tokenizer};
 
 /// A token that is to be in the vocabulary, and how it is found in a text.
 #[derive(Debug, Clone, Deserialize)]
@@ -146,11 +146,15 @@ impl Settings {
 
         let mut object: Map<String, Value> = parse(files.config.as_ref())?.unwrap_or_default();
         let name = object.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned);
+        let mut by_leave = None;
         let class = match name.or_else(|| files.class.clone()) {
             None => class::of_family(family),
             Some(name) => match class::named(&name) {
                 Some(class) => class,
-                None if files.allow_unread.allows("tokenizer_class") => &BASE,
+                None if files.allow_unread.allows("tokenizer_class") => {
+                    by_leave = Some(format!("went unread by leave: `tokenizer_class` (\"{name}\")"));
+                    &BASE
+                }
                 None => {
                     return Err(Error::Unread {
                         path,
@@ -185,7 +189,8 @@ impl Settings {
             let tokens: HashMap<String, u32> = parse(files.added_tokens.as_ref())?.unwrap_or_default();
             added = tokens.into_iter().map(|(token, id)| (id, token)).collect();
         }
-        let fields = class.fields.check(&path, object, &files.allow_unread)?;
+        let mut fields = class.fields.check(&path, object, &files.allow_unread)?;
+        fields.notes.extend(by_leave);
 
         let read = |name: &str| match fields.values.get(name) {
             Some(value) => Special::read(value).map_err(|message| fail(name, message)),
@@ -251,6 +256,13 @@ impl Settings {
     pub fn adds(&self, token: &str) -> bool {
         let decoder = self.decoder.iter().flat_map(BTreeMap::values);
         decoder.map(|token| &token.content).chain(self.added.values()).any(|added| added == token)
+    }
+
+    /// The special tokens that the class adds to `inner` of itself: no file has them.
+    pub fn unnamed(&self, inner: &Tokenizer) -> Vec<String> {
+        let named = self.named.iter().filter(|(name, _)| !self.says(name)).map(|(_, token)| token.text());
+        let named = named.filter(|token| inner.token_to_id(token).is_none() && !self.adds(token));
+        named.map(str::to_owned).collect()
     }
 
     /// Fails where the class is not made of `file`.

@@ -8,6 +8,7 @@ use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::sources::bundled_maps;
 use jumplens::Error;
+use jumplens::evidence::Evidence;
 use jumplens::hub::ModelFiles;
 use jumplens::lens::{ID, Input, Lens, Reading, View, available, html, svg};
 use jumplens::models::{Spec, load};
@@ -73,11 +74,16 @@ fn through_run(args: &LensArgs, folder: &Path, text: String, printer: &Printer) 
         Some(path) => Some(run.foreign_shortcuts(path, &Progress::new(printer))?),
         None => run.own_shortcuts()?,
     };
-    let lens = run.lens(shortcuts.as_ref(), &casts(args, shortcuts.as_ref())?)?;
+    let evidence = match &shortcuts {
+        Some(shortcuts) => evidence(args.shortcuts.as_deref().unwrap_or(folder), shortcuts, run.spec())?,
+        None => Evidence::default(),
+    };
+    let chosen = Chosen::new(args, shortcuts.as_ref(), &evidence)?;
+    let lens = run.lens(shortcuts.as_ref(), &chosen.casts)?;
     let name = run.manifest().model.short_name();
     let tokenizer = run.tokenizer()?;
     tokenizer.notes().iter().for_each(|note| printer.note(note));
-    read(args, name, run.spec(), text, &tokenizer, &lens, run.mean_run()?)
+    read(args, name, run.spec(), text, &tokenizer, &lens, &chosen, run.mean_run()?)
 }
 
 fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Reading, Failure> {
@@ -103,19 +109,50 @@ fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Rea
         Some(shortcuts) => shortcuts.origins()?.into_iter().find_map(|(_, origin)| origin?.mean_run),
         None => None,
     };
-    let casts = casts(args, shortcuts.as_ref())?;
-    let lens = Lens::new(model, head, Precision::F32, shortcuts.as_ref(), &casts)?;
-    read(args, &files.id, spec, text, &tokenizer, &lens, mean_run)
+    let evidence = match &shortcuts {
+        Some(shortcuts) => evidence(args.shortcuts.as_deref().unwrap_or(Path::new("")), shortcuts, spec)?,
+        None => Evidence::default(),
+    };
+    let chosen = Chosen::new(args, shortcuts.as_ref(), &evidence)?;
+    let lens = Lens::new(model, head, Precision::F32, shortcuts.as_ref(), &chosen.casts)?;
+    read(args, &files.id, spec, text, &tokenizer, &lens, &chosen, mean_run)
 }
 
-/// The casts that were asked for; where none was, `mat`, or another one that there are maps for, or else `id`.
-fn casts(args: &LensArgs, shortcuts: Option<&Shortcuts>) -> Result<Vec<String>, Failure> {
-    if !args.cast.is_empty() {
-        return Ok(args.cast.clone());
+/// What is known of the maps: where `path` is a run folder, by its results, else by what the files say of themselves.
+fn evidence(path: &Path, shortcuts: &Shortcuts, spec: &Spec) -> Result<Evidence, Failure> {
+    if let Some(evidence) = Evidence::of_maps(path, spec.d_model)? {
+        return Ok(evidence);
     }
-    let there = available(shortcuts)?;
-    let best = there.iter().find(|cast| *cast == MAT).or(there.get(1));
-    Ok(vec![best.map_or(ID, String::as_str).to_owned()])
+    let origin = shortcuts.origins()?.into_iter().find_map(|(_, origin)| origin);
+    Ok(origin.map_or_else(Evidence::default, |origin| Evidence::of_origin(&origin)))
+}
+
+/// The casts that are looked through.
+struct Chosen {
+    casts: Vec<String>,
+    /// Why, where none was asked for.
+    why: Option<String>,
+    /// What has to be said of their maps.
+    warnings: Vec<String>,
+}
+
+impl Chosen {
+    /// The casts that were asked for; where none was, the best one by the figures there are; where there are none, `mat`,
+    /// or another one that there are maps for, or else `id`.
+    fn new(args: &LensArgs, shortcuts: Option<&Shortcuts>, evidence: &Evidence) -> Result<Self, Failure> {
+        let there = available(shortcuts)?;
+        let best = evidence.best(&there).filter(|_| args.cast.is_empty());
+        let casts = match &best {
+            _ if !args.cast.is_empty() => args.cast.clone(),
+            Some(best) => vec![best.cast.clone()],
+            None => {
+                let first = there.iter().find(|cast| *cast == MAT).or(there.get(1));
+                vec![first.map_or(ID, String::as_str).to_owned()]
+            }
+        };
+        let warnings = evidence.warnings(Some(&casts));
+        Ok(Self { casts, why: best.map(|best| best.to_string()), warnings })
+    }
 }
 
 fn read(
@@ -125,9 +162,10 @@ fn read(
     text: String,
     tokenizer: &Tokenizer,
     lens: &Lens,
+    chosen: &Chosen,
     mean_run: Option<f64>,
 ) -> Result<Reading, Failure> {
-    let ids = tokenizer.encode(&text)?;
+    let (ids, tokens_cut) = tokenizer.encode_cut(&text)?;
     let view = View {
         positions: Span::numbers(&args.position, ids.len()),
         layers: Span::numbers(&args.layers, spec.n_layers + 1),
@@ -136,5 +174,7 @@ fn read(
         mean_run,
     };
     let reading = lens.read(model, &[Input { text, ids }], Some(tokenizer), &view)?.pop();
-    Ok(reading.ok_or_else(|| Error::Internal("one text was read as none".into()))?)
+    let reading = reading.ok_or_else(|| Error::Internal("one text was read as none".into()))?;
+    let (truncated, chosen, warnings) = (tokens_cut > 0, chosen.why.clone(), chosen.warnings.clone());
+    Ok(Reading { truncated, tokens_cut, chosen, warnings, ..reading })
 }

@@ -86,7 +86,8 @@ fn draw(reading: &Reading, columns: usize, ink: Ink) -> String {
     let several =
         reading.casts.iter().flat_map(|cast| cast.cells.iter().flatten()).any(|cell| cell.top.len() > 1);
     let ranked = several && reading.positions.len() == 1;
-    let mut text = match ranked {
+    let mut text = reading.choice().map_or(String::new(), |choice| format!("{choice}\n\n"));
+    text += &match ranked {
         true => ranking(reading, columns, ink),
         false => grid(reading, columns, ink),
     };
@@ -103,6 +104,9 @@ fn draw(reading: &Reading, columns: usize, ink: Ink) -> String {
         legend.push(format!("probability 0 {scale} 1"));
     }
     let _ = writeln!(text, "{}", legend.join("; "));
+    for note in reading.notes() {
+        let _ = writeln!(text, "note: {note}");
+    }
     text
 }
 
