@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{SMALL, edit, fail, model, output, stderr};
+use common::{SMALL, edit, fail, model, output, stderr, succeed};
 use std::fs;
 use std::path::Path;
 
@@ -116,7 +116,7 @@ fn configuration_that_cannot_be_used() {
         (r#""n_head": 4"#, r#""n_head": 3"#, "`n_head` 3"),
         (r#""n_head": 4"#, r#""n_head": 0"#, "`n_head` 0"),
         (r#""n_embd": 128"#, r#""n_embd": "wide""#, "wide"),
-        (r#""n_layer": 12,"#, "", "n_layer"),
+        (r#""n_layer": 12"#, r#""n_layer": "12""#, "`n_layer`"),
         (r#""gelu_new""#, r#""no_such_function""#, "no_such_function"),
         ("{", "{{", "damaged"),
     ];
@@ -126,6 +126,49 @@ fn configuration_that_cannot_be_used() {
         let file = format!("{name}/config.json");
         refused(at.path(), &name, &[what, &file, "; mend"]);
     }
+}
+
+/// Refused by name; with leave it goes on, and manifest and report say so. What opens the run later needs no other leave.
+#[test]
+fn a_field_that_is_not_read_goes_unread_by_leave_alone() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    edit(&model(at, "m").join("config.json"), r#""n_head": 4"#, r#""is_causal": false, "n_head": 4"#);
+    refused(
+        at,
+        "m",
+        &["m/config.json", "`is_causal` is false", "true, its default", "--allow-unread is_causal"],
+    );
+    let run = [&SMALL[..], &["--model", "m", "--out", "out"]].concat();
+    fail(at, &[&run[..], &["--allow-unread", "is_decoder"]].concat(), &["`is_causal`"]);
+
+    let allowed = output(at, &[&run[..], &["--allow-unread", "is_causal"]].concat());
+    let said = stderr(&allowed);
+    assert!(allowed.status.success() && said.contains("went unread by leave: `is_causal` (false)"), "{said}");
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(at.join("out/manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["unread"], serde_json::json!(["is_causal"]));
+    assert!(fs::read_to_string(at.join("out/report.html")).unwrap().contains("manifest.unread"));
+    succeed(at, &["fit", "--out", "out"]);
+    succeed(at, &["lens", "--run", "out", "a text"]);
+    for command in [["info", "m"], ["doctor", "m"]] {
+        fail(at, &command, &["`is_causal`"]);
+    }
+    succeed(at, &["info", "m", "--allow-unread", "is_causal"]);
+}
+
+/// What the class of the model does not have is a note; what is known to be without effect is nothing to speak of.
+#[test]
+fn fields_that_the_class_does_not_have_are_noted() {
+    let at = tempfile::tempdir().unwrap();
+    let config = model(at.path(), "m").join("config.json");
+    edit(&config, r#""n_head": 4"#, r#""sliding": 7, "n_ctx": 9, "n_head": 4"#);
+    let said = stderr(&output(at.path(), &["info", "m"]));
+    assert!(
+        said.contains("`GPT2Config` has no such fields, and nothing reads them: `sliding` (7)"),
+        "{said}"
+    );
+    assert!(!said.contains("n_ctx"), "{said}");
 }
 
 #[test]

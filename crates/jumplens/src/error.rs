@@ -505,9 +505,9 @@ pub enum Error {
         /// What differs.
         what: String,
         /// What it is in the run.
-        run: String,
+        run: Box<str>,
         /// What was asked for.
-        here: String,
+        here: Box<str>,
     },
     /// A hidden state holds NaN or an infinity.
     #[error("hidden state of layer {layer}, {split} sample {sample}, coordinate {coordinate} is {value}")]

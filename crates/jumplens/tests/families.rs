@@ -154,17 +154,21 @@ fn with(name: &str, field: &str, value: serde_json::Value) -> jumplens::Result<L
 fn configurations_that_cannot_be_run_are_refused_by_name() {
     for (fixture, field, value, says) in [
         ("llama", "model_type", json!("mamba"), "`qwen3`"),
-        ("llama", "rope_parameters", json!({"rope_type": "yarn", "factor": 4.0}), "`yarn`"),
+        ("llama", "rope_parameters", json!({"rope_type": "su", "factor": 4.0}), "`su`"),
         ("llama", "rope_parameters", json!({"rope_type": "linear"}), "`factor`"),
-        ("llama", "rope_parameters", json!({"rope_type": "factors", "factors": [1.0]}), "1 rope factors"),
+        (
+            "llama",
+            "rope_parameters",
+            json!({"rope_type": "factors", "factors": [1.0]}),
+            "`factors` of 2 numbers above 0, and has 1",
+        ),
         ("llama", "num_key_value_heads", json!(3), "`num_key_value_heads` 3"),
         ("llama", "num_attention_heads", json!(0), "`num_attention_heads` 0"),
         ("llama", "hidden_act", json!("mish"), "mish"),
-        ("llama", "partial_rotary_factor", json!(0.5), "`partial_rotary_factor` 0.5"),
+        ("llama", "partial_rotary_factor", json!(0.5), "`partial_rotary_factor` is 0.5"),
         ("qwen2", "layer_types", json!(["linear_attention", "full_attention"]), "`linear_attention`"),
         ("gpt_neox", "num_attention_heads", json!(5), "`num_attention_heads` 5"),
-        ("gpt_neox", "rotary_pct", json!(2.0), "`rotary_pct` 2"),
-        ("opt", "enable_bias", json!(false), "`enable_bias`"),
+        ("gpt_neox", "rotary_pct", json!(2.0), "a share of 2 (`partial_rotary_factor`, `rotary_pct`)"),
         ("opt", "activation_function", json!("mish"), "mish"),
     ] {
         let Err(Error::Config { message, .. }) = with(fixture, field, value) else {
@@ -172,6 +176,81 @@ fn configurations_that_cannot_be_run_are_refused_by_name() {
         };
         assert!(message.contains(says), "{field}: {message}");
     }
+}
+
+/// A copy of a fixture without its unembedding, its configuration changed by `edit`.
+fn trunk(name: &str, edit: impl Fn(&mut serde_json::Value)) -> jumplens::Result<Loaded> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(name);
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(source.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let kept = tensors.into_iter().filter(|(name, _)| name != "lm_head.weight" && name != "embed_out.weight");
+    std::fs::write(folder.path().join("model.safetensors"), safetensors::serialize(kept, None).unwrap())
+        .unwrap();
+    let text = std::fs::read(source.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    edit(&mut config);
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    load(&ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)?, Precision::F32)
+}
+
+/// Models that embed texts are published so.
+#[test]
+fn a_trunk_without_its_head_gives_the_same_states() {
+    let ids: Vec<u32> = (0..9).map(|i| i * 5 % 32).collect();
+    let samples = [2, 8].map(|position| Sample { ids: ids.clone(), position, target: None, text: None });
+    for name in ["llama", "mistral", "qwen2", "qwen3", "gpt_neox"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(name);
+        let whole = run_samples(&*open(&folder), &samples, false).unwrap();
+        for architectures in [json!(["QwenModel"]), json!(null), json!([])] {
+            let loaded = trunk(name, |config| config["architectures"] = architectures.clone()).unwrap();
+            assert!(loaded.model.head().is_none() && loaded.notes.is_empty(), "{name}: {:?}", loaded.notes);
+            assert_eq!(run_samples(&*loaded.model, &samples, false).unwrap().layers, whole.layers, "{name}");
+        }
+        // A model that was saved with its head has lost it.
+        let Err(Error::MissingTensor { tensor, .. }) = trunk(name, |_| {}) else {
+            panic!("{name}: no error")
+        };
+        assert!(["lm_head.weight", "embed_out.weight"].contains(&tensor.as_str()), "{tensor}");
+        // Where the embedding is the unembedding, nothing is lacking.
+        let tied = trunk(name, |config| config["tie_word_embeddings"] = json!(true)).unwrap();
+        assert!(tied.model.head().is_some());
+    }
+}
+
+#[test]
+fn null_is_false_where_false_is_the_default() {
+    let loaded = with("llama", "attention_bias", json!(null)).unwrap();
+    assert!(loaded.notes.is_empty(), "{:?}", loaded.notes);
+    let Err(Error::Config { message, .. }) = with("gpt_neox", "attention_bias", json!(null)) else {
+        panic!("no error")
+    };
+    assert!(message.contains("`attention_bias` is null"), "{message}");
+}
+
+#[test]
+fn what_contradicts_itself_in_positions_is_noted_or_refused_with_both_names() {
+    let twice = json!({"rope_type": "linear", "type": "linear", "factor": 4.0});
+    assert!(with("llama", "rope_parameters", twice).unwrap().notes.is_empty());
+    let differ = json!({"rope_type": "linear", "type": "dynamic", "factor": 4.0});
+    let Err(Error::Config { message, .. }) = with("llama", "rope_parameters", differ) else {
+        panic!("no error")
+    };
+    assert!(message.contains("`rope_type` is `linear`") && message.contains("`type`"), "{message}");
+    let notes = with("llama", "rope_theta", json!(77.0)).unwrap().notes;
+    assert!(notes.len() == 1 && notes[0].contains("77") && notes[0].contains("`rope_theta`"), "{notes:?}");
+}
+
+/// `longrope` turns positions in another way in sequences longer than those of the first training.
+#[test]
+fn longrope_takes_sequences_up_to_its_first_training() {
+    let long = json!({
+        "rope_type": "longrope", "short_factor": [1.0, 2.0], "long_factor": [2.0, 4.0], "rope_theta": 10.0,
+        "original_max_position_embeddings": 20,
+    });
+    let loaded = with("llama", "rope_parameters", long).unwrap();
+    assert_eq!(loaded.model.spec().max_positions, 20);
+    assert!(loaded.notes.len() == 1 && loaded.notes[0].contains("up to 20 tokens"), "{:?}", loaded.notes);
 }
 
 #[test]

@@ -183,5 +183,5 @@ pub(super) fn check_tokenizer(header: &Header<'_>, allowed: &AllowUnread) -> Res
 
 fn check(header: &Header<'_>, class: &Class, prefix: &str, allowed: &AllowUnread) -> Result<Vec<String>> {
     let keys: Map<_, _> = header.below(prefix).map(|(key, value)| (key.to_owned(), value)).collect();
-    Ok(class.check(header.path, keys, allowed)?.notes)
+    Ok(class.check(header.path, keys, allowed)?.notes())
 }

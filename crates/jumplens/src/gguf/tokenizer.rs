@@ -66,10 +66,9 @@ struct Vocabulary<'a> {
 
 impl<'a> Vocabulary<'a> {
     fn read(header: &Header<'a>) -> Result<Self> {
-        let Some(tokens) = header.texts("tokenizer.ggml.tokens")? else {
+        let Some(mut tokens) = header.texts("tokenizer.ggml.tokens")? else {
             return Err(header.damaged("no `tokenizer.ggml.tokens` in its metadata"));
         };
-        let mut tokens = tokens;
         let mut types =
             header.i32s("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![NORMAL; tokens.len()]);
         if types.len() != tokens.len() {

@@ -1,17 +1,53 @@
 //! BERT (Devlin et al., arXiv 1810.04805): post-norm blocks, learnt positions, `torch.nn.Linear` weights, an MLM head
 //! with a transform of its own. Agrees with `transformers/models/bert/modeling_bert.py`; every token is of type 0.
 
+use super::config::{COMMON, ConfigFile};
 use super::{
     Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, Spec, linear, note_unused, sizes_fit,
     unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
+use crate::fields::{Class, Field};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 use serde::Deserialize;
-use std::path::Path;
+
+/// The fields of `BertConfig`.
+pub(super) const CLASS: Class = Class {
+    name: "BertConfig",
+    fields: &[
+        &[
+            Field::read("vocab_size", "30522"),
+            Field::read("hidden_size", "768"),
+            Field::read("num_hidden_layers", "12"),
+            Field::read("num_attention_heads", "12"),
+            Field::read("intermediate_size", "3072"),
+            Field::read("max_position_embeddings", "512"),
+            Field::read("type_vocab_size", "2"),
+            Field::read("hidden_act", "\"gelu\""),
+            Field::read("layer_norm_eps", "1e-12"),
+            Field::read("tie_word_embeddings", "true"),
+            Field::no_effect("attention_probs_dropout_prob"),
+            Field::no_effect("classifier_dropout"),
+            Field::no_effect("hidden_dropout_prob"),
+            // Of the pooler, and of the script, in Google's own.
+            Field::no_effect("directionality"),
+            Field::no_effect("pooler_fc_size"),
+            Field::no_effect("pooler_num_attention_heads"),
+            Field::no_effect("pooler_num_fc_layers"),
+            Field::no_effect("pooler_size_per_head"),
+            Field::no_effect("pooler_type"),
+            Field::unread("add_cross_attention", "false"),
+            Field::unread("is_causal", "false"),
+            Field::unread("is_decoder", "false"),
+            Field::unread("position_embedding_type", "\"absolute\""),
+        ],
+        COMMON,
+    ],
+    aliases: &[],
+};
 
 /// `config.json`, its field names kept.
 #[derive(Debug, Clone, Deserialize)]
@@ -22,42 +58,10 @@ struct Config {
     num_attention_heads: usize,
     intermediate_size: usize,
     max_position_embeddings: usize,
-    #[serde(default = "default_type_vocab_size")]
     type_vocab_size: usize,
-    #[serde(default = "default_activation")]
     hidden_act: String,
-    #[serde(default = "default_epsilon")]
     layer_norm_eps: f64,
-    #[serde(default = "default_position_embedding_type")]
-    position_embedding_type: String,
-    #[serde(default)]
-    is_decoder: bool,
-    #[serde(default)]
-    add_cross_attention: bool,
-    #[serde(default = "yes")]
     tie_word_embeddings: bool,
-    #[serde(default)]
-    architectures: Vec<String>,
-}
-
-fn default_type_vocab_size() -> usize {
-    2
-}
-
-fn default_activation() -> String {
-    "gelu".to_owned()
-}
-
-fn default_epsilon() -> f64 {
-    1e-12
-}
-
-fn default_position_embedding_type() -> String {
-    "absolute".to_owned()
-}
-
-fn yes() -> bool {
-    true
 }
 
 struct Bert {
@@ -89,18 +93,12 @@ struct LmPredictionHead {
     bias: Tensor,
 }
 
-pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
-    let fail = |message: String| Error::Config { path: path.to_owned(), message };
-    let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
+pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
+    let fail = |message: String| file.fault(message);
+    let checked = file.check(&CLASS)?;
+    let config: Config = checked.parse()?;
     let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
     sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
-    if config.is_decoder || config.add_cross_attention {
-        return Err(fail("`is_decoder` and `add_cross_attention` are not supported".to_owned()));
-    }
-    if config.position_embedding_type != "absolute" {
-        let got = &config.position_embedding_type;
-        return Err(fail(format!("`position_embedding_type` {got} is not supported; `absolute` is")));
-    }
     if config.type_vocab_size == 0 {
         return Err(fail("`type_vocab_size` is 0".to_owned()));
     }
@@ -114,11 +112,10 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     let layer = (0..num_hidden_layers)
         .map(|layer| Layer::load(&config, activation, &root.pp(format!("encoder.layer.{layer}"))))
         .collect::<Result<_>>()?;
-    let mut notes = Vec::new();
+    let mut notes = checked.notes();
     let at = weights.below("cls.predictions.");
     // Encoders are published without the head they were trained with; a model that is said to have one must have it.
-    let promised = ["BertForMaskedLM", "BertForPreTraining"];
-    let has_head = config.architectures.iter().any(|name| promised.contains(&name.as_str()))
+    let has_head = file.is_saved_as(&["ForMaskedLM", "ForPreTraining"])
         || weights.names().any(|name| name.starts_with("cls.predictions."));
     let predictions = has_head
         .then(|| LmPredictionHead::load(&config, activation, &embeddings.word_embeddings, &at, &mut notes))
@@ -204,9 +201,32 @@ impl LmPredictionHead {
             activation,
             layer_norm: layer_norm(config, &transform.pp("LayerNorm"))?,
             decoder: unembedding(config.tie_word_embeddings, word_embeddings, at, "decoder.weight", notes)?,
-            bias: at.tensor(if at.contains("bias") { "bias" } else { "decoder.bias" }, &[vocab])?,
+            bias: decoder_bias(config.tie_word_embeddings, vocab, at, notes)?,
         })
     }
+}
+
+/// What is added to the logits. Checkpoints may have it twice: as `bias`, and as that of the decoder, which `transformers`
+/// 5 ties to it where the embeddings are tied, and else reads in its place. Version 4.49 ties the two in any case.
+fn decoder_bias(tied: bool, vocab: usize, at: &Scope, notes: &mut Vec<String>) -> Result<Tensor> {
+    let names = if tied { ["bias", "decoder.bias"] } else { ["decoder.bias", "bias"] };
+    let [used, other] = if at.contains(names[0]) { names } else { [names[1], names[0]] };
+    let bias = at.tensor(used, &[vocab])?;
+    if at.contains(other) {
+        let other_bias = at.tensor(other, &[vocab])?;
+        at.repeats(other);
+        if other_bias.to_vec1::<f32>()? != bias.to_vec1::<f32>()? {
+            let why = if tied {
+                "the configuration ties the two"
+            } else {
+                "as transformers 5 does where nothing is tied"
+            };
+            notes.push(format!(
+                "`cls.predictions.{other}` differs from `cls.predictions.{used}`: the latter is used, {why}"
+            ));
+        }
+    }
+    Ok(bias)
 }
 
 impl Backbone for Bert {

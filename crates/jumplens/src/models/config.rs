@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::fields::{AllowUnread, Checked, Class, Field};
+use crate::gguf::is_gguf;
+use crate::weights::Weights;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -18,7 +20,30 @@ pub(super) struct ConfigFile<'a> {
 impl ConfigFile<'_> {
     /// Held against a configuration class.
     pub fn check(&self, class: &Class) -> Result<Checked> {
-        class.check(self.path, self.object.clone(), self.allowed)
+        let mut checked = class.check(self.path, self.object.clone(), self.allowed)?;
+        if self.is_gguf() {
+            // What GGUF's metadata say is put under names that not every class has, and is read all the same.
+            checked.values.append(&mut checked.unknown);
+        }
+        Ok(checked)
+    }
+
+    /// True where this is what the metadata of a GGUF file say.
+    pub fn is_gguf(&self) -> bool {
+        is_gguf(self.path)
+    }
+
+    /// True where `architectures` names a model whose name ends in one of `endings`.
+    pub fn is_saved_as(&self, endings: &[&str]) -> bool {
+        let names = self.object.get("architectures").and_then(Value::as_array);
+        let mut names = names.into_iter().flatten().filter_map(Value::as_str);
+        names.any(|name| endings.iter().any(|ending| name.ends_with(ending)))
+    }
+
+    /// True where a causal model has its head: the embedding is its unembedding, or the checkpoint has another, or should
+    /// have it, since it was saved from a model with a head. Else it is a trunk, such as models that embed texts are.
+    pub fn has_head(&self, tied: bool, weights: &Weights, name: &str) -> bool {
+        tied || weights.contains(name) || self.is_saved_as(&["ForCausalLM", "LMHeadModel"])
     }
 
     /// An [`Error::Config`] for this file.
@@ -31,6 +56,7 @@ impl ConfigFile<'_> {
 pub(super) const COMMON: &[Field] = &[
     Field::no_effect("_attn_implementation_autoset"),
     Field::no_effect("_name_or_path"),
+    Field::no_effect("_num_labels"),
     Field::no_effect("architectures"),
     Field::no_effect("attn_implementation"),
     Field::no_effect("auto_map"),
@@ -96,9 +122,10 @@ pub(super) const COMMON: &[Field] = &[
     Field::no_effect("transformers.js_config"),
     Field::no_effect("unsloth_fixed"),
     Field::no_effect("unsloth_version"),
-    // Not read: these make it another model.
-    Field::unread("add_cross_attention", "false"),
-    Field::unread("is_decoder", "false"),
+    // These make it another model; those of them that some families do read stand in their own lists.
+    Field::no_effect("add_cross_attention"),
+    Field::no_effect("is_decoder"),
+    Field::unread("is_causal", "true"),
     Field::unread("is_encoder_decoder", "false"),
     Field::unread("pruned_heads", "{}"),
     Field::unread("quantization_config", "null"),

@@ -1,16 +1,57 @@
 //! GPT-2 (Radford et al. 2019): pre-norm blocks, learnt positions, weights in `Conv1D` layout `[in, out]`, tied head.
 //! Agrees with `transformers/models/gpt2/modeling_gpt2.py`, except that `h_L` is taken before `ln_f`.
 
+use super::config::{COMMON, ConfigFile};
 use super::{
     Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, PartAfter, Spec, after, note_unused, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
+use crate::fields::{Class, Field};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention, WeightLayout};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 use serde::Deserialize;
-use std::path::Path;
+
+/// The fields of `GPT2Config`.
+pub(super) const CLASS: Class = Class {
+    name: "GPT2Config",
+    fields: &[
+        &[
+            Field::read("vocab_size", "50257"),
+            Field::read("n_positions", "1024"),
+            Field::read("n_embd", "768"),
+            Field::read("n_layer", "12"),
+            Field::read("n_head", "12"),
+            Field::optional("n_inner", "null"),
+            Field::read("activation_function", "\"gelu_new\""),
+            Field::read("layer_norm_epsilon", "1e-5"),
+            Field::read("scale_attn_weights", "true"),
+            Field::read("scale_attn_by_inverse_layer_idx", "false"),
+            Field::read("tie_word_embeddings", "true"),
+            Field::no_effect("attn_pdrop"),
+            Field::no_effect("embd_pdrop"),
+            Field::no_effect("n_ctx"),
+            Field::no_effect("predict_special_tokens"),
+            Field::no_effect("resid_pdrop"),
+            // The order of products in half precision.
+            Field::no_effect("reorder_and_upcast_attn"),
+            Field::no_effect("summary_activation"),
+            Field::no_effect("summary_first_dropout"),
+            Field::no_effect("summary_proj_to_labels"),
+            Field::no_effect("summary_type"),
+            Field::no_effect("summary_use_proj"),
+            Field::unread("add_cross_attention", "false"),
+        ],
+        COMMON,
+    ],
+    aliases: &[
+        ("hidden_size", "n_embd"),
+        ("max_position_embeddings", "n_positions"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+    ],
+};
 
 /// `config.json`, its field names kept.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,30 +62,11 @@ struct Config {
     n_layer: usize,
     n_head: usize,
     n_inner: Option<usize>,
-    #[serde(default = "default_activation")]
     activation_function: String,
-    #[serde(default = "default_epsilon")]
     layer_norm_epsilon: f64,
-    #[serde(default = "yes")]
     scale_attn_weights: bool,
-    #[serde(default)]
     scale_attn_by_inverse_layer_idx: bool,
-    #[serde(default)]
-    add_cross_attention: bool,
-    #[serde(default = "yes")]
     tie_word_embeddings: bool,
-}
-
-fn default_activation() -> String {
-    "gelu_new".to_owned()
-}
-
-fn default_epsilon() -> f64 {
-    1e-5
-}
-
-fn yes() -> bool {
-    true
 }
 
 struct Gpt2 {
@@ -52,7 +74,7 @@ struct Gpt2 {
     wte: Tensor,
     wpe: Tensor,
     h: Vec<Block>,
-    head: LmHead,
+    head: Option<LmHead>,
 }
 
 struct Block {
@@ -67,9 +89,10 @@ struct LmHead {
     weight: Tensor,
 }
 
-pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
-    let fail = |message: String| Error::Config { path: path.to_owned(), message };
-    let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
+pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
+    let fail = |message: String| file.fault(message);
+    let checked = file.check(&CLASS)?;
+    let config: Config = checked.parse()?;
     if config.n_layer == 0
         || config.n_head == 0
         || config.n_embd == 0
@@ -80,9 +103,6 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
             "`n_layer` {n_layer}, `n_head` {n_head} and `n_embd` {n_embd} do not fit together"
         )));
     }
-    if config.add_cross_attention {
-        return Err(fail("`add_cross_attention` is not supported".to_owned()));
-    }
     let activation = Activation::from_config(&config.activation_function).ok_or_else(|| {
         fail(format!("`activation_function` {} is not supported", config.activation_function))
     })?;
@@ -92,15 +112,22 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
     let root = weights.below(prefix);
     let d = config.n_embd;
     let wte = root.tensor("wte.weight", &[config.vocab_size, d])?;
-    let mut notes = Vec::new();
+    let mut notes = checked.notes();
     let tied = config.tie_word_embeddings;
-    let head = unembedding(tied, &wte, &weights.below(""), "lm_head.weight", &mut notes)?;
+    let ln_f = layer_norm(&config, &root.pp("ln_f"))?;
+    let head = match file.has_head(tied, weights, "lm_head.weight") {
+        true => Some(LmHead {
+            ln_f,
+            weight: unembedding(tied, &wte, &weights.below(""), "lm_head.weight", &mut notes)?,
+        }),
+        false => None,
+    };
     let model = Gpt2 {
         wpe: root.tensor("wpe.weight", &[config.n_positions, d])?,
         h: (0..config.n_layer)
             .map(|layer| Block::load(&config, activation, layer, &root.pp(format!("h.{layer}"))))
             .collect::<Result<_>>()?,
-        head: LmHead { ln_f: layer_norm(&config, &root.pp("ln_f"))?, weight: head },
+        head,
         wte,
         spec: Spec {
             family: "gpt2",
@@ -198,7 +225,7 @@ impl Backbone for Gpt2 {
     }
 
     fn head(&self) -> Option<&dyn Head> {
-        Some(&self.head)
+        self.head.as_ref().map(|head| head as &dyn Head)
     }
 }
 

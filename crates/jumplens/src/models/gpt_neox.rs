@@ -2,18 +2,52 @@
 //! block's input, rotary positions on a share of each head, an unembedding of its own. Agrees with
 //! `transformers/models/gpt_neox/modeling_gpt_neox.py`, except that `h_L` is taken before `final_layer_norm`.
 
-use super::rotary::RopeParameters;
+use super::config::{COMMON, ConfigFile};
+use super::rotary::{Beside, Rotary};
 use super::{
     Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec, after,
     linear, note_unused, sizes_fit, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
+use crate::fields::{Class, Field};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, Rope, SelfAttention, WeightLayout};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 use serde::Deserialize;
-use std::path::Path;
+use serde_json::Value;
+
+/// The fields of `GPTNeoXConfig`.
+pub(super) const CLASS: Class = Class {
+    name: "GPTNeoXConfig",
+    fields: &[
+        &[
+            Field::read("vocab_size", "50432"),
+            Field::read("hidden_size", "6144"),
+            Field::read("intermediate_size", "24576"),
+            Field::read("num_hidden_layers", "44"),
+            Field::read("num_attention_heads", "64"),
+            Field::read("max_position_embeddings", "2048"),
+            Field::read("hidden_act", "\"gelu\""),
+            Field::read("layer_norm_eps", "1e-5"),
+            Field::read("use_parallel_residual", "true"),
+            Field::read("attention_bias", "true"),
+            Field::read("tie_word_embeddings", "false"),
+            Field::optional("rotary_pct", "null"),
+            Field::optional("rotary_emb_base", "null"),
+            // Version 4 writes these beside the two above, and reads those.
+            Field::optional("partial_rotary_factor", "null"),
+            Field::optional("rope_theta", "null"),
+            Field::optional("rope_scaling", "null"),
+            Field::optional("rope_parameters", "null"),
+            Field::no_effect("attention_dropout"),
+            Field::no_effect("classifier_dropout"),
+            Field::no_effect("hidden_dropout"),
+        ],
+        COMMON,
+    ],
+    aliases: &[],
+};
 
 /// `config.json`, its field names kept.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,32 +58,38 @@ struct Config {
     num_hidden_layers: usize,
     num_attention_heads: usize,
     max_position_embeddings: usize,
-    #[serde(default = "default_activation")]
     hidden_act: String,
-    #[serde(default = "default_epsilon")]
     layer_norm_eps: f64,
-    #[serde(default = "yes")]
     use_parallel_residual: bool,
-    #[serde(default = "yes")]
     attention_bias: bool,
-    #[serde(default)]
     tie_word_embeddings: bool,
     rotary_pct: Option<f64>,
     rotary_emb_base: Option<f64>,
-    rope_scaling: Option<RopeParameters>,
-    rope_parameters: Option<RopeParameters>,
+    partial_rotary_factor: Option<f64>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<Value>,
+    rope_parameters: Option<Value>,
 }
 
-fn default_activation() -> String {
-    "gelu".to_owned()
-}
-
-fn default_epsilon() -> f64 {
-    1e-5
-}
-
-fn yes() -> bool {
-    true
+impl Config {
+    fn rotary(&self) -> Result<Rotary, String> {
+        let share = self.rotary_pct.unwrap_or(0.25);
+        for (name, value, twin, of_twin) in [
+            ("partial_rotary_factor", self.partial_rotary_factor, "rotary_pct", share),
+            ("rope_theta", self.rope_theta, "rotary_emb_base", self.rotary_emb_base.unwrap_or(10_000.0)),
+        ] {
+            if let Some(value) = value.filter(|value| *value != of_twin) {
+                return Err(format!("`{name}` is {value} and `{twin}` {of_twin}: only the latter is read"));
+            }
+        }
+        let beside = Beside {
+            theta: self.rotary_emb_base,
+            partial: Some(share),
+            original: None,
+            max_positions: self.max_position_embeddings,
+        };
+        Rotary::read(self.rope_parameters.as_ref(), self.rope_scaling.as_ref(), beside, false)
+    }
 }
 
 const PARALLEL_PARTS: &[Part] = &[
@@ -64,7 +104,7 @@ struct GptNeoX {
     spec: Spec,
     embed_in: Tensor,
     layers: Vec<Layer>,
-    head: LmHead,
+    head: Option<LmHead>,
 }
 
 struct Layer {
@@ -79,36 +119,34 @@ struct LmHead {
     embed_out: Tensor,
 }
 
-pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
-    let fail = |message: String| Error::Config { path: path.to_owned(), message };
-    let config: Config = serde_json::from_value(config).map_err(|error| fail(error.to_string()))?;
+pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
+    let fail = |message: String| file.fault(message);
+    let checked = file.check(&CLASS)?;
+    let config: Config = checked.parse()?;
     let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
     sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
     let activation = Activation::from_config(&config.hidden_act)
         .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.hidden_act)))?;
+    let rotary = config.rotary().map_err(fail)?;
     let prefix = if weights.contains("gpt_neox.embed_in.weight") { "gpt_neox." } else { "" };
     let root = weights.below(prefix);
     let embed_in = root.tensor("embed_in.weight", &[config.vocab_size, d])?;
     // Only now is the width known to be the checkpoint's: what is as large as it may be made.
-    let parameters = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
-    let d_head = d / num_attention_heads;
-    let share = parameters.partial_rotary_factor.or(config.rotary_pct).unwrap_or(0.25);
-    let columns = (d_head as f64 * share) as usize;
-    if columns > d_head || !columns.is_multiple_of(2) {
-        return Err(fail(format!(
-            "`rotary_pct` {share} of heads of width {d_head} is no even number of columns"
-        )));
-    }
-    let rope = Rope::new(parameters.frequencies(config.rotary_emb_base, columns).map_err(fail)?, d_head);
+    let rope = rotary.rope("", d / num_attention_heads).map_err(fail)?;
 
     let layers = (0..num_hidden_layers)
         .map(|layer| Layer::load(&config, activation, &rope, &root.pp(format!("layers.{layer}"))))
         .collect::<Result<_>>()?;
-    let mut notes = Vec::new();
+    let mut notes = checked.notes();
+    notes.extend(rotary.notes.iter().cloned());
     let tied = config.tie_word_embeddings;
-    let head = LmHead {
-        final_layer_norm: layer_norm(&config, &root.pp("final_layer_norm"))?,
-        embed_out: unembedding(tied, &embed_in, &weights.below(""), "embed_out.weight", &mut notes)?,
+    let final_layer_norm = layer_norm(&config, &root.pp("final_layer_norm"))?;
+    let head = match file.has_head(tied, weights, "embed_out.weight") {
+        true => Some(LmHead {
+            final_layer_norm,
+            embed_out: unembedding(tied, &embed_in, &weights.below(""), "embed_out.weight", &mut notes)?,
+        }),
+        false => None,
     };
     // The causal mask and the frequencies, which older checkpoints carry.
     let buffers = [".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"];
@@ -120,7 +158,7 @@ pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) ->
         d_model: d,
         n_heads: num_attention_heads,
         vocab_size: config.vocab_size,
-        max_positions: config.max_position_embeddings,
+        max_positions: rotary.longest(),
         parts: if config.use_parallel_residual { PARALLEL_PARTS } else { PRE_NORM_PARTS },
     };
     Ok(Loaded { model: Box::new(GptNeoX { spec, embed_in, layers, head }), notes })
@@ -196,7 +234,7 @@ impl Backbone for GptNeoX {
     }
 
     fn head(&self) -> Option<&dyn Head> {
-        Some(&self.head)
+        self.head.as_ref().map(|head| head as &dyn Head)
     }
 }
 

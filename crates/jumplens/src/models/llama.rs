@@ -1,29 +1,195 @@
 //! Llama (Touvron et al., arXiv 2302.13971) and the families that differ from it in details: pre-norm blocks with
 //! RMSNorm, rotary positions, grouped-query attention and a gated feed-forward part. Agrees with
-//! `transformers/models/{llama,mistral,qwen2,qwen3,gemma,gemma2}`, except that `h_L` is taken before the final norm.
+//! `transformers/models/{llama,mistral,qwen2,qwen3,gemma,gemma2,gemma3}`, except that `h_L` is taken before the final norm.
 
-use super::rotary::RopeParameters;
+use super::config::{COMMON, ConfigFile};
+use super::gemma3::{self, GEMMA3_TEXT, GEMMA3_WHOLE};
+use super::rotary::{Beside, Rotary};
 use super::{
     Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec, after,
     linear, note_unused, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::nn::{self, Activation, GatedFeedForward, Linear, RmsNorm, Rope, SelfAttention};
+use crate::fields::{Class, Field};
+use crate::nn::{self, Activation, GatedFeedForward, Linear, RmsNorm, SelfAttention};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::Value;
-use std::path::Path;
 
 /// The `model_type`s that are read here.
 pub(super) const MODEL_TYPES: &[&str] =
-    &["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3"];
+    &["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", GEMMA3_TEXT, GEMMA3_WHOLE];
+
+/// The fields that all configuration classes of these families have, or that their published files have.
+pub(super) const SHARED: &[Field] = &[
+    Field::read("rms_norm_eps", "1e-6"),
+    Field::optional("rope_parameters", "null"),
+    Field::optional("rope_scaling", "null"),
+    Field::optional("rope_theta", "null"),
+    Field::optional("partial_rotary_factor", "null"),
+    Field::optional("original_max_position_embeddings", "null"),
+    Field::no_effect("attention_dropout"),
+    Field::no_effect("is_llama_config"),
+    Field::no_effect("pretraining_tp"),
+    Field::unread("rope_interleaved", "false"),
+];
+
+/// The fields of the class of that `model_type`.
+fn class(model_type: &str) -> Option<&'static Class> {
+    Some(match model_type {
+        "llama" => &LLAMA,
+        "mistral" => &MISTRAL,
+        "qwen2" => &QWEN2,
+        "qwen3" => &QWEN3,
+        "gemma" => &GEMMA,
+        "gemma2" => &GEMMA2,
+        GEMMA3_TEXT => &gemma3::CLASS,
+        _ => return None,
+    })
+}
+
+const LLAMA: Class = Class {
+    name: "LlamaConfig",
+    fields: &[
+        &[
+            Field::read("vocab_size", "32000"),
+            Field::read("hidden_size", "4096"),
+            Field::read("intermediate_size", "11008"),
+            Field::read("num_hidden_layers", "32"),
+            Field::read("num_attention_heads", "32"),
+            Field::optional("num_key_value_heads", "null"),
+            Field::optional("head_dim", "null"),
+            Field::read("max_position_embeddings", "2048"),
+            Field::read("hidden_act", "\"silu\""),
+            Field::read("attention_bias", "false"),
+            Field::read("mlp_bias", "false"),
+            Field::read("tie_word_embeddings", "false"),
+        ],
+        SHARED,
+        COMMON,
+    ],
+    aliases: &[],
+};
+
+const MISTRAL: Class = Class {
+    name: "MistralConfig",
+    fields: &[
+        &[
+            Field::read("vocab_size", "32000"),
+            Field::read("hidden_size", "4096"),
+            Field::read("intermediate_size", "14336"),
+            Field::read("num_hidden_layers", "32"),
+            Field::read("num_attention_heads", "32"),
+            Field::optional("num_key_value_heads", "8"),
+            Field::optional("head_dim", "null"),
+            Field::read("max_position_embeddings", "131072"),
+            Field::read("hidden_act", "\"silu\""),
+            Field::optional("sliding_window", "4096"),
+            Field::read("tie_word_embeddings", "false"),
+            // `transformers` warns of it, and lets every layer slide.
+            Field::unread("layer_types", "null"),
+        ],
+        SHARED,
+        COMMON,
+    ],
+    aliases: &[],
+};
+
+/// What the second and the third Qwen share.
+const QWEN: &[Field] = &[
+    Field::read("vocab_size", "151936"),
+    Field::read("hidden_size", "4096"),
+    Field::read("intermediate_size", "22016"),
+    Field::read("num_hidden_layers", "32"),
+    Field::read("num_attention_heads", "32"),
+    Field::optional("num_key_value_heads", "32"),
+    Field::read("max_position_embeddings", "32768"),
+    Field::read("hidden_act", "\"silu\""),
+    Field::read("use_sliding_window", "false"),
+    Field::optional("sliding_window", "4096"),
+    Field::read("max_window_layers", "28"),
+    Field::optional("layer_types", "null"),
+    Field::read("tie_word_embeddings", "false"),
+    Field::unread("use_mrope", "false"),
+];
+
+const QWEN2: Class = Class {
+    name: "Qwen2Config",
+    // Not of the class, yet its model reads it.
+    fields: &[&[Field::optional("head_dim", "null")], QWEN, SHARED, COMMON],
+    aliases: &[],
+};
+
+const QWEN3: Class = Class {
+    name: "Qwen3Config",
+    fields: &[
+        &[Field::read("head_dim", "128"), Field::read("attention_bias", "false")],
+        QWEN,
+        SHARED,
+        COMMON,
+    ],
+    aliases: &[],
+};
+
+const GEMMA: Class = Class {
+    name: "GemmaConfig",
+    fields: &[
+        &[
+            Field::read("vocab_size", "256000"),
+            Field::read("hidden_size", "3072"),
+            Field::read("intermediate_size", "24576"),
+            Field::read("num_hidden_layers", "28"),
+            Field::read("num_attention_heads", "16"),
+            Field::read("num_key_value_heads", "16"),
+            Field::read("head_dim", "256"),
+            Field::read("max_position_embeddings", "8192"),
+            Field::read("hidden_act", "\"gelu_pytorch_tanh\""),
+            Field::optional("hidden_activation", "null"),
+            Field::read("attention_bias", "false"),
+            Field::read("tie_word_embeddings", "true"),
+            Field::unread("use_bidirectional_attention", "false"),
+        ],
+        SHARED,
+        COMMON,
+    ],
+    aliases: &[],
+};
+
+const GEMMA2: Class = Class {
+    name: "Gemma2Config",
+    fields: &[
+        &[
+            Field::read("vocab_size", "256000"),
+            Field::read("hidden_size", "2304"),
+            Field::read("intermediate_size", "9216"),
+            Field::read("num_hidden_layers", "26"),
+            Field::read("num_attention_heads", "8"),
+            Field::read("num_key_value_heads", "4"),
+            Field::read("head_dim", "256"),
+            Field::read("max_position_embeddings", "8192"),
+            Field::read("hidden_activation", "\"gelu_pytorch_tanh\""),
+            // Not of the class, yet in its published files.
+            Field::optional("hidden_act", "null"),
+            Field::read("attention_bias", "false"),
+            Field::read("query_pre_attn_scalar", "256"),
+            Field::optional("sliding_window", "4096"),
+            Field::optional("layer_types", "null"),
+            Field::optional("attn_logit_softcapping", "50.0"),
+            Field::optional("final_logit_softcapping", "30.0"),
+            Field::read("tie_word_embeddings", "true"),
+            Field::unread("use_bidirectional_attention", "false"),
+        ],
+        SHARED,
+        COMMON,
+    ],
+    aliases: &[],
+};
 
 /// `config.json`, its field names kept; what the families share, and what only some have.
 #[derive(Debug, Clone, Deserialize)]
 struct Config {
-    model_type: String,
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -33,56 +199,171 @@ struct Config {
     head_dim: Option<usize>,
     max_position_embeddings: usize,
     hidden_act: Option<String>,
-    /// Gemma's `hidden_act`: what its configurations say under that name is not what it was trained with.
     hidden_activation: Option<String>,
-    #[serde(default = "default_epsilon")]
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
-    rope_scaling: Option<RopeParameters>,
+    rope_scaling: Option<Value>,
     rope_parameters: Option<Value>,
-    /// Gemma 3's, in the blocks that look at a window.
-    rope_local_base_freq: Option<f64>,
-    sliding_window_pattern: Option<usize>,
-    /// Of GGUF files, not a field of Hugging Face's.
-    #[serde(default)]
-    biases_where_stored: bool,
+    partial_rotary_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
     #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
     mlp_bias: bool,
-    tie_word_embeddings: Option<bool>,
+    tie_word_embeddings: bool,
     sliding_window: Option<u32>,
-    use_sliding_window: Option<bool>,
+    #[serde(default)]
+    use_sliding_window: bool,
     max_window_layers: Option<usize>,
     layer_types: Option<Vec<String>>,
-    partial_rotary_factor: Option<f64>,
+    sliding_window_pattern: Option<usize>,
     query_pre_attn_scalar: Option<f64>,
     attn_logit_softcapping: Option<f32>,
     final_logit_softcapping: Option<f32>,
 }
 
-fn default_epsilon() -> f64 {
-    1e-6
+pub(super) const FULL: &str = "full_attention";
+pub(super) const SLIDING: &str = "sliding_attention";
+
+/// A configuration that can be run, and what is derived from it.
+pub(super) struct Model<'a> {
+    /// `model_type`.
+    family: &'static str,
+    config: Config,
+    rotary: Rotary,
+    activation: Activation,
+    /// Whether `metadata` of GGUF take the place of a configuration: biases are then wherever there are tensors of them.
+    is_gguf: bool,
+    file: &'a ConfigFile<'a>,
 }
 
-impl Config {
-    fn is(&self, model_types: &[&str]) -> bool {
-        model_types.contains(&self.model_type.as_str())
+impl<'a> Model<'a> {
+    /// Reads the configuration, and adds to `notes` what its reader should know.
+    pub fn read(file: &'a ConfigFile<'a>, notes: &mut Vec<String>) -> Result<Self> {
+        let fail = |message: String| file.fault(message);
+        let named = file.object.get("model_type").and_then(Value::as_str);
+        let family = MODEL_TYPES.iter().copied().find(|name| named == Some(*name));
+        let class = family.and_then(|family| Some((family, class(family)?)));
+        let (family, class) = class.ok_or_else(|| fail("no `model_type` of this family".to_owned()))?;
+        let checked = file.check(class)?;
+        notes.extend(checked.notes());
+        let config: Config = checked.parse()?;
+        let beside = Beside {
+            theta: config.rope_theta,
+            partial: config.partial_rotary_factor,
+            original: config.original_max_position_embeddings,
+            max_positions: config.max_position_embeddings,
+        };
+        let by_layer = checked.values.contains_key("layer_types");
+        let rotary = if family == GEMMA3_TEXT {
+            let by_type = gemma3::rope(&checked.values).map_err(fail)?;
+            Rotary::read(Some(&by_type), None, Beside { theta: None, ..beside }, true)
+        } else {
+            let (new, old) = (config.rope_parameters.as_ref(), config.rope_scaling.as_ref());
+            Rotary::read(new, old, beside, by_layer)
+        };
+        let rotary = rotary.map_err(fail)?;
+        notes.extend(rotary.notes.iter().cloned());
+        let is_gguf = file.is_gguf();
+        // Version 4.49 turns a share of the columns and fails, 5.24 turns them all: no one can have meant that. In GGUF files
+        // the rows of Llama's heads are in another order, which a share would cut elsewhere.
+        let can_turn_a_share = is_gguf && ["qwen2", "qwen3"].contains(&family);
+        if let Some(share) = rotary.partial().filter(|_| !can_turn_a_share) {
+            return Err(fail(format!(
+                "`partial_rotary_factor` is {share}, which `{}` does not support: it has to be 1",
+                class.name
+            )));
+        }
+        let name = activation(family, &config, notes).map_err(fail)?;
+        let activation = Activation::from_config(name)
+            .ok_or_else(|| fail(format!("`hidden_act` or `hidden_activation` {name} is not supported")))?;
+        if let Some(fault) = fault(&config) {
+            return Err(fail(fault));
+        }
+        let model = Self { family, config, rotary, activation, is_gguf, file };
+        model.check_windows().map_err(fail)?;
+        if model.rotary.longest() < model.config.max_position_embeddings {
+            notes.push(format!(
+                "sequences of up to {} tokens can be run, not of `max_position_embeddings` {}: positions are turned in \
+                 another way in longer ones (`rope_type` `longrope`)",
+                model.rotary.longest(),
+                model.config.max_position_embeddings
+            ));
+        }
+        Ok(model)
+    }
+
+    fn is(&self, families: &[&str]) -> bool {
+        families.contains(&self.family)
     }
 
     fn is_gemma(&self) -> bool {
-        self.is(&["gemma", "gemma2"]) || self.is_gemma3()
+        self.is(&["gemma", "gemma2", GEMMA3_TEXT])
     }
 
-    fn is_gemma3(&self) -> bool {
-        self.is(&["gemma3_text"])
-    }
-
-    /// Norms behind the sub-modules as well.
+    /// Whether what sub-modules put out is normalised as well.
     fn is_sandwich(&self) -> bool {
-        self.is(&["gemma2"]) || self.is_gemma3()
+        self.is(&["gemma2", GEMMA3_TEXT])
     }
 
+    /// The type of block `layer`, as `layer_types` has it.
+    fn layer_type(&self, layer: usize) -> &str {
+        let slides = match &self.config.layer_types {
+            Some(types) => return types.get(layer).map_or(FULL, String::as_str),
+            None if self.is(&["mistral"]) => true,
+            None if self.is(&["gemma2"]) => layer.is_multiple_of(2),
+            None if self.is(&[GEMMA3_TEXT]) => {
+                !(layer + 1).is_multiple_of(self.config.sliding_window_pattern.unwrap_or(6))
+            }
+            None => {
+                self.config.use_sliding_window
+                    && layer >= self.config.max_window_layers.unwrap_or(self.config.num_hidden_layers)
+            }
+        };
+        if slides { SLIDING } else { FULL }
+    }
+
+    /// How far back attention looks in block `layer`.
+    fn window(&self, layer: usize) -> Option<u32> {
+        self.config.sliding_window.filter(|_| self.layer_type(layer) == SLIDING)
+    }
+
+    fn check_windows(&self) -> Result<(), String> {
+        let Config { layer_types, num_hidden_layers, sliding_window, .. } = &self.config;
+        if *sliding_window == Some(0) {
+            return Err("`sliding_window` is 0: no row could look at itself".to_owned());
+        }
+        let Some(types) = layer_types else { return Ok(()) };
+        if types.len() != *num_hidden_layers {
+            return Err(format!("`layer_types` names {} layers of {num_hidden_layers}", types.len()));
+        }
+        if let Some(odd) = types.iter().find(|kind| ![FULL, SLIDING].contains(&kind.as_str())) {
+            return Err(format!("`layer_types`: `{odd}` is not supported"));
+        }
+        let no_window = sliding_window.is_none()
+            || self.is(&["qwen2", "qwen3"]) && !self.config.use_sliding_window && !self.is_gguf;
+        if no_window && types.iter().any(|kind| kind == SLIDING) {
+            return Err(format!(
+                "`layer_types` has `{SLIDING}`, but there is no window (`sliding_window`, `use_sliding_window`)"
+            ));
+        }
+        Ok(())
+    }
+
+    fn norm(&self, d: usize, at: &Scope) -> Result<RmsNorm> {
+        let weight = at.tensor("weight", &[d])?;
+        // Gemma keeps the weight's distance from 1.
+        let weight = if self.is_gemma() { (weight + 1.0)? } else { weight };
+        Ok(RmsNorm::new(weight, self.config.rms_norm_eps))
+    }
+
+    /// A projection, with a bias where the class says so, or where a GGUF file has one.
+    fn linear(&self, at: &Scope, n_in: usize, n_out: usize, has_bias: bool) -> Result<Linear> {
+        linear(at, n_in, n_out, has_bias || self.is_gguf && at.contains("bias"))
+    }
+}
+
+impl Config {
     fn d_head(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
@@ -90,93 +371,61 @@ impl Config {
     fn n_kv_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
+}
 
-    fn activation(&self) -> &str {
-        let (said, otherwise) = match self.is_gemma() {
-            true => (&self.hidden_activation, "gelu_pytorch_tanh"),
-            false => (&self.hidden_act, "silu"),
-        };
-        said.as_deref().unwrap_or(otherwise)
-    }
-
-    fn rope(&self, slides: bool) -> Result<RopeParameters, String> {
-        let parse =
-            |value: Value| serde_json::from_value::<RopeParameters>(value).map_err(|error| error.to_string());
-        if !self.is_gemma3() {
-            return match self.rope_parameters.clone() {
-                Some(value) => parse(value),
-                None => Ok(self.rope_scaling.clone().unwrap_or_default()),
-            };
-        }
-        let kind = if slides { "sliding_attention" } else { "full_attention" };
-        let mut own = match self.rope_parameters.as_ref().and_then(|parameters| parameters.get(kind)) {
-            Some(value) => parse(value.clone())?,
-            None if slides => RopeParameters::default(),
-            None => self.rope_scaling.clone().unwrap_or_default(),
-        };
-        let theta = if slides {
-            self.rope_local_base_freq.unwrap_or(10_000.0)
-        } else {
-            self.rope_theta.unwrap_or(1_000_000.0)
-        };
-        own.rope_theta = own.rope_theta.or(Some(theta));
-        Ok(own)
-    }
-
-    /// True where block `layer` looks at a window.
-    fn slides(&self, layer: usize) -> bool {
-        match &self.layer_types {
-            Some(types) => types.get(layer).is_some_and(|kind| kind == "sliding_attention"),
-            None if self.is(&["mistral"]) => true,
-            None if self.is(&["gemma2"]) => layer.is_multiple_of(2),
-            None if self.is_gemma3() => !(layer + 1).is_multiple_of(self.sliding_window_pattern.unwrap_or(6)),
-            None => {
-                self.use_sliding_window == Some(true)
-                    && layer >= self.max_window_layers.unwrap_or(self.num_hidden_layers)
+/// The activation's name. Gemma's published files say `gelu` and mean its tanh form, as `transformers` 5 takes it; its
+/// `hidden_activation` was read by versions before 4.49, and Gemma 2's is the only one.
+fn activation<'a>(family: &str, config: &'a Config, notes: &mut Vec<String>) -> Result<&'a str, String> {
+    let (said, beside) = (config.hidden_act.as_deref(), config.hidden_activation.as_deref());
+    match family {
+        "gemma" => {
+            let read = said.filter(|name| *name != "gelu").unwrap_or("gelu_pytorch_tanh");
+            match beside.filter(|name| *name != read && *name != "gelu") {
+                Some(other) => Err(format!(
+                    "`hidden_act` is `{read}` and `hidden_activation` is `{other}`: only one can count"
+                )),
+                None => Ok(read),
             }
         }
-    }
-
-    /// A projection, with a bias where the configuration, or a GGUF file, has one.
-    fn linear(&self, at: &Scope, n_in: usize, n_out: usize, has_bias: bool) -> Result<Linear> {
-        linear(at, n_in, n_out, has_bias || (self.biases_where_stored && at.contains("bias")))
-    }
-
-    /// How far back attention looks in block `layer`.
-    fn window(&self, layer: usize) -> Option<u32> {
-        self.sliding_window.filter(|_| self.slides(layer))
-    }
-
-    /// The first thing about it that cannot be run.
-    fn fault(&self) -> Option<String> {
-        let Self { hidden_size, num_attention_heads: heads, num_hidden_layers, .. } = self;
-        let (d_head, kv_heads) = (self.d_head(), self.n_kv_heads());
-        let sizes = [*hidden_size, *heads, *num_hidden_layers, kv_heads, d_head, self.intermediate_size];
-        if sizes.contains(&0)
-            || !heads.is_multiple_of(kv_heads)
-            || !d_head.is_multiple_of(2)
-            || heads.checked_mul(d_head).is_none()
-        {
-            return Some(format!(
-                "`hidden_size` {hidden_size}, `num_hidden_layers` {num_hidden_layers}, `num_attention_heads` {heads}, \
-                 `num_key_value_heads` {kv_heads} and `head_dim` {d_head} do not fit together"
-            ));
+        "gemma2" | GEMMA3_TEXT => {
+            let read = beside.unwrap_or("gelu_pytorch_tanh");
+            if let Some(other) = said.filter(|name| *name != read) {
+                notes
+                    .push(format!("`hidden_act` (`{other}`) is not read: `hidden_activation` (`{read}`) is"));
+            }
+            Ok(read)
         }
-        let rope = match self.rope(false) {
-            Ok(rope) => rope,
-            Err(message) => return Some(message),
-        };
-        let rotated = rope.partial_rotary_factor.or(self.partial_rotary_factor);
-        if let Some(share) = rotated.filter(|share| *share != 1.0) {
-            return Some(format!("`partial_rotary_factor` {share} is not supported; 1 is"));
-        }
-        let kinds = self.layer_types.iter().flatten();
-        let odd = kinds.into_iter().find(|kind| *kind != "full_attention" && *kind != "sliding_attention");
-        odd.map(|kind| format!("layer type `{kind}` is not supported"))
+        _ => Ok(said.unwrap_or("silu")),
     }
 }
 
-/// Gemma 2 normalises what its sub-modules put out as well.
+/// The first thing about a configuration that cannot be run.
+fn fault(config: &Config) -> Option<String> {
+    let Config { hidden_size, num_attention_heads: heads, num_hidden_layers, .. } = config;
+    let (d_head, kv_heads) = (config.d_head(), config.n_kv_heads());
+    let sizes = [*hidden_size, *heads, *num_hidden_layers, kv_heads, d_head, config.intermediate_size];
+    if sizes.contains(&0)
+        || !heads.is_multiple_of(kv_heads)
+        || !d_head.is_multiple_of(2)
+        || heads.checked_mul(d_head).is_none()
+    {
+        return Some(format!(
+            "`hidden_size` {hidden_size}, `num_hidden_layers` {num_hidden_layers}, `num_attention_heads` {heads}, \
+             `num_key_value_heads` {kv_heads} and `head_dim` {d_head} do not fit together"
+        ));
+    }
+    let above_zero = [
+        ("query_pre_attn_scalar", config.query_pre_attn_scalar),
+        ("attn_logit_softcapping", config.attn_logit_softcapping.map(f64::from)),
+        ("final_logit_softcapping", config.final_logit_softcapping.map(f64::from)),
+    ];
+    let wrong = |(name, value): (&str, Option<f64>)| {
+        value.filter(|value| *value <= 0.0).map(|value| format!("`{name}` is {value}: it has to be above 0"))
+    };
+    above_zero.into_iter().find_map(wrong)
+}
+
+/// Gemma 2 and 3 normalise what their sub-modules put out as well.
 const SANDWICH_PARTS: &[Part] = &[
     Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::BlockInput] },
     Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::Part(0)] },
@@ -194,7 +443,7 @@ struct Llama {
     /// What embeddings are multiplied by.
     embedding_scale: Option<f64>,
     layers: Vec<Layer>,
-    head: LmHead,
+    head: Option<LmHead>,
 }
 
 struct Layer {
@@ -213,93 +462,72 @@ struct LmHead {
     soft_cap: Option<f32>,
 }
 
-pub(super) fn load(config: serde_json::Value, path: &Path, weights: &Weights) -> Result<Loaded> {
-    let fail = |message: String| Error::Config { path: path.to_owned(), message };
-    // A model of pictures and text: its text model.
-    let text = (config["model_type"] == "gemma3").then(|| config["text_config"].clone());
-    let config: Config =
-        serde_json::from_value(text.unwrap_or(config)).map_err(|error| fail(error.to_string()))?;
-    if let Some(fault) = config.fault() {
-        return Err(fail(fault));
-    }
-    let activation = Activation::from_config(config.activation())
-        .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.activation())))?;
-
+pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
+    let mut notes = Vec::new();
+    let text = gemma3::text_model(file, &mut notes)?;
+    let file = text.as_ref().unwrap_or(file);
+    let model = Model::read(file, &mut notes)?;
+    let config = &model.config;
     let prefixes = ["model.", "language_model.model.", "model.language_model."];
-    let prefix = prefixes
-        .into_iter()
-        .find(|prefix| weights.contains(&format!("{prefix}embed_tokens.weight")))
-        .unwrap_or("");
+    let has = |prefix: &&str| weights.contains(&format!("{prefix}embed_tokens.weight"));
+    let prefix = prefixes.into_iter().find(has).unwrap_or("");
     let root = weights.below(prefix);
     let d = config.hidden_size;
     let embed_tokens = root.tensor("embed_tokens.weight", &[config.vocab_size, d])?;
-    // Only now is the width known to be the checkpoint's: what is as large as it may be made.
-    if config.d_head() > d {
-        return Err(fail(format!("`head_dim` {} is more than `hidden_size` {d}", config.d_head())));
+    // Only now is the width known to be the checkpoint's: what is as large as it may be made. Heads may be wider.
+    let query = weights.shape(&format!("{prefix}layers.0.self_attn.q_proj.weight"));
+    let wanted = [config.num_attention_heads * config.d_head(), d];
+    if config.d_head() > d && query.is_none_or(|shape| shape != wanted) {
+        return Err(file.fault(format!(
+            "`head_dim` {} of {} heads is not the checkpoint's",
+            config.d_head(),
+            config.num_attention_heads
+        )));
     }
-    let rope = |slides: bool| -> Result<Rope, String> {
-        let frequencies = config.rope(slides)?.frequencies(config.rope_theta, config.d_head())?;
-        Ok(Rope::new(frequencies, config.d_head()))
-    };
-    let ropes = [rope(false).map_err(fail)?, rope(true).map_err(fail)?];
     let layers = (0..config.num_hidden_layers)
-        .map(|layer| {
-            let rope = &ropes[usize::from(config.slides(layer))];
-            Layer::load(&config, activation, rope, layer, &root.pp(format!("layers.{layer}")))
-        })
+        .map(|layer| Layer::load(&model, layer, &root.pp(format!("layers.{layer}"))))
         .collect::<Result<_>>()?;
-    let mut notes = Vec::new();
-    let tied = config.tie_word_embeddings.unwrap_or(config.is_gemma());
-    let head = LmHead {
-        norm: rms_norm(&config, d, &root.pp("norm"))?,
-        weight: unembedding(tied, &embed_tokens, &weights.below(""), "lm_head.weight", &mut notes)?,
-        soft_cap: config.final_logit_softcapping,
+    let tied = config.tie_word_embeddings;
+    let norm = model.norm(d, &root.pp("norm"))?;
+    let head = match file.has_head(tied, weights, "lm_head.weight") {
+        true => Some(LmHead {
+            norm,
+            weight: unembedding(tied, &embed_tokens, &weights.below(""), "lm_head.weight", &mut notes)?,
+            soft_cap: config.final_logit_softcapping,
+        }),
+        false => None,
     };
+    let is_of_pictures = |name: &str| text.is_some() && gemma3::is_of_pictures(name);
     let pictures = weights.unused().into_iter().filter(|name| is_of_pictures(name)).count();
-    if pictures > 0 && config.is_gemma3() {
+    if pictures > 0 {
         notes.push(format!("the text model alone is run: {pictures} tensors are for pictures"));
     }
-    notes.extend(note_unused(weights, |name| {
-        name.ends_with("rotary_emb.inv_freq") || (config.is_gemma3() && is_of_pictures(name))
-    }));
-    let family = MODEL_TYPES.iter().find(|name| config.is(&[name])).copied().unwrap_or("llama");
+    notes.extend(note_unused(weights, |name| name.ends_with("rotary_emb.inv_freq") || is_of_pictures(name)));
     let model = Llama {
         spec: Spec {
-            family,
+            family: model.family,
             kind: Kind::Causal,
             n_layers: config.num_hidden_layers,
             d_model: d,
             n_heads: config.num_attention_heads,
             vocab_size: config.vocab_size,
-            max_positions: config.max_position_embeddings,
-            parts: if config.is_sandwich() { SANDWICH_PARTS } else { PRE_NORM_PARTS },
+            max_positions: model.rotary.longest(),
+            parts: if model.is_sandwich() { SANDWICH_PARTS } else { PRE_NORM_PARTS },
         },
         embed_tokens,
-        embedding_scale: config.is_gemma().then(|| (d as f64).sqrt()),
+        embedding_scale: model.is_gemma().then(|| (d as f64).sqrt()),
         layers,
         head,
     };
     Ok(Loaded { model: Box::new(model), notes })
 }
 
-/// The tensors of a model of pictures that its text model does without.
-fn is_of_pictures(name: &str) -> bool {
-    ["vision_tower.", "multi_modal_projector."].iter().any(|part| name.contains(part))
-}
-
-fn rms_norm(config: &Config, d: usize, at: &Scope) -> Result<RmsNorm> {
-    let weight = at.tensor("weight", &[d])?;
-    // Gemma keeps the weight's distance from 1.
-    let weight = if config.is_gemma() { (weight + 1.0)? } else { weight };
-    Ok(RmsNorm::new(weight, config.rms_norm_eps))
-}
-
 impl Layer {
-    fn load(config: &Config, activation: Activation, rope: &Rope, layer: usize, at: &Scope) -> Result<Self> {
-        let d = config.hidden_size;
-        let d_inner = config.intermediate_size;
-        let norm = |name: &str| rms_norm(config, d, &at.pp(name));
-        let (feedforward_layernorm, post_layernorms) = match config.is_sandwich() {
+    fn load(model: &Model, layer: usize, at: &Scope) -> Result<Self> {
+        let d = model.config.hidden_size;
+        let (d_inner, has_bias) = (model.config.intermediate_size, model.config.mlp_bias);
+        let norm = |name: &str| model.norm(d, &at.pp(name));
+        let (feedforward_layernorm, post_layernorms) = match model.is_sandwich() {
             true => {
                 let post = [norm("post_attention_layernorm")?, norm("post_feedforward_layernorm")?];
                 (norm("pre_feedforward_layernorm")?, Some(post))
@@ -309,43 +537,45 @@ impl Layer {
         let mlp = at.pp("mlp");
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,
-            self_attn: self_attention(config, rope, layer, &at.pp("self_attn"))?,
+            self_attn: self_attention(model, layer, &at.pp("self_attn"))?,
             feedforward_layernorm,
             mlp: GatedFeedForward::new(
-                &config.linear(&mlp.pp("gate_proj"), d, d_inner, config.mlp_bias)?,
-                &config.linear(&mlp.pp("up_proj"), d, d_inner, config.mlp_bias)?,
-                activation,
-                config.linear(&mlp.pp("down_proj"), d_inner, d, config.mlp_bias)?,
+                &model.linear(&mlp.pp("gate_proj"), d, d_inner, has_bias)?,
+                &model.linear(&mlp.pp("up_proj"), d, d_inner, has_bias)?,
+                model.activation,
+                model.linear(&mlp.pp("down_proj"), d_inner, d, has_bias)?,
             )?,
             post_layernorms,
         })
     }
 }
 
-fn self_attention(config: &Config, rope: &Rope, layer: usize, at: &Scope) -> Result<SelfAttention> {
+fn self_attention(model: &Model, layer: usize, at: &Scope) -> Result<SelfAttention> {
+    let config = &model.config;
     let (d, d_head, n_heads) = (config.hidden_size, config.d_head(), config.num_attention_heads);
     let n_kv_heads = config.n_kv_heads();
-    let has_bias = config.attention_bias || config.is(&["qwen2"]);
-    let project = |name: &str, heads: usize| config.linear(&at.pp(name), d, heads * d_head, has_bias);
-    let output = config.linear(&at.pp("o_proj"), n_heads * d_head, d, config.attention_bias)?;
+    // Qwen2 has them on these three alone, whatever its configuration says.
+    let has_bias = config.attention_bias || model.is(&["qwen2"]);
+    let project = |name: &str, heads: usize| model.linear(&at.pp(name), d, heads * d_head, has_bias);
+    let output_has_bias = config.attention_bias && !model.is(&["qwen2"]);
+    let output = model.linear(&at.pp("o_proj"), n_heads * d_head, d, output_has_bias)?;
     let (query, key, value) =
         (project("q_proj", n_heads)?, project("k_proj", n_kv_heads)?, project("v_proj", n_kv_heads)?);
     let head_norm = |name: &str| -> Result<Option<RmsNorm>> {
-        (config.is(&["qwen3"]) || config.is_gemma3())
-            .then(|| rms_norm(config, d_head, &at.pp(name)))
-            .transpose()
+        model.is(&["qwen3", GEMMA3_TEXT]).then(|| model.norm(d_head, &at.pp(name))).transpose()
     };
+    let rope = model.rotary.rope(model.layer_type(layer), d_head).map_err(|fault| model.file.fault(fault))?;
     let mut attention = SelfAttention {
         n_kv_heads,
         query_norm: head_norm("q_norm")?,
         key_norm: head_norm("k_norm")?,
-        rope: Some(rope.clone()),
-        window: config.window(layer),
+        rope: Some(rope),
+        window: model.window(layer),
         soft_cap: config.attn_logit_softcapping,
         ..SelfAttention::new(n_heads, query, key, value, output)
     };
-    if config.is_sandwich() {
-        attention.scale = config.query_pre_attn_scalar.unwrap_or(256.0).powf(-0.5) as f32;
+    if let Some(scalar) = config.query_pre_attn_scalar {
+        attention.scale = scalar.powf(-0.5) as f32;
     }
     Ok(attention)
 }
@@ -386,7 +616,7 @@ impl Backbone for Llama {
     }
 
     fn head(&self) -> Option<&dyn Head> {
-        Some(&self.head)
+        self.head.as_ref().map(|head| head as &dyn Head)
     }
 }
 

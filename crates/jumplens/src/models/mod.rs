@@ -2,10 +2,13 @@
 
 mod bert;
 mod config;
+mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod llama;
 mod opt;
+#[cfg(test)]
+mod published;
 mod rotary;
 
 use crate::batch::PackedBatch;
@@ -232,8 +235,6 @@ pub fn load(files: &ModelFiles, precision: Precision) -> Result<Loaded> {
 /// Loads a model, and says what it takes from its checkpoint.
 pub fn load_with_contents(files: &ModelFiles, precision: Precision) -> Result<(Loaded, Contents)> {
     let path = &files.config.path;
-    let weights = Weights::open(&files.weights)?.for_products_in(precision);
-    files.index.as_ref().map_or(Ok(()), |index| weights.check(index))?;
     let notes = match gguf::is_gguf(path) {
         true => gguf::notes(&files.config, &files.allow_unread)?,
         false => Vec::new(),
@@ -241,18 +242,19 @@ pub fn load_with_contents(files: &ModelFiles, precision: Precision) -> Result<(L
     let Value::Object(object) = files.config_json()? else {
         return Err(Error::Config { path: path.clone(), message: "it is no JSON object".to_owned() });
     };
+    let weights = Weights::open(&files.weights)?.for_products_in(precision);
+    files.index.as_ref().map_or(Ok(()), |index| weights.check(index))?;
     let config = ConfigFile { path, object, allowed: &files.allow_unread };
     // An embedding without rows is as wide as a file likes to claim.
     if config.object.get("vocab_size") == Some(&Value::from(0)) {
         return Err(config.fault("`vocab_size` is 0"));
     }
-    let value = || Value::Object(config.object.clone());
     let mut loaded = match config.object.get("model_type").and_then(Value::as_str) {
-        Some("gpt2") => gpt2::load(value(), path, &weights),
-        Some("bert") => bert::load(value(), path, &weights),
-        Some("gpt_neox") => gpt_neox::load(value(), path, &weights),
+        Some("gpt2") => gpt2::load(&config, &weights),
+        Some("bert") => bert::load(&config, &weights),
+        Some("gpt_neox") => gpt_neox::load(&config, &weights),
         Some("opt") => opt::load(&config, &weights),
-        Some(name) if llama::MODEL_TYPES.contains(&name) => llama::load(value(), path, &weights),
+        Some(name) if llama::MODEL_TYPES.contains(&name) => llama::load(&config, &weights),
         Some(other) => {
             let known = ["gpt2", "bert", "gpt_neox", "opt"].iter().chain(llama::MODEL_TYPES);
             let known = known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");

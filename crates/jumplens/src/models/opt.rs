@@ -12,11 +12,11 @@ use crate::error::{Error, Result};
 use crate::fields::{Class, Field};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention};
 use crate::weights::{Scope, Weights};
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 /// The fields of `OPTConfig`.
-const CLASS: Class = Class {
+pub(super) const CLASS: Class = Class {
     name: "OPTConfig",
     fields: &[
         &[
@@ -33,6 +33,7 @@ const CLASS: Class = Class {
             Field::read("layer_norm_elementwise_affine", "true"),
             Field::read("_remove_final_layer_norm", "false"),
             Field::read("tie_word_embeddings", "true"),
+            Field::no_effect("activation_dropout"),
             Field::no_effect("attention_dropout"),
             Field::no_effect("dropout"),
             Field::no_effect("init_std"),
@@ -73,7 +74,7 @@ struct Opt {
     embed_positions: Tensor,
     project_in: Option<Linear>,
     layers: Vec<Layer>,
-    head: LmHead,
+    head: Option<LmHead>,
 }
 
 struct Layer {
@@ -95,9 +96,6 @@ pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
     let config: Config = checked.parse()?;
     let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
     sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
-    if !config.enable_bias || !config.layer_norm_elementwise_affine {
-        return Err(fail("`enable_bias` and `layer_norm_elementwise_affine` have to be true".to_owned()));
-    }
     let activation = Activation::from_config(&config.activation_function).ok_or_else(|| {
         fail(format!("`activation_function` {} is not supported", config.activation_function))
     })?;
@@ -114,15 +112,19 @@ pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
     let layers = (0..num_hidden_layers)
         .map(|layer| Layer::load(&config, activation, &root.pp(format!("layers.{layer}"))))
         .collect::<Result<_>>()?;
-    let mut notes = checked.notes;
+    let mut notes = checked.notes();
     let has_final_norm = config.do_layer_norm_before && !config.remove_final_layer_norm;
     let tied = config.tie_word_embeddings;
-    let head = LmHead {
-        final_layer_norm: has_final_norm
-            .then(|| layer_norm(&config, &root.pp("final_layer_norm")))
-            .transpose()?,
-        project_out: project("project_out", d, d_embed)?,
-        weight: unembedding(tied, &embed_tokens, &weights.below(""), "lm_head.weight", &mut notes)?,
+    let final_layer_norm =
+        has_final_norm.then(|| layer_norm(&config, &root.pp("final_layer_norm"))).transpose()?;
+    let project_out = project("project_out", d, d_embed)?;
+    let head = match file.has_head(tied, weights, "lm_head.weight") {
+        true => Some(LmHead {
+            final_layer_norm,
+            project_out,
+            weight: unembedding(tied, &embed_tokens, &weights.below(""), "lm_head.weight", &mut notes)?,
+        }),
+        false => None,
     };
     let model = Opt {
         embed_positions: root.pp("embed_positions").tensor("weight", &[positions, d])?,
@@ -147,13 +149,20 @@ pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
 
 fn layer_norm(config: &Config, at: &Scope) -> Result<LayerNorm> {
     let shape = [config.hidden_size];
-    Ok(LayerNorm::new(at.tensor("weight", &shape)?, at.tensor("bias", &shape)?, LAYER_NORM_EPS))
+    let (weight, bias) = match config.layer_norm_elementwise_affine {
+        true => (at.tensor("weight", &shape)?, at.tensor("bias", &shape)?),
+        false => {
+            let ones = Tensor::ones(&shape, DType::F32, &Device::Cpu)?;
+            (ones.clone(), ones.zeros_like()?)
+        }
+    };
+    Ok(LayerNorm::new(weight, bias, LAYER_NORM_EPS))
 }
 
 impl Layer {
     fn load(config: &Config, activation: Activation, at: &Scope) -> Result<Self> {
         let d = config.hidden_size;
-        let project = |name: &str| linear(&at.pp("self_attn").pp(name), d, d, true);
+        let project = |name: &str| linear(&at.pp("self_attn").pp(name), d, d, config.enable_bias);
         Ok(Self {
             self_attn: SelfAttention::new(
                 config.num_attention_heads,
@@ -164,9 +173,9 @@ impl Layer {
             ),
             self_attn_layer_norm: layer_norm(config, &at.pp("self_attn_layer_norm"))?,
             feed_forward: FeedForward {
-                fc: linear(&at.pp("fc1"), d, config.ffn_dim, true)?,
+                fc: linear(&at.pp("fc1"), d, config.ffn_dim, config.enable_bias)?,
                 activation,
-                proj: linear(&at.pp("fc2"), config.ffn_dim, d, true)?,
+                proj: linear(&at.pp("fc2"), config.ffn_dim, d, config.enable_bias)?,
             },
             final_layer_norm: layer_norm(config, &at.pp("final_layer_norm"))?,
         })
@@ -209,7 +218,7 @@ impl Backbone for Opt {
     }
 
     fn head(&self) -> Option<&dyn Head> {
-        Some(&self.head)
+        self.head.as_ref().map(|head| head as &dyn Head)
     }
 }
 

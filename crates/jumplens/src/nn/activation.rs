@@ -22,8 +22,11 @@ impl Activation {
     /// The activation that a `config.json` calls `name`, where it is one of ours.
     pub fn from_config(name: &str) -> Option<Self> {
         match name {
-            "gelu" => Some(Self::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" => Some(Self::GeluNew),
+            "gelu" | "gelu_python" => Some(Self::Gelu),
+            // One formula in as many spellings.
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => {
+                Some(Self::GeluNew)
+            }
             "relu" => Some(Self::Relu),
             "silu" | "swish" => Some(Self::Silu),
             _ => None,

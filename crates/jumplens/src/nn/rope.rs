@@ -12,13 +12,20 @@ pub struct Rope {
     inv_freq: Vec<f32>,
     /// Width of a head; columns from twice the number of frequencies on are left alone.
     d_head: usize,
+    /// What cosines and sines are multiplied by.
+    scale: f32,
 }
 
 impl Rope {
     /// One frequency a pair of columns, in radians by position; `2 · inv_freq.len()` columns of each head of width
     /// `d_head` are turned.
     pub fn new(inv_freq: Vec<f32>, d_head: usize) -> Self {
-        Self { inv_freq, d_head }
+        Self { inv_freq, d_head, scale: 1.0 }
+    }
+
+    /// The same, with cosines and sines times `scale`: YaRN's attention factor.
+    pub fn scaled_by(self, scale: f32) -> Self {
+        Self { scale, ..self }
     }
 
     /// The rows `x` `[n, heads · d_head]` at `positions` `[n]`: `[n, heads · d_head]`.
@@ -39,7 +46,8 @@ impl Rope {
             .flat_map(|position| self.inv_freq.iter().map(|f| *position as f32 * f))
             .collect();
         let angles = Tensor::from_vec(angles, (n, 1, half), x.device())?.to_dtype(x.dtype())?;
-        let (cos, sin) = (angles.cos()?, angles.sin()?);
+        let scale = f64::from(self.scale);
+        let (cos, sin) = ((angles.cos()? * scale)?, (angles.sin()? * scale)?);
         let heads = x.reshape((n, width / self.d_head, self.d_head))?;
         let first = heads.narrow(2, 0, half)?;
         let second = heads.narrow(2, half, half)?;
@@ -66,7 +74,7 @@ impl CustomOp1 for Turn<'_> {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, width) = layout.shape().dims2()?;
-        let Rope { inv_freq, d_head } = self.rope;
+        let Rope { inv_freq, d_head, scale } = self.rope;
         if self.positions.len() != n || !width.is_multiple_of(*d_head) {
             candle_core::bail!(
                 "rope: {} positions and heads of {d_head} for {:?}",
@@ -81,7 +89,7 @@ impl CustomOp1 for Turn<'_> {
         for (position, turns) in turns.chunks_exact_mut(half.max(1)).enumerate() {
             for (turn, frequency) in turns.iter_mut().zip(inv_freq) {
                 let (sin, cos) = (position as f32 * frequency).sin_cos();
-                *turn = (cos, sin);
+                *turn = (cos * scale, sin * scale);
             }
         }
         let mut out = values(x, layout)?.to_vec();
@@ -112,6 +120,9 @@ mod tests {
             let turned = rope.forward(&x, &positions).unwrap();
             assert_close(&turned, &rope.forward_plain(&x, &positions).unwrap(), 1e-6);
             assert_close(&rope.forward(&x, &[0; 50]).unwrap(), &x, 0.0);
+            let scaled = rope.scaled_by(1.25);
+            let turned = scaled.forward(&x, &positions).unwrap();
+            assert_close(&turned, &scaled.forward_plain(&x, &positions).unwrap(), 1e-6);
         }
     }
 }

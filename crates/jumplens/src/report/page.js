@@ -504,6 +504,7 @@
     const corpus = (manifest.corpus || manifest.train_samples || {}).id;
     if (corpus) parts.push(`from ${corpus}`);
     if (manifest.seed !== undefined) parts.push(`seed ${manifest.seed}`);
+    if (manifest.unread) parts.push(`went unread by leave: ${manifest.unread.join(", ")}`);
     document.getElementById("facts").textContent = parts.join(", ");
   }
 

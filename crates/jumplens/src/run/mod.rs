@@ -210,7 +210,12 @@ impl Run {
             let settings = Settings::of(&manifest);
             let (again, samples) = make(&settings, &files, &*model, sources, observer)?;
             if let Some(Difference { what, here, there }) = again.difference(&manifest) {
-                return Err(Error::Differs { path: folder.to_owned(), what, run: there, here });
+                return Err(Error::Differs {
+                    path: folder.to_owned(),
+                    what,
+                    run: there.into(),
+                    here: here.into(),
+                });
             }
             write_both(folder, &samples)?;
         }
@@ -462,7 +467,7 @@ fn changed_model(folder: &Path, manifest: &Manifest, files: &ModelFiles) -> Erro
         return Error::Changed { path: folder.to_owned(), what };
     }
     let Difference { what, here, there } = found.difference(&manifest.model);
-    Error::Differs { path: folder.to_owned(), what, run: there, here }
+    Error::Differs { path: folder.to_owned(), what, run: there.into(), here: here.into() }
 }
 
 /// Removes the files and folders of those names.

@@ -168,7 +168,7 @@ impl Asked {
         let found = self.difference(manifest).or(self.file_difference(manifest)?);
         match found {
             Some(Difference { what, here, there }) => {
-                Err(Error::Differs { path: folder.to_owned(), what, run: there, here })
+                Err(Error::Differs { path: folder.to_owned(), what, run: there.into(), here: here.into() })
             }
             None => self.check_corpus(folder, manifest, sources),
         }

@@ -126,6 +126,7 @@ pub(super) struct Settings {
     /// The file to name in a message: `tokenizer_config.json`, or another where there is none.
     pub path: PathBuf,
     fields: Checked,
+    notes: Vec<String>,
     /// `added_tokens_decoder`; where there is one, `added_tokens.json` and `special_tokens_map.json` are not read.
     decoder: Option<BTreeMap<u32, Token>>,
     /// The tokens of `added_tokens.json` with their ids.
@@ -189,8 +190,8 @@ impl Settings {
             let tokens: HashMap<String, u32> = parse(files.added_tokens.as_ref())?.unwrap_or_default();
             added = tokens.into_iter().map(|(token, id)| (id, token)).collect();
         }
-        let mut fields = class.fields.check(&path, object, &files.allow_unread)?;
-        fields.notes.extend(by_leave);
+        let fields = class.fields.check(&path, object, &files.allow_unread)?;
+        let notes = fields.notes().into_iter().chain(by_leave).collect();
 
         let read = |name: &str| match fields.values.get(name) {
             Some(value) => Special::read(value).map_err(|message| fail(name, message)),
@@ -229,12 +230,12 @@ impl Settings {
                     .map_err(|error| fail("added_tokens_decoder", error.to_string()))?,
             ),
         };
-        Ok(Self { class, path, fields, decoder, added, named, additional, extra })
+        Ok(Self { class, path, fields, notes, decoder, added, named, additional, extra })
     }
 
     /// One line each: what went unread by leave, and which fields the class does not have.
     pub fn notes(&self) -> &[String] {
-        &self.fields.notes
+        &self.notes
     }
 
     /// True where one of the files has a field of that name.
