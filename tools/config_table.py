@@ -46,6 +46,8 @@ FAMILIES = {
     "qwen3": ("Qwen3Config", LLAMA | {"head_dim": 8}, "model.layers", True),
     "gemma": ("GemmaConfig", LLAMA | {"head_dim": 8}, "model.layers", True),
     "gemma2": ("Gemma2Config", LLAMA | {"head_dim": 8}, "model.layers", True),
+    "gemma3_text": ("Gemma3TextConfig", LLAMA | {"head_dim": 8, "sliding_window_pattern": 2},
+                    "model.layers", True),
     "gpt_neox": ("GPTNeoXConfig", {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
                                    "num_attention_heads": 2, "max_position_embeddings": 32}, "gpt_neox.layers", True),
     "opt": ("OPTConfig", {"vocab_size": 32, "hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 2,
@@ -95,6 +97,7 @@ VALUES = {
     "reorder_and_upcast_attn": [True], "repetition_penalty": [1.5], "return_dict": [True],
     "return_dict_in_generate": [True], "rotary_emb_base": [10], "rotary_pct": [0.5, 1.0],
     "scale_attn_by_inverse_layer_idx": [True], "scale_attn_weights": [False, None],
+    "sliding_window_pattern": [1, 3], "rope_local_base_freq": [10.0],
     "sliding_window": [5, None, {"sliding_window": 5, "use_sliding_window": True}], "summary_activation": ["tanh"],
     "summary_proj_to_labels": [False], "summary_type": ["last"], "summary_use_proj": [False],
     "task_specific_params": [{"task_specific_params": {"a": 1}}], "temperature": [0.5], "tf_legacy_loss": [True],
@@ -213,12 +216,16 @@ def run(family, blocks, folder):
 def rows():
     """Family, field and what is changed, for the whole table."""
     for family, (name, base, _, is_rotary) in FAMILIES.items():
+        if not hasattr(transformers, name):
+            print(f"{family}: transformers {transformers.__version__} has no {name}", file=sys.stderr)
+            continue
         known = getattr(transformers, name)()
         fields = set(known.to_dict()) | set(COMMON) | ({"head_dim"} if family == "qwen2" else set())
         fields -= {"model_type", "rope_parameters", "rope_scaling", "_sliding_window_pattern"}
         fields |= {"rope_theta"} if is_rotary and family != "gpt_neox" else set()
         fields |= {"gpt2": {"alias"}, "gpt_neox": {"rotary_pct", "rotary_emb_base", "partial_rotary_factor", "rope_theta"},
-                   "bert": {"position_embedding_type"}, "gemma": {"hidden_activation"}}.get(family, set())
+                   "bert": {"position_embedding_type"}, "gemma": {"hidden_activation"},
+                   "gemma3_text": {"sliding_window_pattern", "rope_local_base_freq"}}.get(family, set())
         for field in sorted(fields):
             for value in VALUES[field]:
                 several = isinstance(value, dict)
@@ -305,7 +312,8 @@ def write(path, only):
 
 def against(program, only):
     """The built program on every checkpoint, from its files to the states."""
-    counts = {"equal": 0, "refused": 0, "both refuse": 0, "runs what transformers refuses": 0, "WRONG": 0}
+    outcomes = ["equal", "refused", "both refuse", "runs what transformers refuses", "WRONG"]
+    counts = {}
     for row, folder in table(only):
         lines = "".join(json.dumps({"ids": IDS, "position": p}) + "\n" for p in POSITIONS)
         (folder / "s.jsonl").write_text(lines)
@@ -333,9 +341,12 @@ def against(program, only):
                     outcome = "WRONG"
                     print(f"WRONG: {what}: layer {layer} is off by {off.max():.1e}")
                     break
-        counts[outcome] += 1
-    print(transformers.__version__, counts)
-    return counts["WRONG"] == 0
+        of_family = counts.setdefault(row["family"], dict.fromkeys(outcomes, 0))
+        of_family[outcome] += 1
+    counts["all"] = {outcome: sum(of_family[outcome] for of_family in counts.values()) for outcome in outcomes}
+    for family, of_family in counts.items():
+        print(transformers.__version__, family, sum(of_family.values()), of_family)
+    return counts["all"]["WRONG"] == 0
 
 
 if __name__ == "__main__":

@@ -70,8 +70,9 @@ fn advice(error: &Error) -> Option<String> {
             "`jumplens run --resume` with its folder as `--out` makes it again, and whatever depends on it".to_owned()
         }
         Error::ChangedFolder { .. } => "get a copy that is whole, or make it again in another folder".to_owned(),
+        Error::InsideFolder { .. } => "choose a place outside of it".to_owned(),
         Error::DamagedManifest { ours: true, .. } => {
-            "restore it, or choose another `--out`; `run`, `samples` and `moments` replace the folder by `--overwrite`"
+            "restore it, or update jumplens if a newer version wrote it, or choose another folder; `run`, `samples` and `moments` replace the folder by `--overwrite`"
                 .to_owned()
         }
         Error::DamagedManifest { .. } => "choose another folder".to_owned(),

@@ -310,7 +310,9 @@ fn what_is_behind_a_compressed_file_is_passed_over_or_named() {
     let byte = format!("`more.xml.bz2` is damaged at byte {}: ", whole.len());
     let says =
         "stands neither another one nor zeros to fill up with, but bytes that begin with \"<!-- saved -->\"";
-    fs::remove_file(at.join("drawn.txt")).unwrap();
+    for name in ["drawn.txt", "drawn.txt.jsonl", "drawn.txt.json"] {
+        fs::remove_file(at.join(name)).unwrap();
+    }
     refused(at, "more.xml.bz2", &[], &[&byte, says]);
 }
 

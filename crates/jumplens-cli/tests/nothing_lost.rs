@@ -323,7 +323,9 @@ fn what_is_fitted_from_sums_is_used_as_a_run_is() {
         succeed(at, &[&["lens", "A day in May", "--cast", "mat", "--layers", "3,12"], args].concat())
     };
     assert_eq!(lens(&["--run", "fitted"]), lens(&["--shortcuts", "fitted"]));
-    assert_eq!(lens(&["--run", "fitted"]), lens(&["--shortcuts", "fitted/shortcuts"]));
+    // The maps by themselves do not know how good they are.
+    let table = |text: String| text.split("note: r²").next().unwrap().to_owned();
+    assert_eq!(table(lens(&["--run", "fitted"])), lens(&["--shortcuts", "fitted/shortcuts"]));
     common::fail(
         at,
         &["r2", "--out", "fitted"],

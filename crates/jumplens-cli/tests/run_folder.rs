@@ -12,7 +12,7 @@ fn another_run_is_kept_unless_told_otherwise() {
     let run = [&SMALL[..], &["--out", "out"]].concat();
     succeed(at, &run);
     let before = files(&at.join("out"));
-    fail(at, &run, &["`out` holds another run", "seed 0", "`--out`", "`--resume`", "`--overwrite`"]);
+    fail(at, &run, &["`out` holds a run already", "seed 0", "`--out`", "`--resume`", "`--overwrite`"]);
     fs::write(at.join("mine.txt"), "A sentence.\n".repeat(80)).unwrap();
     for (other, what) in [
         (&["--seed", "1"][..], "the seed is 0 in the run in `out`, and 1 here"),

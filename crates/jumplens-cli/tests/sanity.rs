@@ -2,25 +2,31 @@
 
 mod common;
 
-use common::{SMALL, copy_of, output, stderr, succeed};
+use common::{SMALL, assert_same_run, copy_of, output, stderr, succeed};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use std::fs;
 use std::path::Path;
 
-/// Gives every token the embedding of the one before it.
-fn roll_embedding(weights: &Path, name: &str) {
+/// Changes the bytes of a tensor; `change` gets them and how many a row has.
+fn change_tensor(weights: &Path, name: &str, change: impl Fn(&mut [u8], usize)) {
     let bytes = fs::read(weights).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let embedding = tensors.tensor(name).unwrap();
-    let mut rolled = embedding.data().to_vec();
-    rolled.rotate_right(embedding.data().len() / embedding.shape()[0]);
-    let rolled = TensorView::new(embedding.dtype(), embedding.shape().to_vec(), &rolled).unwrap();
+    let tensor = tensors.tensor(name).unwrap();
+    let mut data = tensor.data().to_vec();
+    let row = data.len() / tensor.shape()[0];
+    change(&mut data, row);
+    let changed = TensorView::new(tensor.dtype(), tensor.shape().to_vec(), &data).unwrap();
     let all = tensors.tensors().into_iter().map(|(this, view)| match this == name {
-        true => (this, rolled.clone()),
+        true => (this, changed.clone()),
         false => (this, view),
     });
     fs::write(weights, safetensors::serialize(all, None).unwrap()).unwrap();
+}
+
+/// Gives every token the embedding of the one before it.
+fn roll_embedding(weights: &Path, name: &str) {
+    change_tensor(weights, name, <[u8]>::rotate_right);
 }
 
 fn text_of(run: &Path) -> serde_json::Value {
@@ -84,6 +90,48 @@ fn a_model_with_its_embedding_rolled_by_one_is_warned_of() {
         let args = [&SMALL[..], &["-q", "--threads", "1", "--model", &model, "--out", &other]].concat();
         succeed(at.path(), &args);
         assert_eq!(text_of(&run), text_of(&at.path().join(&other)));
+        assert_same_run(&run, &at.path().join(&other));
+    }
+}
+
+#[test]
+fn shares_and_bf16_are_warned_of_as_whole_runs_are() {
+    let at = tempfile::tempdir().unwrap();
+    roll_embedding(
+        &copy_of("tiny-gpt2", at.path(), "rolled").join("model.safetensors"),
+        "transformer.wte.weight",
+    );
+    let share = ["-q", "moments", "--train", "120", "--val", "40", "--pairs", "to-final", "--shard", "2/2"];
+    let bf16 = [&["-q"], &SMALL[..], &["--dtype", "bf16"]].concat();
+    for (number, args) in [&share[..], &bf16].into_iter().enumerate() {
+        for (model, warnings) in [("tiny-gpt2", 0), ("rolled", 1)] {
+            let out = format!("{model}-{number}");
+            let said = output(at.path(), &[args, &["--model", model, "--out", &out]].concat());
+            assert!(said.status.success(), "{}", stderr(&said));
+            // A run says it once more below its table.
+            let lines = stderr(&said).lines().count();
+            assert_eq!(lines, warnings * (1 + number), "{}", stderr(&said));
+            let unigrams = &text_of(&at.path().join(&out))["unigrams"];
+            let (loss, other) = (unigrams["loss"].as_f64().unwrap(), unigrams["other"].as_f64().unwrap());
+            assert_eq!(loss > other, warnings == 1, "{unigrams}");
+        }
+    }
+}
+
+#[test]
+fn doctor_notes_a_model_that_loses_its_way_in_long_texts() {
+    let at = tempfile::tempdir().unwrap();
+    let model = copy_of("tiny-gpt2", at.path(), "late");
+    // The later half of the learnt positions in reversed order.
+    change_tensor(&model.join("model.safetensors"), "transformer.wpe.weight", |data, row| {
+        let half = data.len() / 2;
+        let rows: Vec<u8> = data[half..].chunks(row).rev().flatten().copied().collect();
+        data[half..].copy_from_slice(&rows);
+    });
+    for (model, mark) in [("tiny-gpt2", "ok"), ("late", "note")] {
+        let said = String::from_utf8(output(at.path(), &["doctor", model]).stdout).unwrap();
+        let line = said.lines().find(|line| line.contains("by position")).unwrap();
+        assert!(line.starts_with(mark), "{line}");
     }
 }
 

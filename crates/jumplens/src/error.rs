@@ -187,7 +187,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A manifest cannot be read.
-    #[error("`{}` is damaged or not of its kind: {message}", path.display())]
+    #[error("`{}` cannot be used: {message}", path.display())]
     DamagedManifest {
         /// The manifest.
         path: PathBuf,
@@ -195,6 +195,16 @@ pub enum Error {
         message: String,
         /// Whether it is one of this program's, with nothing beside it but what this program writes.
         ours: bool,
+    },
+    /// A file was to be written among those of a folder that this program made.
+    #[error("`{}` lies in `{}`, which holds {kind}", path.display(), folder.display())]
+    InsideFolder {
+        /// The file.
+        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+        /// What it holds.
+        kind: Kind,
     },
     /// Another process works on the run folder.
     #[error("`{}` is in use by another jumplens process", path.display())]
@@ -430,7 +440,7 @@ pub enum Error {
     #[error("{0}")]
     Option(String),
     /// The output folder holds what was made before.
-    #[error("`{}` holds {} ({what})", path.display(), if kind.is_run() { "another run".to_owned() } else { format!("{kind} already") })]
+    #[error("`{}` holds {} ({what})", path.display(), if kind.is_run() { "a run already".to_owned() } else { format!("{kind} already") })]
     Occupied {
         /// The folder.
         path: PathBuf,

@@ -186,9 +186,22 @@ pub(crate) fn parse_fields<T: DeserializeOwned>(values: &Map<String, Value>) -> 
     });
     let parsed = T::deserialize(MapDeserializer::<_, serde_json::Error>::new(fields));
     parsed.map_err(|error| match at.into_inner() {
-        Some(name) => format!("`{name}`: {error}"),
+        Some(name) => format!("`{name}`: {}", in_words(&error.to_string())),
         None => error.to_string(),
     })
+}
+
+/// An error of serde's, without the names of Rust's types.
+fn in_words(message: &str) -> String {
+    let Some((what, expected)) = message.rsplit_once(", expected ") else { return message.to_owned() };
+    let expected = match expected {
+        "usize" | "u64" | "u32" => "a whole number from 0",
+        "f64" | "f32" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        other => other,
+    };
+    format!("{what}, expected {expected}")
 }
 
 /// The fields that the user has said may go unread, and which of them did.
@@ -295,7 +308,7 @@ mod tests {
             (field.to_owned(), value.to_owned(), default.to_owned())
         };
         assert_eq!(refused(json!({"depthwise": true})), texts("depthwise", "true", "false"));
-        assert_eq!(refused(json!({"scale": vec!vec![0; 99]})), texts("scale", "set", "1"));
+        assert_eq!(refused(json!({"scale": vec![0; 99]})), texts("scale", "set", "1"));
         for same in [json!({"depthwise": false}), json!({"depthwise": null}), json!({"scale": 1.0})] {
             assert!(check(same, &[]).unwrap().notes().is_empty());
         }
@@ -312,7 +325,7 @@ mod tests {
 
     #[test]
     fn fields_that_the_class_lacks_are_one_note() {
-        let checked = check(json!({"a": 1, "long": vec!vec![0; 99], "dropout": 0.5}), &[]).unwrap();
+        let checked = check(json!({"a": 1, "long": vec![0; 99], "dropout": 0.5}), &[]).unwrap();
         assert_eq!(
             checked.notes(),
             ["`ToyConfig` has no such fields, and nothing reads them: `a` (1), `long`"]
@@ -321,7 +334,11 @@ mod tests {
 
     #[test]
     fn errors_name_the_field() {
-        assert!(message(json!({"width": "x"})).contains("`width`: invalid type"));
+        let wrong = message(json!({"width": "x"}));
+        assert!(
+            wrong.contains("`width`: invalid type: string \"x\", expected a whole number from 0"),
+            "{wrong}"
+        );
         assert!(message(json!({"biased": null})).contains("`biased` is null"));
         let twice = message(json!({"width": 4, "d_model": 5}));
         assert!(twice.contains("`width`") && twice.contains("`d_model`"), "{twice}");

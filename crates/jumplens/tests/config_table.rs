@@ -11,7 +11,7 @@ use jumplens::progress::Silent;
 use jumplens::states::run_samples;
 use jumplens::tokenize::Sample;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -35,6 +35,7 @@ const REFUSED: &[(&str, Option<&str>, &str)] = &[
         None,
         "it is by type of layer where there are none, or asks for a share of the columns",
     ),
+    ("attn_logit_softcapping", Some("2.0"), "version 5 passes Gemma 3's over"),
     ("hidden_act", None, "one of the activations that are not here"),
     ("activation_function", None, "one of the activations that are not here"),
     ("alias", None, "two names differ"),
@@ -198,6 +199,142 @@ fn every_field_is_read_as_transformers_reads_it_or_refused_by_name() {
     let families: BTreeSet<&str> = table.rows.iter().filter_map(|row| row["family"].as_str()).collect();
     println!("{equal} equal, {refused} refused, {both} refused by both, {runs} run by us alone");
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
-    assert_eq!(families.len(), 10);
+    assert_eq!(families.len(), 11);
     assert!(equal >= 120 && refused >= 20 && both >= 20, "{equal} {refused} {both}");
+}
+
+/// A value that cannot be run is refused in words that say which field it is, and what it has to be.
+#[test]
+fn what_cannot_be_run_is_refused_with_what_it_has_to_be() {
+    let table = table();
+    let by_type = json!({"full_attention": {"rope_type": "default"}});
+    for (family, set, says) in [
+        ("llama", json!({"num_key_value_heads": 3}), "a multiple of `num_key_value_heads`, which is 3"),
+        ("llama", json!({"num_attention_heads": -2}), "`num_attention_heads`: invalid value: integer `-2`"),
+        ("llama", json!({"num_attention_heads": 2.5}), "expected a whole number from 0"),
+        ("llama", json!({"head_dim": 0}), "`head_dim` is 0"),
+        ("llama", json!({"head_dim": 7}), "`head_dim` is 7: it has to be even"),
+        ("llama", json!({"intermediate_size": 0}), "`intermediate_size` is 0"),
+        ("llama", json!({"rms_norm_eps": -1e-6}), "`rms_norm_eps` is -0.000001: it has to be 0 or above"),
+        (
+            "llama",
+            json!({"rms_norm_eps": "1e-6"}),
+            "`rms_norm_eps`: invalid type: string \"1e-6\", expected a number",
+        ),
+        (
+            "llama",
+            json!({"attention_bias": "no"}),
+            "`attention_bias`: invalid type: string \"no\", expected true or false",
+        ),
+        (
+            "llama",
+            json!({"hidden_act": "snake"}),
+            "`hidden_act` is `snake`, which is not supported; these are: `gelu`",
+        ),
+        ("llama", json!({"rope_scaling": "linear"}), "`rope_scaling` is \"linear\": it has to be an object"),
+        (
+            "llama",
+            json!({"rope_scaling": {"type": "spiral"}}),
+            "`rope_scaling`: `rope_type` `spiral` is not supported",
+        ),
+        (
+            "llama",
+            json!({"rope_scaling": {"type": "linear", "factor": "4"}}),
+            "`rope_scaling`: `factor`: invalid type",
+        ),
+        (
+            "llama",
+            json!({"rope_scaling": {"type": "linear"}}),
+            "`rope_scaling`: rope type `linear` needs `factor`",
+        ),
+        (
+            "llama",
+            json!({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}}),
+            "`rope_parameters`: `high_freq_factor` is 4: it has to be above `low_freq_factor`, which is 4",
+        ),
+        ("llama", json!({"rope_theta": -1}), "`rope_theta` is -1: it has to be above 0"),
+        ("llama", json!({"rope_parameters": by_type}), "`rope_parameters` is by type of layer"),
+        ("llama", json!({"partial_rotary_factor": 0.5}), "`partial_rotary_factor` is 0.5"),
+        ("llama", json!({"quantization_config": {"bits": 4}}), "`quantization_config`"),
+        ("mistral", json!({"sliding_window": 0}), "`sliding_window` is 0"),
+        ("mistral", json!({"sliding_window": -1}), "`sliding_window`: invalid value: integer `-1`"),
+        ("gemma2", json!({"layer_types": ["full_attention"]}), "1 layers, and `num_hidden_layers` is 2"),
+        (
+            "gemma2",
+            json!({"layer_types": ["full_attention", "linear_attention"]}),
+            "`linear_attention` is not supported",
+        ),
+        ("gemma2", json!({"layer_types": "full_attention"}), "`layer_types`: invalid type"),
+        (
+            "gemma2",
+            json!({"tie_word_embeddings": null}),
+            "`tie_word_embeddings` is null: it has to be true or false",
+        ),
+        (
+            "gemma2",
+            json!({"query_pre_attn_scalar": -1}),
+            "`query_pre_attn_scalar` is -1: it has to be above 0",
+        ),
+        (
+            "gemma2",
+            json!({"hidden_activation": "snake"}),
+            "`hidden_activation` is `snake`, which is not supported",
+        ),
+        (
+            "gemma3_text",
+            json!({"rope_local_base_freq": -5}),
+            "`rope_local_base_freq` is -5: it has to be a number",
+        ),
+        ("llama", json!({"model_type": 3}), "`model_type` has to be a string"),
+        ("gemma3_text", json!({"sliding_window_pattern": 0}), "`sliding_window_pattern` is 0"),
+        ("gemma3_text", json!({"rope_scaling": {"type": "linear", "factor": 4}}), "call it `rope_type`"),
+        (
+            "gemma3_text",
+            json!({"rope_scaling": {"type": "linear", "rope_type": "dynamic", "factor": 4}}),
+            "`rope_scaling`: `rope_type` is `dynamic` and `type`",
+        ),
+        ("gemma3_text", json!({"rope_parameters": {"rope_type": "linear"}}), "it has to be by type of layer"),
+        ("gpt_neox", json!({"rotary_pct": -0.5}), "it has to be from 0 to 1"),
+        ("gpt_neox", json!({"rotary_pct": 1.5}), "it has to be from 0 to 1"),
+        ("gpt_neox", json!({"layer_norm_eps": -1}), "`layer_norm_eps` is -1"),
+        ("gpt2", json!({"n_head": 3}), "`n_embd` is 16: it has to be a multiple of `n_head`, which is 3"),
+        ("gpt2", json!({"hidden_size": 24}), "`hidden_size`, which is another name of the same"),
+        ("bert", json!({"num_attention_heads": 0}), "`num_attention_heads` is 0: it has to be above 0"),
+        ("bert", json!({"hidden_act": 3}), "`hidden_act`: invalid type: integer `3`, expected a string"),
+        ("opt", json!({"do_layer_norm_before": null}), "`do_layer_norm_before` is null"),
+    ] {
+        let row = table.rows.iter().find(|row| row["family"] == family).unwrap();
+        let mut config: Map<String, Value> = parsed(&table.bases[family]);
+        config.extend(parsed::<Map<String, Value>>(&set));
+        match table.load(row, &config) {
+            Ok(_) => panic!("{family} {set} is run"),
+            Err(error @ (Error::Config { .. } | Error::Unread { .. })) => {
+                assert!(error.to_string().contains(says), "{family} {set}: {error}");
+            }
+            Err(error) => panic!("{family} {set}: {error}"),
+        }
+    }
+}
+
+/// `architectures` says whether there is a head, in a list or by itself.
+#[test]
+fn a_model_that_is_said_to_have_a_head_must_have_it() {
+    let table = table();
+    let row = table.rows.iter().find(|row| row["family"] == "llama").unwrap();
+    let mut shapes = table.shapes[row["shapes"].as_u64().unwrap() as usize].clone();
+    shapes.remove("lm_head.weight").unwrap();
+    let table = Table { shapes: vec![shapes], ..table };
+    let row = json!({"shapes": 0});
+    let with = |architectures: Value| {
+        let mut config: Map<String, Value> = parsed(&table.bases["llama"]);
+        config.insert("architectures".to_owned(), architectures);
+        table.load(&row, &config)
+    };
+    for said in [json!(["LlamaForCausalLM"]), json!("LlamaForCausalLM")] {
+        let Err(error) = with(said) else { panic!("no head is missing") };
+        assert!(error.to_string().contains("lm_head.weight"), "{error}");
+    }
+    for trunk in [json!(["LlamaModel"]), json!("LlamaModel"), json!(null), json!(7)] {
+        assert!(with(trunk).unwrap().model.head().is_none());
+    }
 }

@@ -166,7 +166,7 @@ fn sizes_that_only_the_configuration_claims_are_refused() {
         folder.read_or_refused(family);
     };
     refused("llama", &[("head_dim", HUGE)], None, "`head_dim` 1099511627776");
-    refused("llama", &[("num_attention_heads", 1 << 63), ("head_dim", 2)], None, "do not fit together");
+    refused("llama", &[("num_attention_heads", 1 << 63), ("head_dim", 2)], None, "`num_attention_heads`");
     refused("opt", &[("max_position_embeddings", u64::MAX)], None, "embed_positions");
     let types = "bert.embeddings.token_type_embeddings.weight";
     refused("bert", &[("type_vocab_size", 0)], Some((types, [0, 16])), "`type_vocab_size` is 0");

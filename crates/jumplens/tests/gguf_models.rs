@@ -100,7 +100,7 @@ impl File {
             if let Some(heads) = heads.filter(|_| architecture == "llama") {
                 values = interleaved(&values, view.shape(), config[heads].as_u64().unwrap() as usize);
             }
-            file.tensors.push((ggml_name(&name, is_gemma3), view.shape().to_vec(), values));
+            file.tensors.push((ggml_name(name, is_gemma3), view.shape().to_vec(), values));
         }
         let number = |field: &str| natural(config[field].as_u64().unwrap());
         file.set("context_length", number("max_position_embeddings"));

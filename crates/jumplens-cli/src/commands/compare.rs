@@ -6,6 +6,7 @@ use crate::printer::Printer;
 use crate::progress::Progress;
 use jumplens::compare::{ComparedRun, DifferenceRow, Method, compare, read_runs};
 use jumplens::evidence::Evidence;
+use jumplens::store::{Found, look};
 use std::fmt::Write;
 
 /// Rows of the table that is printed for one run: more layers are left to the file.
@@ -19,6 +20,9 @@ pub fn run(args: &CompareArgs, printer: &Printer) -> Result<(), Failure> {
         printer.result(&table(reference, other, &rows))?;
     }
     for run in &runs {
+        if let Found::Run(manifest) = look(&run.folder)? {
+            super::loudest(&manifest).iter().for_each(|line| printer.warning(line));
+        }
         for warning in Evidence::of_results(&run.folder)?.warnings(None) {
             printer.result(&format!("Warning, `{}`: {warning}\n", run.name))?;
         }

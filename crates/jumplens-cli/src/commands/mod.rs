@@ -14,6 +14,7 @@ use crate::args::{BeginArgs, Command, UnreadArgs, usual};
 use crate::printer::Printer;
 use crate::progress::Progress;
 use jumplens::run::{Asked, Existing, Run};
+use jumplens::store::Manifest;
 use std::path::Path;
 
 /// Why a command did not end well.
@@ -58,6 +59,13 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),
     }
+}
+
+/// What has to be said of a run before anything else, and what looks closer.
+fn loudest(manifest: &Manifest) -> Vec<String> {
+    let model = &manifest.model.id;
+    let advised = |line: String| format!("{line}; `jumplens doctor {model}` looks closer");
+    manifest.warnings().into_iter().map(advised).collect()
 }
 
 /// Begins a run, or goes on with one.

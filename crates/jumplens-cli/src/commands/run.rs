@@ -36,13 +36,17 @@ fn show(folder: &Path, manifest: &Manifest, summary: &Summary, printer: &Printer
     if let Some(text) = manifest.stages.get(&Stage::States).and_then(|record| record.text.as_ref()) {
         printer.detail(&text.to_string());
     }
-    let model = &manifest.model.id;
-    for line in manifest.warnings() {
-        printer.warning(&format!("{line}; `jumplens doctor {model}` looks closer"));
-    }
+    warn(manifest, printer);
     let folder = folder.display();
     printer.note(&format!("Results, figures and maps are in `{folder}`; `{folder}/report.html` shows them"));
     Ok(())
+}
+
+/// What makes the model's results doubtful.
+fn warn(manifest: &Manifest, printer: &Printer) {
+    for line in super::loudest(manifest) {
+        printer.warning(&line);
+    }
 }
 
 fn tables(folder: &Path, manifest: &Manifest, summary: &Summary) -> Result<String, Failure> {
@@ -68,7 +72,9 @@ fn is_measured(args: &BeginArgs, printer: &Printer) -> Result<bool, Failure> {
     }
     if asked != Asked::default() {
         printer.result(&tables(&folder, &manifest, &summary)?)?;
+        super::loudest(&manifest).iter().for_each(|line| printer.warning(line));
     }
+    warn(&manifest, printer);
     let folder = folder.display();
     let shown = format!("`{folder}/report.html` shows it");
     printer.note(&format!("The run in `{folder}` is finished: nothing is left to do; {shown}"));

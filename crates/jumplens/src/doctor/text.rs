@@ -71,7 +71,9 @@ impl<'a> Texts<'a> {
         let texts: Vec<Vec<u32>> = pieces.iter().map(|piece| beginning(first, piece)).collect();
         let in_order = losses.of_texts(&texts)?;
         check(observer)?;
-        let mut findings: Vec<Finding> = by_position(&in_order).into_iter().collect();
+        let late = late(losses, first, &pieces, &in_order)?;
+        let mut findings: Vec<Finding> = by_position(&in_order, late).into_iter().collect();
+        check(observer)?;
         findings.extend(self.order(losses, first, &pieces, &in_order)?);
         check(observer)?;
         findings.extend(self.copying(losses)?);
@@ -241,28 +243,52 @@ fn prediction(text: &TextCheck) -> Vec<Finding> {
     findings
 }
 
-/// Mean losses by ranges of positions; `losses` are those of the positions from 1 on.
-fn by_position(losses: &[Vec<f64>]) -> Option<Finding> {
+/// The second halves of long texts, each token with the whole text before it, and with that half alone: at other positions,
+/// and with less of the text. The first quarter of the half, which has little before it there, is left out.
+fn late(
+    losses: &Losses,
+    first: Option<u32>,
+    pieces: &[Vec<u32>],
+    in_order: &[Vec<f64>],
+) -> Result<Option<Comparison>> {
+    let unseen = usize::from(first.is_none());
+    let mut groups = Vec::new();
+    for (piece, in_order) in pieces.iter().zip(in_order) {
+        let half = piece.len() / 2;
+        let skip = (piece.len() - half) / 4 + unseen;
+        let alone = losses.of_texts(&[beginning(first, &piece[half..])])?.remove(0);
+        let places = skip..piece.len() - half;
+        let pairs: Vec<[f64; 2]> =
+            places.map(|place| [in_order[half + place - unseen], alone[place - unseen]]).collect();
+        groups.extend(pairs.chunks(16).map(<[[f64; 2]]>::to_vec));
+    }
+    Ok(Comparison::of(&groups))
+}
+
+/// Mean losses by ranges of positions; `losses` are those of the positions from 1 on. They differ by what stands there as
+/// well, so that what is held against them is `late`.
+fn by_position(losses: &[Vec<f64>], late: Option<Comparison>) -> Option<Finding> {
     let longest = losses.iter().map(Vec::len).max()? + 1;
-    let mut ranges = Vec::new();
+    let mut said = Vec::new();
     for bounds in RANGES.windows(2) {
         let (start, end) = (bounds[0], bounds[1].min(longest));
         let within: Vec<f64> =
             losses.iter().flat_map(|of| of.iter().take(end - 1).skip(start - 1)).copied().collect();
         // What is left over of a range is little to go by.
         if end > start && (end - start) * 2 >= bounds[1] - start && !within.is_empty() {
-            ranges.push((start, end - 1, mean(&within)));
+            said.push(format!("{:.2} at {start} to {}", mean(&within), end - 1));
         }
     }
-    let (last, earlier) = ranges.split_last()?;
-    let least = earlier.iter().map(|range| range.2).fold(f64::INFINITY, f64::min);
-    let rises = !earlier.is_empty() && last.2 > least + NOTABLE;
-    let said: Vec<String> =
-        ranges.iter().map(|(start, end, loss)| format!("{loss:.2} at {start} to {end}")).collect();
-    let detail = format!("nats a token by position: {}", said.join(", "));
-    Some(match rises {
+    if said.is_empty() {
+        return None;
+    }
+    let mut detail = format!("nats a token by position: {}", said.join(", "));
+    let Some(late) = late else { return Some(finding("by position", Outcome::Good, detail)) };
+    let Comparison { loss, other, .. } = late;
+    detail += &format!("; late tokens {loss:.2} with the whole text before them, {other:.2} with half of it");
+    Some(match late.is_worse(NOTABLE) {
         false => finding("by position", Outcome::Good, detail),
-        true => finding("by position", Outcome::Note, format!("{detail}: they rise towards the end")),
+        true => finding("by position", Outcome::Note, format!("{detail}: it loses its way in long texts")),
     })
 }
 
@@ -283,22 +309,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_that_rise_with_the_position_are_noted() {
+    fn tokens_that_cost_more_late_in_a_text_are_noted() {
         let falling: Vec<f64> = (1..1024).map(|position| 6.0 - 0.2 * f64::from(position).ln()).collect();
-        let said = by_position(&[falling.clone(), falling.clone()]).unwrap();
+        let said = by_position(&[falling.clone(), falling.clone()], None).unwrap();
         assert_eq!(said.outcome, Outcome::Good, "{}", said.detail);
+        let ranges = ["at 1 to 7", "at 8 to 31", "at 256 to 511", "at 512 to 1023"];
+        assert!(ranges.iter().all(|range| said.detail.contains(range)), "{}", said.detail);
+        let late = |more: f64| Comparison::of(&vec![vec![[4.0 + more, 4.0]; 16]; 40]);
+        let said = by_position(&[falling.clone()], late(0.05)).unwrap();
+        assert_eq!(said.outcome, Outcome::Good, "{}", said.detail);
+        let said = by_position(&[falling.clone()], late(0.5)).unwrap();
+        assert_eq!(said.outcome, Outcome::Note, "{}", said.detail);
         assert!(
-            said.detail.contains("at 512 to 1023") && said.detail.contains("at 1 to 7"),
+            said.detail.contains("4.50 with the whole text before them, 4.00 with half"),
             "{}",
             said.detail
         );
-        let rising: Vec<f64> =
-            falling.iter().enumerate().map(|(at, loss)| loss + at as f64 / 500.0).collect();
-        let said = by_position(&[rising]).unwrap();
-        assert!(said.outcome == Outcome::Note && said.detail.contains("rise"), "{}", said.detail);
         // A range of which less than half is there says nothing.
-        let said = by_position(&[falling[..200].to_vec()]).unwrap();
-        assert!(said.detail.ends_with("at 32 to 127"), "{}", said.detail);
-        assert_eq!(by_position(&[vec![]]), None);
+        for (positions, last) in [(190, "at 32 to 127"), (191, "at 128 to 191")] {
+            let said = by_position(&[falling[..positions].to_vec()], None).unwrap();
+            assert!(said.detail.ends_with(last), "{}", said.detail);
+        }
+        assert_eq!(by_position(&[vec![]], None), None);
     }
 }

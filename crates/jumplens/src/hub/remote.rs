@@ -549,8 +549,8 @@ impl<'a> Client<'a> {
                 let mut resumes = 0;
                 while let Err(error) = self.receive(file, &part, observer) {
                     let Broken { error, came } = error;
-                    if !came || resumes == RESUMES || !matches!(error, Error::Network { .. }) {
-                        return Err(error);
+                    if !came || resumes == RESUMES || !matches!(*error, Error::Network { .. }) {
+                        return Err(*error);
                     }
                     resumes += 1;
                 }
@@ -622,20 +622,20 @@ impl<'a> Client<'a> {
                     format!("the connection broke off after {have} of {} bytes: {error}", file.size)
                 }
             };
-            return Err(Broken { error: network(&file.url, message), came });
+            return Err(Broken { error: Box::new(network(&file.url, message)), came });
         }
     }
 }
 
 /// Why a download ended early, and whether it had come further until then.
 struct Broken {
-    error: Error,
+    error: Box<Error>,
     came: bool,
 }
 
 impl From<Error> for Broken {
     fn from(error: Error) -> Self {
-        Self { error, came: false }
+        Self { error: Box::new(error), came: false }
     }
 }
 

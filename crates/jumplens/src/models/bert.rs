@@ -3,8 +3,8 @@
 
 use super::config::{COMMON, ConfigFile};
 use super::{
-    Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, Spec, linear, note_unused, sizes_fit,
-    unembedding,
+    Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, Spec, activation, linear, not_negative,
+    note_unused, sizes_fit, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -98,12 +98,17 @@ pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
     let checked = file.check(&CLASS)?;
     let config: Config = checked.parse()?;
     let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
-    sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
+    sizes_fit(
+        ("num_hidden_layers", num_hidden_layers),
+        ("num_attention_heads", num_attention_heads),
+        ("hidden_size", d),
+    )
+    .map_err(fail)?;
     if config.type_vocab_size == 0 {
         return Err(fail("`type_vocab_size` is 0".to_owned()));
     }
-    let activation = Activation::from_config(&config.hidden_act)
-        .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.hidden_act)))?;
+    not_negative("layer_norm_eps", config.layer_norm_eps).map_err(fail)?;
+    let activation = activation("hidden_act", &config.hidden_act).map_err(fail)?;
 
     // Checkpoints are saved from the model with its heads (`bert.embeddings…`) or from its trunk (`embeddings…`).
     let prefix = if weights.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };

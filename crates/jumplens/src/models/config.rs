@@ -35,8 +35,13 @@ impl ConfigFile<'_> {
 
     /// True where `architectures` names a model whose name ends in one of `endings`.
     pub fn is_saved_as(&self, endings: &[&str]) -> bool {
-        let names = self.object.get("architectures").and_then(Value::as_array);
-        let mut names = names.into_iter().flatten().filter_map(Value::as_str);
+        let names = match self.object.get("architectures") {
+            Some(Value::Array(names)) => names.as_slice(),
+            // One name that stands by itself.
+            Some(name) => std::slice::from_ref(name),
+            None => &[],
+        };
+        let mut names = names.iter().filter_map(Value::as_str);
         names.any(|name| endings.iter().any(|ending| name.ends_with(ending)))
     }
 

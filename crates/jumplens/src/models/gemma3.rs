@@ -77,6 +77,9 @@ pub(super) fn rope(values: &Map<String, Value>) -> Result<Value, String> {
     };
     let theta = said("rope_theta").cloned().unwrap_or(json!(1_000_000.0));
     let local = said("rope_local_base_freq").cloned().unwrap_or(json!(10_000.0));
+    if !local.as_f64().is_some_and(|base| base > 0.0) {
+        return Err(format!("`rope_local_base_freq` is {local}: it has to be a number above 0"));
+    }
     for (kind, theta) in [(FULL, theta), (SLIDING, local)] {
         let set = by_type.entry(kind).or_insert(Value::Null);
         if set.is_null() {
@@ -85,9 +88,12 @@ pub(super) fn rope(values: &Map<String, Value>) -> Result<Value, String> {
         let Value::Object(set) = set else { continue };
         match said("rope_scaling") {
             Some(Value::Object(scaling)) if kind == FULL => {
-                // The type goes by two names.
-                if scaling.contains_key("type") {
-                    set.remove("rope_type");
+                let old = scaling.get("type").filter(|old| !old.is_null() && **old != "default");
+                if let (Some(old), None) = (old, scaling.get("rope_type")) {
+                    return Err(format!(
+                        "`rope_scaling` has `type` {old} and no `rope_type`: version 4 of transformers reads it, version 5 \
+                         passes Gemma 3's over; call it `rope_type`"
+                    ));
                 }
                 set.extend(scaling.clone());
             }

@@ -3,7 +3,8 @@
 
 use super::config::{COMMON, ConfigFile};
 use super::{
-    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, PartAfter, Spec, after, note_unused, unembedding,
+    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, PartAfter, Spec, activation, after,
+    not_negative, note_unused, sizes_fit, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -93,19 +94,10 @@ pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
     let fail = |message: String| file.fault(message);
     let checked = file.check(&CLASS)?;
     let config: Config = checked.parse()?;
-    if config.n_layer == 0
-        || config.n_head == 0
-        || config.n_embd == 0
-        || !config.n_embd.is_multiple_of(config.n_head)
-    {
-        let Config { n_layer, n_head, n_embd, .. } = config;
-        return Err(fail(format!(
-            "`n_layer` {n_layer}, `n_head` {n_head} and `n_embd` {n_embd} do not fit together"
-        )));
-    }
-    let activation = Activation::from_config(&config.activation_function).ok_or_else(|| {
-        fail(format!("`activation_function` {} is not supported", config.activation_function))
-    })?;
+    sizes_fit(("n_layer", config.n_layer), ("n_head", config.n_head), ("n_embd", config.n_embd))
+        .map_err(fail)?;
+    not_negative("layer_norm_epsilon", config.layer_norm_epsilon).map_err(fail)?;
+    let activation = activation("activation_function", &config.activation_function).map_err(fail)?;
 
     // Checkpoints are saved from the whole model (`transformer.h.0…`) or from its trunk (`h.0…`).
     let prefix = if weights.contains("transformer.wte.weight") { "transformer." } else { "" };

@@ -5,8 +5,8 @@
 use super::config::{COMMON, ConfigFile};
 use super::rotary::{Beside, Rotary};
 use super::{
-    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec, after,
-    linear, note_unused, sizes_fit, unembedding,
+    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec,
+    activation, after, linear, not_negative, note_unused, sizes_fit, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -124,9 +124,14 @@ pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
     let checked = file.check(&CLASS)?;
     let config: Config = checked.parse()?;
     let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
-    sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
-    let activation = Activation::from_config(&config.hidden_act)
-        .ok_or_else(|| fail(format!("`hidden_act` {} is not supported", config.hidden_act)))?;
+    sizes_fit(
+        ("num_hidden_layers", num_hidden_layers),
+        ("num_attention_heads", num_attention_heads),
+        ("hidden_size", d),
+    )
+    .map_err(fail)?;
+    not_negative("layer_norm_eps", config.layer_norm_eps).map_err(fail)?;
+    let activation = activation("hidden_act", &config.hidden_act).map_err(fail)?;
     let rotary = config.rotary().map_err(fail)?;
     let prefix = if weights.contains("gpt_neox.embed_in.weight") { "gpt_neox." } else { "" };
     let root = weights.below(prefix);

@@ -6,8 +6,8 @@ use super::config::{COMMON, ConfigFile};
 use super::gemma3::{self, GEMMA3_TEXT, GEMMA3_WHOLE};
 use super::rotary::{Beside, Rotary};
 use super::{
-    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec, after,
-    linear, note_unused, unembedding,
+    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec,
+    above_zero, activation, after, is_multiple, linear, not_negative, note_unused, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -257,7 +257,12 @@ impl<'a> Model<'a> {
         let by_layer = checked.values.contains_key("layer_types");
         let rotary = if family == GEMMA3_TEXT {
             let by_type = gemma3::rope(&checked.values).map_err(fail)?;
-            Rotary::read(Some(&by_type), None, Beside { theta: None, ..beside }, true)
+            // Under the name that the file has, for messages.
+            let (new, old) = match (&config.rope_parameters, &config.rope_scaling) {
+                (None, Some(_)) => (None, Some(&by_type)),
+                _ => (Some(&by_type), None),
+            };
+            Rotary::read(new, old, Beside { theta: None, ..beside }, true)
         } else {
             let (new, old) = (config.rope_parameters.as_ref(), config.rope_scaling.as_ref());
             Rotary::read(new, old, beside, by_layer)
@@ -274,12 +279,9 @@ impl<'a> Model<'a> {
                 class.name
             )));
         }
-        let name = activation(family, &config, notes).map_err(fail)?;
-        let activation = Activation::from_config(name)
-            .ok_or_else(|| fail(format!("`hidden_act` or `hidden_activation` {name} is not supported")))?;
-        if let Some(fault) = fault(&config) {
-            return Err(fail(fault));
-        }
+        let (field, name) = activation_name(family, &config, notes).map_err(fail)?;
+        let activation = activation(field, name).map_err(fail)?;
+        fits(&config).map_err(fail)?;
         let model = Self { family, config, rotary, activation, is_gguf, file };
         model.check_windows().map_err(fail)?;
         if model.rotary.longest() < model.config.max_position_embeddings {
@@ -335,10 +337,13 @@ impl<'a> Model<'a> {
         }
         let Some(types) = layer_types else { return Ok(()) };
         if types.len() != *num_hidden_layers {
-            return Err(format!("`layer_types` names {} layers of {num_hidden_layers}", types.len()));
+            return Err(format!(
+                "`layer_types` names {} layers, and `num_hidden_layers` is {num_hidden_layers}",
+                types.len()
+            ));
         }
         if let Some(odd) = types.iter().find(|kind| ![FULL, SLIDING].contains(&kind.as_str())) {
-            return Err(format!("`layer_types`: `{odd}` is not supported"));
+            return Err(format!("`layer_types`: `{odd}` is not supported; `{FULL}` and `{SLIDING}` are"));
         }
         let no_window = sliding_window.is_none()
             || self.is(&["qwen2", "qwen3"]) && !self.config.use_sliding_window && !self.is_gguf;
@@ -373,9 +378,13 @@ impl Config {
     }
 }
 
-/// The activation's name. Gemma's published files say `gelu` and mean its tanh form, as `transformers` 5 takes it; its
+/// The activation's field and name. Gemma's published files say `gelu` and mean its tanh form, as `transformers` 5 takes it; its
 /// `hidden_activation` was read by versions before 4.49, and Gemma 2's is the only one.
-fn activation<'a>(family: &str, config: &'a Config, notes: &mut Vec<String>) -> Result<&'a str, String> {
+fn activation_name<'a>(
+    family: &str,
+    config: &'a Config,
+    notes: &mut Vec<String>,
+) -> Result<(&'static str, &'a str), String> {
     let (said, beside) = (config.hidden_act.as_deref(), config.hidden_activation.as_deref());
     match family {
         "gemma" => {
@@ -384,7 +393,7 @@ fn activation<'a>(family: &str, config: &'a Config, notes: &mut Vec<String>) -> 
                 Some(other) => Err(format!(
                     "`hidden_act` is `{read}` and `hidden_activation` is `{other}`: only one can count"
                 )),
-                None => Ok(read),
+                None => Ok(("hidden_act", read)),
             }
         }
         "gemma2" | GEMMA3_TEXT => {
@@ -393,36 +402,48 @@ fn activation<'a>(family: &str, config: &'a Config, notes: &mut Vec<String>) -> 
                 notes
                     .push(format!("`hidden_act` (`{other}`) is not read: `hidden_activation` (`{read}`) is"));
             }
-            Ok(read)
+            Ok(("hidden_activation", read))
         }
-        _ => Ok(said.unwrap_or("silu")),
+        _ => Ok(("hidden_act", said.unwrap_or("silu"))),
     }
 }
 
-/// The first thing about a configuration that cannot be run.
-fn fault(config: &Config) -> Option<String> {
+/// Says what of a configuration cannot be run.
+fn fits(config: &Config) -> Result<(), String> {
     let Config { hidden_size, num_attention_heads: heads, num_hidden_layers, .. } = config;
     let (d_head, kv_heads) = (config.d_head(), config.n_kv_heads());
-    let sizes = [*hidden_size, *heads, *num_hidden_layers, kv_heads, d_head, config.intermediate_size];
-    if sizes.contains(&0)
-        || !heads.is_multiple_of(kv_heads)
-        || !d_head.is_multiple_of(2)
-        || heads.checked_mul(d_head).is_none()
-    {
-        return Some(format!(
-            "`hidden_size` {hidden_size}, `num_hidden_layers` {num_hidden_layers}, `num_attention_heads` {heads}, \
-             `num_key_value_heads` {kv_heads} and `head_dim` {d_head} do not fit together"
-        ));
+    above_zero(&[
+        ("hidden_size", *hidden_size),
+        ("intermediate_size", config.intermediate_size),
+        ("num_hidden_layers", *num_hidden_layers),
+        ("num_attention_heads", *heads),
+        ("num_key_value_heads", kv_heads),
+        ("head_dim", d_head),
+        ("sliding_window_pattern", config.sliding_window_pattern.unwrap_or(1)),
+    ])?;
+    is_multiple(("num_attention_heads", *heads), ("num_key_value_heads", kv_heads))?;
+    if !d_head.is_multiple_of(2) {
+        let by = match config.head_dim {
+            Some(_) => "",
+            None => " (`hidden_size` by `num_attention_heads`)",
+        };
+        return Err(format!("`head_dim` is {d_head}{by}: it has to be even, since positions turn pairs"));
     }
-    let above_zero = [
+    if heads.checked_mul(d_head).is_none() {
+        return Err(format!("`num_attention_heads` {heads} of `head_dim` {d_head} are too large"));
+    }
+    not_negative("rms_norm_eps", config.rms_norm_eps)?;
+    let positive = [
         ("query_pre_attn_scalar", config.query_pre_attn_scalar),
         ("attn_logit_softcapping", config.attn_logit_softcapping.map(f64::from)),
         ("final_logit_softcapping", config.final_logit_softcapping.map(f64::from)),
     ];
-    let wrong = |(name, value): (&str, Option<f64>)| {
-        value.filter(|value| *value <= 0.0).map(|value| format!("`{name}` is {value}: it has to be above 0"))
-    };
-    above_zero.into_iter().find_map(wrong)
+    match positive.into_iter().find(|(_, value)| value.is_some_and(|value| value <= 0.0)) {
+        Some((name, value)) => {
+            Err(format!("`{name}` is {}: it has to be above 0", value.unwrap_or_default()))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Gemma 2 and 3 normalise what their sub-modules put out as well.

@@ -15,7 +15,7 @@ use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::gguf;
 use crate::hub::ModelFiles;
-use crate::nn::{Linear, Precision, QueryRows, RowPart, SelfAttention, WeightLayout};
+use crate::nn::{Activation, Linear, Precision, QueryRows, RowPart, SelfAttention, WeightLayout};
 use crate::weights::{Contents, Scope, Weights};
 use candle_core::Tensor;
 use config::ConfigFile;
@@ -249,16 +249,20 @@ pub fn load_with_contents(files: &ModelFiles, precision: Precision) -> Result<(L
     if config.object.get("vocab_size") == Some(&Value::from(0)) {
         return Err(config.fault("`vocab_size` is 0"));
     }
-    let mut loaded = match config.object.get("model_type").and_then(Value::as_str) {
+    let model_type = config.object.get("model_type");
+    let mut loaded = match model_type.and_then(Value::as_str) {
         Some("gpt2") => gpt2::load(&config, &weights),
         Some("bert") => bert::load(&config, &weights),
         Some("gpt_neox") => gpt_neox::load(&config, &weights),
         Some("opt") => opt::load(&config, &weights),
         Some(name) if llama::MODEL_TYPES.contains(&name) => llama::load(&config, &weights),
+        None if model_type.is_some_and(|other| !other.is_null()) => {
+            Err(config.fault("`model_type` has to be a string"))
+        }
         Some(other) => {
             let known = ["gpt2", "bert", "gpt_neox", "opt"].iter().chain(llama::MODEL_TYPES);
             let known = known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            Err(config.fault(format!("model_type `{other}` is not supported; these are: {known}")))
+            Err(config.fault(format!("`model_type` `{other}` is not supported; these are: {known}")))
         }
         None => Err(config.fault("no `model_type`")),
     }?;
@@ -283,14 +287,43 @@ fn after(
     })
 }
 
-/// What is wrong with a width that heads do not divide, or a size of nothing, under the names most configurations use.
-fn sizes_fit(n_layers: usize, n_heads: usize, d: usize) -> Result<(), String> {
-    if n_layers > 0 && n_heads > 0 && d > 0 && d.is_multiple_of(n_heads) {
-        return Ok(());
+/// A size in a configuration, with its field's name.
+type Size = (&'static str, usize);
+
+/// What is wrong with the sizes of a model: one of them is 0, or heads do not divide the width.
+fn sizes_fit(layers: Size, heads: Size, width: Size) -> Result<(), String> {
+    above_zero(&[layers, heads, width])?;
+    is_multiple(width, heads)
+}
+
+fn above_zero(sizes: &[Size]) -> Result<(), String> {
+    match sizes.iter().find(|(_, size)| *size == 0) {
+        Some((name, _)) => Err(format!("`{name}` is 0: it has to be above 0")),
+        None => Ok(()),
     }
-    Err(format!(
-        "`num_hidden_layers` {n_layers}, `num_attention_heads` {n_heads} and `hidden_size` {d} do not fit together"
-    ))
+}
+
+/// What norms add to the variance.
+fn not_negative(name: &str, value: f64) -> Result<(), String> {
+    match value >= 0.0 {
+        true => Ok(()),
+        false => Err(format!("`{name}` is {value}: it has to be 0 or above")),
+    }
+}
+
+fn is_multiple((of, whole): Size, (name, part): Size) -> Result<(), String> {
+    match whole.is_multiple_of(part) {
+        true => Ok(()),
+        false => Err(format!("`{of}` is {whole}: it has to be a multiple of `{name}`, which is {part}")),
+    }
+}
+
+/// The activation that the field `field` calls `name`.
+fn activation(field: &str, name: &str) -> Result<Activation, String> {
+    Activation::from_config(name).ok_or_else(|| {
+        let known = Activation::NAMES.map(|(name, _)| format!("`{name}`")).join(", ");
+        format!("`{field}` is `{name}`, which is not supported; these are: {known}")
+    })
 }
 
 /// A `torch.nn.Linear`: `weight` `[n_out, n_in]` and, where it has one, `bias` `[n_out]`.

@@ -4,8 +4,8 @@
 
 use super::config::{COMMON, ConfigFile};
 use super::{
-    Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, PRE_NORM_PARTS, PartAfter, Spec, after, linear,
-    note_unused, sizes_fit, unembedding,
+    Attention, Backbone, Head, Kind, Loaded, POST_NORM_PARTS, PRE_NORM_PARTS, PartAfter, Spec, activation,
+    after, linear, note_unused, sizes_fit, unembedding,
 };
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -95,10 +95,13 @@ pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
     let checked = file.check(&CLASS)?;
     let config: Config = checked.parse()?;
     let Config { hidden_size: d, num_attention_heads, num_hidden_layers, .. } = config;
-    sizes_fit(num_hidden_layers, num_attention_heads, d).map_err(fail)?;
-    let activation = Activation::from_config(&config.activation_function).ok_or_else(|| {
-        fail(format!("`activation_function` {} is not supported", config.activation_function))
-    })?;
+    sizes_fit(
+        ("num_hidden_layers", num_hidden_layers),
+        ("num_attention_heads", num_attention_heads),
+        ("hidden_size", d),
+    )
+    .map_err(fail)?;
+    let activation = activation("activation_function", &config.activation_function).map_err(fail)?;
 
     let prefixes = ["model.decoder.", "decoder.", ""];
     let has = |prefix: &&str| weights.contains(&format!("{prefix}embed_tokens.weight"));

@@ -2,7 +2,7 @@
 //! without a note about anything that does not matter.
 
 use super::config::ConfigFile;
-use super::{bert, gpt_neox, gpt2, llama, opt};
+use super::{bert, gemma3, gpt_neox, gpt2, llama, opt};
 use crate::error::Result;
 use crate::fields::AllowUnread;
 use serde_json::Value;
@@ -20,7 +20,8 @@ fn notes(config: &str) -> Result<Vec<String>> {
         Some("opt") => &opt::CLASS,
         _ => {
             let mut notes = Vec::new();
-            llama::Model::read(&file, &mut notes)?;
+            let text = gemma3::text_model(&file, &mut notes)?;
+            llama::Model::read(text.as_ref().unwrap_or(&file), &mut notes)?;
             return Ok(notes);
         }
     };
@@ -241,6 +242,44 @@ const PUBLISHED: &[(&str, &str)] = &[
         "num_hidden_layers": 26, "num_key_value_heads": 4, "pad_token_id": 0, "query_pre_attn_scalar": 256,
         "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "sliding_window": 4096, "torch_dtype": "float32",
         "transformers_version": "4.42.4", "use_cache": true, "vocab_size": 256000}"#,
+    ),
+    (
+        "gemma-3-270m",
+        r#"{"_sliding_window_pattern": 6, "architectures": ["Gemma3ForCausalLM"], "attention_bias": false,
+        "attention_dropout": 0.0, "attn_logit_softcapping": null, "bos_token_id": 2, "eos_token_id": 1,
+        "final_logit_softcapping": null, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 640,
+        "initializer_range": 0.02, "intermediate_size": 2048, "layer_types": ["sliding_attention",
+        "sliding_attention", "sliding_attention", "sliding_attention", "sliding_attention", "full_attention",
+        "sliding_attention", "sliding_attention", "sliding_attention", "sliding_attention", "sliding_attention",
+        "full_attention", "sliding_attention", "sliding_attention", "sliding_attention", "sliding_attention",
+        "sliding_attention", "full_attention"], "max_position_embeddings": 32768, "model_type": "gemma3_text",
+        "num_attention_heads": 4, "num_hidden_layers": 18, "num_key_value_heads": 1, "pad_token_id": 0,
+        "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_local_base_freq": 10000.0, "rope_scaling": null,
+        "rope_theta": 1000000.0, "sliding_window": 512, "torch_dtype": "bfloat16",
+        "transformers_version": "4.55.0.dev0", "use_bidirectional_attention": false, "use_cache": true,
+        "vocab_size": 262144}"#,
+    ),
+    (
+        "gemma-3-1b-pt",
+        r#"{"architectures": ["Gemma3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "attn_logit_softcapping": null, "bos_token_id": 2, "cache_implementation": "hybrid", "eos_token_id": 1,
+        "final_logit_softcapping": null, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": 1152, "initializer_range": 0.02, "intermediate_size": 6912, "max_position_embeddings": 32768,
+        "model_type": "gemma3_text", "num_attention_heads": 4, "num_hidden_layers": 26, "num_key_value_heads": 1,
+        "pad_token_id": 0, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_local_base_freq": 10000,
+        "rope_scaling": null, "rope_theta": 1000000, "sliding_window": 512, "sliding_window_pattern": 6,
+        "torch_dtype": "bfloat16", "transformers_version": "4.50.0.dev0", "use_cache": true, "vocab_size": 262144}"#,
+    ),
+    (
+        "gemma-3-4b-pt",
+        r#"{"architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 255999,
+        "eoi_token_index": 256000, "eos_token_id": [1, 106], "image_token_index": 262144, "initializer_range": 0.02,
+        "mm_tokens_per_image": 256, "model_type": "gemma3", "text_config": {"hidden_size": 2560,
+        "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34, "rope_scaling":
+        {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}, "torch_dtype": "bfloat16",
+        "transformers_version": "4.50.0.dev0", "vision_config": {"hidden_size": 1152, "image_size": 896,
+        "intermediate_size": 4304, "model_type": "siglip_vision_model", "num_attention_heads": 16,
+        "num_hidden_layers": 27, "patch_size": 14, "vision_use_head": false}}"#,
     ),
     (
         "pythia-70m",

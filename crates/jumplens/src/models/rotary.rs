@@ -71,6 +71,8 @@ pub(super) struct Beside {
 pub(super) struct Rotary {
     /// Type of layer (none where it is all of them), and its parameters.
     sets: Vec<(Option<String>, Parameters)>,
+    /// The field that they are in.
+    name: &'static str,
     beside: Beside,
     /// What the reader should know of them.
     pub notes: Vec<String>,
@@ -121,14 +123,14 @@ impl Rotary {
             sets.push((None, parameters(name, &object, &mut notes)?));
         }
         for (_, set) in &sets {
-            set.check(&beside, &mut notes)?;
+            set.check(&beside, &mut notes).map_err(|message| format!("`{name}`: {message}"))?;
         }
-        Ok(Self { sets, beside, notes })
+        Ok(Self { sets, name, beside, notes })
     }
 
     fn set(&self, layer_type: &str) -> Result<&Parameters, String> {
         let found = self.sets.iter().find(|(kind, _)| kind.as_deref().is_none_or(|kind| kind == layer_type));
-        let missing = || format!("`rope_parameters` says nothing of layers of type `{layer_type}`");
+        let missing = || format!("`{}` says nothing of layers of type `{layer_type}`", self.name);
         found.map(|(_, set)| set).ok_or_else(missing)
     }
 
@@ -151,17 +153,24 @@ impl Rotary {
     pub fn rope(&self, layer_type: &str, d_head: usize) -> Result<Rope, String> {
         let set = self.set(layer_type)?;
         let share = set.partial_rotary_factor.or(self.beside.partial).unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&share) {
+            return Err(format!(
+                "a share of {share} (`partial_rotary_factor`, `rotary_pct`) of every head: it has to be from 0 to 1"
+            ));
+        }
         let columns = match set.kind() {
             "proportional" => d_head,
             _ => (d_head as f64 * share) as usize,
         };
-        if columns > d_head || !columns.is_multiple_of(2) {
+        if !columns.is_multiple_of(2) {
             return Err(format!(
                 "a share of {share} (`partial_rotary_factor`, `rotary_pct`) of heads of width {d_head} is no even number \
                  of columns"
             ));
         }
-        let (frequencies, scale) = set.frequencies(&self.beside, columns, share)?;
+        let (frequencies, scale) = set
+            .frequencies(&self.beside, columns, share)
+            .map_err(|message| format!("`{}`: {message}", self.name))?;
         let frequencies = frequencies.into_iter().map(|frequency| frequency as f32).collect();
         Ok(Rope::new(frequencies, d_head).scaled_by(scale as f32))
     }
@@ -259,6 +268,11 @@ impl Parameters {
                 let factor = above_zero(self.factor, "factor")?;
                 let low = above_zero(self.low_freq_factor, "low_freq_factor")?;
                 let high = above_zero(self.high_freq_factor, "high_freq_factor")?;
+                if high <= low {
+                    return Err(format!(
+                        "`high_freq_factor` is {high}: it has to be above `low_freq_factor`, which is {low}"
+                    ));
+                }
                 let trained = original()?;
                 let scale = |frequency: f64| {
                     // Turns over the length that the model was first trained on.
@@ -279,7 +293,7 @@ impl Parameters {
                 )
             }
             "proportional" => {
-                let factor = self.factor.unwrap_or(1.0);
+                let factor = above_zero(Some(self.factor.unwrap_or(1.0)), "factor")?;
                 let turned = (share * columns as f64 / 2.0) as usize;
                 (plain.enumerate().map(|(i, f)| if i < turned { f / factor } else { 0.0 }).collect(), 1.0)
             }

@@ -4,6 +4,7 @@ use super::file::{MomentsFile, layout, write};
 use crate::error::{Error, Result};
 use crate::manifest::Difference;
 use crate::progress::{Observer, check};
+use crate::store::check_outside;
 use std::path::{Path, PathBuf};
 
 /// Adds up files of sums in any order, with the same result: they are added in the order of their shares. Not all shares
@@ -12,6 +13,7 @@ pub fn merge(paths: &[PathBuf], out: &Path, overwrite: bool, observer: &dyn Obse
     if out.exists() && !overwrite {
         return Err(Error::FileExists { path: out.to_owned() });
     }
+    check_outside(out)?;
     let mut files = paths.iter().map(|path| MomentsFile::open(path)).collect::<Result<Vec<_>>>()?;
     files.sort_by_key(|file| file.record.shards.first().copied());
     let Some((first, others)) = files.split_first() else {

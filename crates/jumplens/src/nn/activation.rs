@@ -19,18 +19,23 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// What a `config.json` calls them; some are one formula in several spellings.
+    pub const NAMES: [(&'static str, Self); 10] = [
+        ("gelu", Self::Gelu),
+        ("gelu_python", Self::Gelu),
+        ("gelu_new", Self::GeluNew),
+        ("gelu_pytorch_tanh", Self::GeluNew),
+        ("gelu_python_tanh", Self::GeluNew),
+        ("gelu_fast", Self::GeluNew),
+        ("gelu_accurate", Self::GeluNew),
+        ("relu", Self::Relu),
+        ("silu", Self::Silu),
+        ("swish", Self::Silu),
+    ];
+
     /// The activation that a `config.json` calls `name`, where it is one of ours.
     pub fn from_config(name: &str) -> Option<Self> {
-        match name {
-            "gelu" | "gelu_python" => Some(Self::Gelu),
-            // One formula in as many spellings.
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => {
-                Some(Self::GeluNew)
-            }
-            "relu" => Some(Self::Relu),
-            "silu" | "swish" => Some(Self::Silu),
-            _ => None,
-        }
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation)
     }
 
     /// Of each element, of any shape.

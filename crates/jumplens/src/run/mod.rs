@@ -120,7 +120,16 @@ impl Run {
     ) -> Result<Self> {
         let lock = Lock::of_run(folder)?;
         match look(folder)? {
-            Found::Nothing => Self::begin_anew(lock, folder, &asked.over(usual), sources, observer),
+            Found::Nothing => {
+                if *asked == Asked::default() {
+                    observer.warning(&format!(
+                        "there is no run in `{}` to go on with: one begins with the usual model `{}`",
+                        folder.display(),
+                        usual.model
+                    ));
+                }
+                Self::begin_anew(lock, folder, &asked.over(usual), sources, observer)
+            }
             Found::Run(manifest) if manifest.kind == Kind::Run => {
                 if !manifest.is_done(Stage::Samples) {
                     let settings = asked.over(&Settings::of(&manifest));

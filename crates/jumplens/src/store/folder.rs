@@ -266,6 +266,8 @@ impl Making {
             let ours = |path: &PathBuf| has_ending(&path.with_extension(""), kind) || has_ending(path, kind);
             Ok(paths.into_iter().filter(ours).collect())
         };
+        // A run whose manifest cannot be read has these.
+        let may_be_a_run = ["samples", "states"].iter().any(|name| folder.join(name).exists());
         let old = match look(folder)? {
             Found::Nothing => BTreeSet::new(),
             Found::Others => return Err(Error::NotARun { path: folder.to_owned() }),
@@ -280,7 +282,7 @@ impl Making {
             }
             Found::Made(record) => return Err(other_kind(folder, record.kind, kind)),
             Found::Run(manifest) => return Err(other_kind(folder, manifest.kind, kind)),
-            Found::Damaged { message, ours: true } if overwrite => {
+            Found::Damaged { message, ours: true } if overwrite && !may_be_a_run => {
                 note_replaced(folder, &message, observer);
                 all(kind)?
             }
@@ -409,6 +411,22 @@ pub(crate) fn check_inside(path: &Path) -> Result<()> {
             Found::Damaged { message, ours: true } => Err(damaged(folder, message, true)),
             _ => Ok(()),
         };
+    }
+    Ok(())
+}
+
+/// Sees that the file `path`, which is to be written, does not lie in a folder that this program made: nothing there is
+/// replaced by what its manifest does not know. [`Error::InsideFolder`].
+pub fn check_outside(path: &Path) -> Result<()> {
+    let whole = std::path::absolute(path).map_err(Error::io("find", path))?;
+    for folder in whole.ancestors().skip(1).take(DEEPEST).filter(|folder| folder.join(MANIFEST).is_file()) {
+        let kind = match look(folder)? {
+            Found::Run(manifest) => manifest.kind,
+            Found::Made(record) => record.kind,
+            Found::Damaged { ours: true, .. } => Kind::Run,
+            Found::Damaged { .. } | Found::Others | Found::Nothing => continue,
+        };
+        return Err(Error::InsideFolder { path: path.to_owned(), folder: folder.to_owned(), kind });
     }
     Ok(())
 }

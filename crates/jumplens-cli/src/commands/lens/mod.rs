@@ -67,6 +67,7 @@ fn from_standard_input() -> Result<String, Failure> {
 fn through_run(args: &LensArgs, folder: &Path, text: String, printer: &Printer) -> Result<Reading, Failure> {
     let mut run = Run::open_to_read(folder, &args.unread.sources(), &Progress::new(printer))?;
     super::describe(&run, printer);
+    super::loudest(run.manifest()).iter().for_each(|line| printer.warning(line));
     if args.force {
         run.force_shortcuts();
     }
