@@ -537,3 +537,44 @@ fn an_unfinished_folder_is_read_by_nobody_and_made_again() {
     }
     common::fail(at, &["lens", "a", "--run", "imported"], &["imported maps, not a run"]);
 }
+
+#[test]
+fn single_files_are_not_written_into_folders_that_have_a_manifest() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    make_folders(at);
+    let before = files(&at.join("run"));
+    for out in
+        ["run/moments.safetensors", "run/manifest.json", "run/results/r2.csv", "fitted/new.safetensors"]
+    {
+        let merge = ["merge", "moments/moments.safetensors", "--overwrite", "--out", out];
+        common::fail(at, &merge, &[&format!("`{out}` lies in `"), "choose a place outside of it"]);
+        let sentences =
+            ["sentences", "--corpus", "wikipedia-sample", "--num", "3", "--overwrite", "--out", out];
+        common::fail(at, &sentences, &[&format!("`{out}` lies in `"), "choose a place outside of it"]);
+    }
+    assert!(files(&at.join("run")) == before);
+}
+
+#[test]
+fn a_run_of_a_damaged_manifest_is_not_replaced_by_what_is_no_run() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    make_folders(at);
+    fs::write(at.join("run/manifest.json"), r#"{"format": 2, "version": "9.9.9"}"#).unwrap();
+    let before = files(&at.join("run"));
+    let says = ["run/manifest.json` cannot be used: written by a newer version", "update jumplens"];
+    for command in [
+        &["compare", "fitted", "other", "--overwrite", "--out", "run"][..],
+        &["shortcuts", "export", "fitted", "--overwrite", "--out", "run"],
+        &["fit", "--moments", "moments/moments.safetensors", "--overwrite", "--out", "run"],
+    ] {
+        let output = common::output(at, command);
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        if command[0] != "compare" {
+            let said = common::stderr(&output);
+            assert!(says.iter().all(|says| said.contains(says)), "{said}");
+        }
+        assert!(files(&at.join("run")) == before, "{command:?}");
+    }
+}

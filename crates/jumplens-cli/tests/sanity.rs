@@ -34,12 +34,13 @@ fn text_of(run: &Path) -> serde_json::Value {
     serde_json::from_str::<serde_json::Value>(&manifest).unwrap()["stages"]["states"]["text"].clone()
 }
 
-/// What the report has to say at its top.
+/// What the report says at its top of the model; that few samples were fitted on is said there too.
 fn warnings_of(run: &Path) -> Vec<String> {
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     let data = page.split_once("id=\"data\">").unwrap().1.split_once("</script>").unwrap().0;
     let data: serde_json::Value = serde_json::from_str(data).unwrap();
-    serde_json::from_value(data["warnings"].clone()).unwrap()
+    let warnings: Vec<String> = serde_json::from_value(data["warnings"].clone()).unwrap();
+    warnings.into_iter().filter(|line| line.contains("predicts the tokens")).collect()
 }
 
 #[test]
@@ -115,23 +116,6 @@ fn shares_and_bf16_are_warned_of_as_whole_runs_are() {
             let (loss, other) = (unigrams["loss"].as_f64().unwrap(), unigrams["other"].as_f64().unwrap());
             assert_eq!(loss > other, warnings == 1, "{unigrams}");
         }
-    }
-}
-
-#[test]
-fn doctor_notes_a_model_that_loses_its_way_in_long_texts() {
-    let at = tempfile::tempdir().unwrap();
-    let model = copy_of("tiny-gpt2", at.path(), "late");
-    // The later half of the learnt positions in reversed order.
-    change_tensor(&model.join("model.safetensors"), "transformer.wpe.weight", |data, row| {
-        let half = data.len() / 2;
-        let rows: Vec<u8> = data[half..].chunks(row).rev().flatten().copied().collect();
-        data[half..].copy_from_slice(&rows);
-    });
-    for (model, mark) in [("tiny-gpt2", "ok"), ("late", "note")] {
-        let said = String::from_utf8(output(at.path(), &["doctor", model]).stdout).unwrap();
-        let line = said.lines().find(|line| line.contains("by position")).unwrap();
-        assert!(line.starts_with(mark), "{line}");
     }
 }
 

@@ -72,7 +72,6 @@ fn is_measured(args: &BeginArgs, printer: &Printer) -> Result<bool, Failure> {
     }
     if asked != Asked::default() {
         printer.result(&tables(&folder, &manifest, &summary)?)?;
-        super::loudest(&manifest).iter().for_each(|line| printer.warning(line));
     }
     warn(&manifest, printer);
     let folder = folder.display();

@@ -1,7 +1,7 @@
 //! Runs the command, and compares what it leaves on disk.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
-use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -128,6 +128,22 @@ pub fn remove_tensors(path: &Path, prefix: &str) {
     let kept = tensors.tensors().into_iter().filter(|(name, _)| !name.starts_with(prefix));
     let kept = safetensors::serialize(kept, None).unwrap();
     fs::write(path, kept).unwrap();
+}
+
+/// Makes the first norm's weights so large that the first block's states are no numbers any more.
+pub fn overflow(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let large = [3e38f32.to_le_bytes(); 128].concat();
+    let changed = tensors.tensors().into_iter().map(|(name, view)| {
+        let view = match name.ends_with("h.0.ln_1.weight") {
+            true => TensorView::new(Dtype::F32, vec![128], &large).unwrap(),
+            false => view,
+        };
+        (name, view)
+    });
+    let changed = safetensors::serialize(changed, None).unwrap();
+    fs::write(path, changed).unwrap();
 }
 
 /// Starts it with its output kept.

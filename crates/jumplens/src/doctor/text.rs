@@ -7,7 +7,7 @@ use crate::eval::{Losses, with_losses};
 use crate::models::{Backbone, Kind};
 use crate::nn::Precision;
 use crate::progress::{Observer, check};
-use crate::sanity::{Comparison, TextCheck, beginning, check_text, common_first, joined};
+use crate::sanity::{CONTEXT_MARGIN, Comparison, TextCheck, beginning, check_text, common_first, joined};
 use crate::tokenize::{Positions, Sample, Tokenizer};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -286,7 +286,7 @@ fn by_position(losses: &[Vec<f64>], late: Option<Comparison>) -> Option<Finding>
     let Some(late) = late else { return Some(finding("by position", Outcome::Good, detail)) };
     let Comparison { loss, other, .. } = late;
     detail += &format!("; late tokens {loss:.2} with the whole text before them, {other:.2} with half of it");
-    Some(match late.is_worse(NOTABLE) {
+    Some(match late.is_worse(CONTEXT_MARGIN) {
         false => finding("by position", Outcome::Good, detail),
         true => finding("by position", Outcome::Note, format!("{detail}: it loses its way in long texts")),
     })
@@ -316,12 +316,12 @@ mod tests {
         let ranges = ["at 1 to 7", "at 8 to 31", "at 256 to 511", "at 512 to 1023"];
         assert!(ranges.iter().all(|range| said.detail.contains(range)), "{}", said.detail);
         let late = |more: f64| Comparison::of(&vec![vec![[4.0 + more, 4.0]; 16]; 40]);
-        let said = by_position(&[falling.clone()], late(0.05)).unwrap();
+        let said = by_position(&[falling.clone()], late(0.4)).unwrap();
         assert_eq!(said.outcome, Outcome::Good, "{}", said.detail);
-        let said = by_position(&[falling.clone()], late(0.5)).unwrap();
+        let said = by_position(&[falling.clone()], late(0.6)).unwrap();
         assert_eq!(said.outcome, Outcome::Note, "{}", said.detail);
         assert!(
-            said.detail.contains("4.50 with the whole text before them, 4.00 with half"),
+            said.detail.contains("4.60 with the whole text before them, 4.00 with half"),
             "{}",
             said.detail
         );

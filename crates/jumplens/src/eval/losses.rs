@@ -14,7 +14,7 @@ use crate::tokenize::Sample;
 /// Tokens in a batch: so few that a thousand of them keep several threads busy.
 const TOKEN_BUDGET: usize = 256;
 /// What a token costs at most, nats, and what one costs whose probability is not finite.
-const WORST: f64 = 1e3;
+pub(crate) const WORST: f64 = 1e3;
 
 /// A model that is asked for the probabilities of tokens.
 pub(crate) struct Losses<'a> {

@@ -25,7 +25,7 @@ pub use early_exit::{
     mean_run,
 };
 pub use inspect::{Inspection, inspect};
-pub(crate) use losses::{Losses, with_losses};
+pub(crate) use losses::{Losses, WORST, with_losses};
 pub(crate) use predictions::batches;
 pub use predictions::{
     CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, evaluate, write_predictions,

@@ -146,10 +146,14 @@ pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
     notes.extend(rotary.notes.iter().cloned());
     let tied = config.tie_word_embeddings;
     let final_layer_norm = layer_norm(&config, &root.pp("final_layer_norm"))?;
-    let head = match file.has_head(tied, weights, "embed_out.weight") {
+    // What transformers 5 calls it once it is loaded, and files saved from there may have.
+    let unembedding_name =
+        ["embed_out.weight", "lm_head.weight"].into_iter().find(|name| weights.contains(name));
+    let unembedding_name = unembedding_name.unwrap_or("embed_out.weight");
+    let head = match file.has_head(tied, weights, unembedding_name) {
         true => Some(LmHead {
             final_layer_norm,
-            embed_out: unembedding(tied, &embed_in, &weights.below(""), "embed_out.weight", &mut notes)?,
+            embed_out: unembedding(tied, &embed_in, &weights.below(""), unembedding_name, &mut notes)?,
         }),
         false => None,
     };

@@ -164,7 +164,8 @@ impl Rotary {
         };
         if !columns.is_multiple_of(2) {
             return Err(format!(
-                "a share of {share} (`partial_rotary_factor`, `rotary_pct`) of heads of width {d_head} is no even number \
+                "a share of {share} (`partial_rotary_factor`, `rotary_pct`) of heads of width {d_head} (`hidden_size` over \
+                 `num_attention_heads`) is no even number \
                  of columns"
             ));
         }
