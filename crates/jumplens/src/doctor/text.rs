@@ -316,9 +316,9 @@ mod tests {
         let ranges = ["at 1 to 7", "at 8 to 31", "at 256 to 511", "at 512 to 1023"];
         assert!(ranges.iter().all(|range| said.detail.contains(range)), "{}", said.detail);
         let late = |more: f64| Comparison::of(&vec![vec![[4.0 + more, 4.0]; 16]; 40]);
-        let said = by_position(&[falling.clone()], late(0.4)).unwrap();
+        let said = by_position(std::slice::from_ref(&falling), late(0.4)).unwrap();
         assert_eq!(said.outcome, Outcome::Good, "{}", said.detail);
-        let said = by_position(&[falling.clone()], late(0.6)).unwrap();
+        let said = by_position(std::slice::from_ref(&falling), late(0.6)).unwrap();
         assert_eq!(said.outcome, Outcome::Note, "{}", said.detail);
         assert!(
             said.detail.contains("4.60 with the whole text before them, 4.00 with half"),
