@@ -169,5 +169,5 @@ fn damaged_files_of_a_run_are_named() {
     edit(&at.join("out/samples/train.jsonl"), r#"{"ids":["#, "{");
     fail(at, &["states", "--out", "out", "--overwrite"], &["samples/train.jsonl` was changed"]);
     edit(&at.join("out/manifest.json"), "{", "[");
-    fail(at, &["states", "--out", "out"], &["manifest.json", "damaged"]);
+    fail(at, &["states", "--out", "out"], &["manifest.json", "cannot be used"]);
 }

@@ -131,7 +131,7 @@ fn poor_maps_are_warned_of_wherever_they_are_shown() {
     assert_eq!(json["warnings"][0], lines[0]);
     assert!(lens(at, &["a text"])["warnings"].is_null(), "the bundled maps");
     // Measured on the samples of a run, they are still the others'.
-    succeed(at, &["-q", "r2", "--out", "good", "--shortcuts", "poor"]);
+    succeed(at, &["-q", "r2", "--overwrite", "--out", "good", "--shortcuts", "poor"]);
     assert!(lens(at, &["--run", "good", "a text"])["warnings"].is_null());
 }
 

@@ -84,6 +84,9 @@ impl Evidence {
     /// # Errors
     /// As of [`of_results`](Self::of_results).
     pub fn of_maps(folder: &Path, width: usize) -> Result<Option<Self>> {
+        if !folder.is_dir() {
+            return Ok(None);
+        }
         let Found::Run(manifest) = look(folder)? else { return Ok(None) };
         let mut tables = finished_tables(folder, Some(&manifest))?;
         let last = tables.last_layer();

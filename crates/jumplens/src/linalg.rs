@@ -12,7 +12,7 @@ use std::fmt::Debug;
 use std::num::NonZeroUsize;
 
 /// How many tasks a product or a decomposition is split into at most, whatever the number of threads that share them.
-pub(crate) const PAR: Par = Par::Rayon(NonZeroUsize::new(8).unwrap());
+pub(crate) const PAR: Par = Par::Rayon(NonZeroUsize::new(2).unwrap());
 
 /// `A = U·Σ·Vᵀ`, singular values by falling size.
 pub(crate) struct Svd {

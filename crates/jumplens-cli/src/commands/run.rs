@@ -72,8 +72,8 @@ fn is_measured(args: &BeginArgs, printer: &Printer) -> Result<bool, Failure> {
     }
     if asked != Asked::default() {
         printer.result(&tables(&folder, &manifest, &summary)?)?;
+        warn(&manifest, printer);
     }
-    warn(&manifest, printer);
     let folder = folder.display();
     let shown = format!("`{folder}/report.html` shows it");
     printer.note(&format!("The run in `{folder}` is finished: nothing is left to do; {shown}"));

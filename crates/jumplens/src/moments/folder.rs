@@ -10,7 +10,7 @@ use crate::progress::Observer;
 use crate::run::{REPORT, remove_stale};
 use crate::shortcut::{Fits, Origin, Shortcuts};
 use crate::store::lock::Lock;
-use crate::store::{Found, Kind, Stage, damaged, integrity, look, note_replaced};
+use crate::store::{Found, Kind, Stage, damaged, integrity, look, may_be_a_run, note_replaced};
 use std::path::Path;
 use std::time::Instant;
 
@@ -37,7 +37,9 @@ pub fn fit_folder(
         Found::Run(manifest) => return Err(other(manifest.kind)),
         Found::Made(record) => return Err(other(record.kind)),
         Found::Others => return Err(Error::NotARun { path: folder.to_owned() }),
-        Found::Damaged { message, ours: true } if overwrite => note_replaced(folder, &message, observer),
+        Found::Damaged { message, ours: true } if overwrite && !may_be_a_run(folder) => {
+            note_replaced(folder, &message, observer);
+        }
         Found::Damaged { message, ours } => return Err(damaged(folder, message, ours)),
     }
     check_fits(file, fits)?;

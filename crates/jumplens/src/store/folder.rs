@@ -233,6 +233,11 @@ pub(crate) fn damaged(folder: &Path, message: String, ours: bool) -> Error {
     Error::DamagedManifest { path: folder.join(MANIFEST), message, ours }
 }
 
+/// True where a folder whose manifest cannot be read has what only a run has.
+pub(crate) fn may_be_a_run(folder: &Path) -> bool {
+    ["samples", "states"].iter().any(|name| folder.join(name).exists())
+}
+
 /// Says that a folder is replaced whose manifest cannot be read.
 pub(crate) fn note_replaced(folder: &Path, message: &str, observer: &dyn Observer) {
     let path = folder.join(MANIFEST);
@@ -266,8 +271,6 @@ impl Making {
             let ours = |path: &PathBuf| has_ending(&path.with_extension(""), kind) || has_ending(path, kind);
             Ok(paths.into_iter().filter(ours).collect())
         };
-        // A run whose manifest cannot be read has these.
-        let may_be_a_run = ["samples", "states"].iter().any(|name| folder.join(name).exists());
         let old = match look(folder)? {
             Found::Nothing => BTreeSet::new(),
             Found::Others => return Err(Error::NotARun { path: folder.to_owned() }),
@@ -282,7 +285,7 @@ impl Making {
             }
             Found::Made(record) => return Err(other_kind(folder, record.kind, kind)),
             Found::Run(manifest) => return Err(other_kind(folder, manifest.kind, kind)),
-            Found::Damaged { message, ours: true } if overwrite && !may_be_a_run => {
+            Found::Damaged { message, ours: true } if overwrite && !may_be_a_run(folder) => {
                 note_replaced(folder, &message, observer);
                 all(kind)?
             }
