@@ -11,8 +11,10 @@ use faer::{Accum, Mat, MatRef, Par};
 use std::fmt::Debug;
 use std::num::NonZeroUsize;
 
-/// How many tasks a product or a decomposition is split into at most, whatever the number of threads that share them.
-pub(crate) const PAR: Par = Par::Rayon(NonZeroUsize::new(2).unwrap());
+/// How many tasks a product is split into at most, whatever the number of threads that share them.
+pub(crate) const PAR: Par = Par::Rayon(NonZeroUsize::new(8).unwrap());
+/// Decompositions are not split: how they are shows in their last bits, which next to singular sources make much of.
+const DECOMPOSING: Par = Par::Seq;
 
 /// `A = U·Σ·Vᵀ`, singular values by falling size.
 pub(crate) struct Svd {
@@ -49,10 +51,18 @@ pub(crate) fn thin_svd(a: MatRef<'_, f64>) -> Result<Svd> {
     let size = m.min(n);
     let (mut u, mut s, mut v) = (Mat::zeros(m, size), Diag::zeros(size), Mat::zeros(n, size));
     let thin = ComputeSvdVectors::Thin;
-    let scratch = svd::svd_scratch::<f64>(m, n, thin, thin, PAR, Default::default());
+    let scratch = svd::svd_scratch::<f64>(m, n, thin, thin, DECOMPOSING, Default::default());
     let (mut memory, left, right) = (MemBuffer::new(scratch), u.as_mut(), v.as_mut());
-    svd::svd(a, s.as_mut(), Some(left), Some(right), PAR, MemStack::new(&mut memory), Default::default())
-        .map_err(failed("singular value decomposition"))?;
+    svd::svd(
+        a,
+        s.as_mut(),
+        Some(left),
+        Some(right),
+        DECOMPOSING,
+        MemStack::new(&mut memory),
+        Default::default(),
+    )
+    .map_err(failed("singular value decomposition"))?;
     Ok(Svd { u, sigma: s.column_vector().iter().copied().collect(), v })
 }
 
@@ -61,8 +71,9 @@ pub(crate) fn singular_values(a: MatRef<'_, f64>) -> Result<Vec<f64>> {
     let (m, n) = a.shape();
     let mut s = Diag::zeros(m.min(n));
     let none = ComputeSvdVectors::No;
-    let mut memory = MemBuffer::new(svd::svd_scratch::<f64>(m, n, none, none, PAR, Default::default()));
-    svd::svd(a, s.as_mut(), None, None, PAR, MemStack::new(&mut memory), Default::default())
+    let mut memory =
+        MemBuffer::new(svd::svd_scratch::<f64>(m, n, none, none, DECOMPOSING, Default::default()));
+    svd::svd(a, s.as_mut(), None, None, DECOMPOSING, MemStack::new(&mut memory), Default::default())
         .map_err(failed("singular values"))?;
     Ok(s.column_vector().iter().copied().collect())
 }
@@ -71,10 +82,11 @@ pub(crate) fn singular_values(a: MatRef<'_, f64>) -> Result<Vec<f64>> {
 pub(crate) fn symmetric_eigen(a: MatRef<'_, f64>) -> Result<Eigen> {
     let n = a.nrows();
     let (mut vectors, mut values) = (Mat::zeros(n, n), Diag::zeros(n));
-    let scratch = evd::self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, PAR, Default::default());
+    let scratch =
+        evd::self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, DECOMPOSING, Default::default());
     let mut memory = MemBuffer::new(scratch);
     let (stack, columns) = (MemStack::new(&mut memory), Some(vectors.as_mut()));
-    evd::self_adjoint_evd(a, values.as_mut(), columns, PAR, stack, Default::default())
+    evd::self_adjoint_evd(a, values.as_mut(), columns, DECOMPOSING, stack, Default::default())
         .map_err(failed("eigenvalue decomposition"))?;
     Ok(Eigen { values: values.column_vector().iter().copied().collect(), vectors })
 }
@@ -83,11 +95,17 @@ pub(crate) fn symmetric_eigen(a: MatRef<'_, f64>) -> Result<Eigen> {
 pub(crate) fn cholesky(a: MatRef<'_, f64>) -> Option<Mat<f64>> {
     let n = a.nrows();
     let mut l = Mat::from_fn(n, n, |i, j| if i < j { 0.0 } else { a[(i, j)] });
-    let scratch = cholesky::llt::factor::cholesky_in_place_scratch::<f64>(n, PAR, Default::default());
+    let scratch = cholesky::llt::factor::cholesky_in_place_scratch::<f64>(n, DECOMPOSING, Default::default());
     let mut memory = MemBuffer::new(scratch);
     let stack = MemStack::new(&mut memory);
-    cholesky::llt::factor::cholesky_in_place(l.as_mut(), Default::default(), PAR, stack, Default::default())
-        .ok()?;
+    cholesky::llt::factor::cholesky_in_place(
+        l.as_mut(),
+        Default::default(),
+        DECOMPOSING,
+        stack,
+        Default::default(),
+    )
+    .ok()?;
     // The factorisation leaves work of its own above the diagonal.
     for j in 1..n {
         l.col_mut(j).iter_mut().take(j).for_each(|value| *value = 0.0);
@@ -98,7 +116,7 @@ pub(crate) fn cholesky(a: MatRef<'_, f64>) -> Option<Mat<f64>> {
 /// The inverse of an upper triangle, which is one too.
 pub(crate) fn inverse_of_upper(r: MatRef<'_, f64>) -> Mat<f64> {
     let mut inverse = Mat::identity(r.nrows(), r.nrows());
-    triangular_solve::solve_upper_triangular_in_place(r, inverse.as_mut(), PAR);
+    triangular_solve::solve_upper_triangular_in_place(r, inverse.as_mut(), DECOMPOSING);
     inverse
 }
 
@@ -108,10 +126,17 @@ pub(crate) fn triangle_of(mut a: Mat<f64>) -> Mat<f64> {
     let size = m.min(n);
     let block = qr::no_pivoting::factor::recommended_block_size::<f64>(m, n);
     let mut coefficients = Mat::zeros(block, size);
-    let scratch = qr::no_pivoting::factor::qr_in_place_scratch::<f64>(m, n, block, PAR, Default::default());
+    let scratch =
+        qr::no_pivoting::factor::qr_in_place_scratch::<f64>(m, n, block, DECOMPOSING, Default::default());
     let mut memory = MemBuffer::new(scratch);
     let stack = MemStack::new(&mut memory);
-    qr::no_pivoting::factor::qr_in_place(a.as_mut(), coefficients.as_mut(), PAR, stack, Default::default());
+    qr::no_pivoting::factor::qr_in_place(
+        a.as_mut(),
+        coefficients.as_mut(),
+        DECOMPOSING,
+        stack,
+        Default::default(),
+    );
     Mat::from_fn(size, n, |i, j| if i > j { 0.0 } else { a[(i, j)] })
 }
 
