@@ -101,6 +101,16 @@ def tokenizers() -> dict[str, bytes]:
     }  # fmt: skip
 
 
+def charsmap() -> bytes:
+    """A table that makes a b of every a: a trie of double arrays, then what its values are offsets in."""
+    has_leaf, offset, label = 1 << 8, 1, ord("a")
+    units = [0] * 256
+    units[0] = offset << 10
+    units[offset ^ label] = label | has_leaf | (128 << 10)
+    units[offset ^ label ^ 128] = 1 << 31
+    return struct.pack("<I256I", 4 * len(units), *units) + b"b\0"
+
+
 def zstandard(content: bytes) -> bytes:
     """A frame of blocks that are stored as they are."""
     size = 1 << 17
@@ -132,8 +142,8 @@ def pages(dumps: Path, texts: Path) -> None:
 
 def main() -> None:
     names = (
-        "config", "corpus", "dump", "gguf", "manifest", "maps", "moments", "pickle", "safetensors_index", "samples",
-        "tokenizer", "wikitext",
+        "charsmap", "config", "corpus", "dump", "gguf", "manifest", "maps", "moments", "parquet", "pickle",
+        "safetensors_index", "samples", "tokenizer", "wikitext",
     )  # fmt: skip
     corpora = {name: HERE / "corpus" / name for name in names}
     for corpus in corpora.values():
@@ -173,6 +183,9 @@ def main() -> None:
     (corpora["corpus"] / "json").write_bytes(b'\1{"text": "One. Two\\n\\u00e9", "id": [1, null]}\n{"text": "Three"}\n')
     for path in FIXTURES.glob("corpora/*.parquet"):
         (corpora["corpus"] / path.name).write_bytes(b"\2" + path.read_bytes())
+        shutil.copy(path, corpora["parquet"])
+    for kind in range(3):
+        (corpora["charsmap"] / f"{kind}").write_bytes(bytes([kind]) + charsmap())
     for corpus in corpora.values():
         print(f"{corpus}: {len(list(corpus.iterdir()))} inputs")
 

@@ -12,6 +12,7 @@ import base64
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from pathlib import Path
 
 NAMES = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]
 PASSED, FAILED = [], []
+# What the lens shows as escapes: controls, and what changes how its neighbours are shown.
+HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
 
 
 class Browser:
@@ -243,7 +246,7 @@ def use(browser, run, shots):
         sentence = json.loads(lens.read_text())["sentences"][0]
         cast = sentence["casts"][0]
         cells = browser.run("[...document.querySelectorAll('#lens .lens tbody tr')].reverse().map((row) => [...row.querySelectorAll('td')].map((cell) => cell.textContent))")
-        plain = lambda text: text.replace("\n", "⏎").replace("\t", "⇥") or "∅"
+        plain = lambda text: HIDDEN.sub(lambda c: f"\\u{{{ord(c[0]):x}}}", text.replace("\n", "⏎").replace("\t", "⇥")) or "∅"
         wanted = [[plain(cell["top"][0]["text"]) if cell["top"] else "–" for cell in row] for row in cast["cells"]]
         check("the lens shows the top tokens", cells == wanted, cells)
         check("text of tokens is no markup", browser.run("document.querySelectorAll('#lens img, #lens script').length === 0 && !window.acted"))

@@ -5,7 +5,7 @@
 mod common;
 
 use common::Checkpoint;
-use jumplens_fuzz::{folder, read, seed};
+use jumplens_fuzz::{bound, folder, limit, read, seed};
 use std::fs;
 use std::sync::LazyLock;
 
@@ -16,9 +16,12 @@ macro_rules! checkpoints {
 }
 
 /// Of the families, in the order that `seeds.py` takes them in.
-const CHECKPOINTS: [&[u8]; 16] = checkpoints!(
+const CHECKPOINTS: [&[u8]; 19] = checkpoints!(
     "gemma",
     "gemma2",
+    "gemma3",
+    "gemma3_old",
+    "gemma3_vision",
     "gpt2",
     "gpt_neox",
     "gpt_neox_sequential",
@@ -49,6 +52,7 @@ libfuzzer_sys::fuzz_target!(
         LazyLock::force(&BERT);
     },
     |bytes: &[u8]| {
+        limit(bound(bytes.len()));
         let Some((first, config)) = bytes.split_first() else { return };
         let weights = CHECKPOINTS.get(usize::from(first.wrapping_sub(b'a'))).copied().unwrap_or(&BERT);
         read(&folder(&[("config.json", config), ("model.safetensors", weights)]));

@@ -4,11 +4,12 @@
 use jumplens::corpus::{Corpus, DrawOptions, Reading};
 use jumplens::hub::Sources;
 use jumplens::progress::Silent;
-use jumplens_fuzz::{folder, sound};
+use jumplens_fuzz::{bound, folder, limit, sound};
 
 const NAMES: [&str; 3] = ["corpus.txt", "corpus.jsonl", "corpus.parquet"];
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    limit(bound(bytes.len()));
     let Some((kind, file)) = bytes.split_first() else { return };
     let name = NAMES[usize::from(kind % 3)];
     let path = folder(&[(name, file)]).join(name);

@@ -6,7 +6,7 @@ use jumplens::progress::Silent;
 use jumplens::run::Run;
 use jumplens::shortcut::Pairs;
 use jumplens::store::Stage;
-use jumplens_fuzz::{begin, folder, seed, sound, sources};
+use jumplens_fuzz::{begin, bound, folder, limit, seed, sound, sources};
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -44,12 +44,14 @@ libfuzzer_sys::fuzz_target!(
         LazyLock::force(&WHOLE);
     },
     |bytes: &[u8]| {
+        limit(2 * bound(bytes.len()));
         let folder = folder(&[("manifest.json", bytes)]);
         if sound(Run::open(&folder, &sources(), &Silent)).is_none() {
             return;
         }
+        let manifest = fs::read(folder.join("manifest.json")).expect("it was written");
         copy(&WHOLE.path().join("run"), &folder);
-        fs::write(folder.join("manifest.json"), bytes).expect("files can be written");
+        fs::write(folder.join("manifest.json"), manifest).expect("files can be written");
         // The last ones first, so that they find what the manifest says, and not what the others have written.
         for stage in [Stage::Evaluate, Stage::R2, Stage::Fit, Stage::States] {
             let Some(mut run) = sound(Run::open(&folder, &sources(), &Silent)) else { return };

@@ -3,11 +3,12 @@
 #![no_main]
 
 use jumplens::shortcut::Foreign;
-use jumplens_fuzz::{folder, parts, sound};
+use jumplens_fuzz::{bound, folder, limit, parts, sound};
 
 const NAMES: [&str; 4] = ["0_1.pickle", "0_1.npy", "maps.npz", "maps.safetensors"];
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    limit(bound(bytes.len()));
     let Some((kind, file)) = bytes.split_first() else { return };
     let path = match NAMES.get(usize::from(kind % 5)) {
         Some(name) => folder(&[(name, file)]).join(name),

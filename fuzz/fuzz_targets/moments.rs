@@ -5,7 +5,7 @@
 use jumplens::moments::{MomentsFile, Shard, fit_folder, merge};
 use jumplens::progress::Silent;
 use jumplens::shortcut::{Fits, Pairs, Ridge};
-use jumplens_fuzz::{NEXT, begin, folder, parts, seed, sound};
+use jumplens_fuzz::{NEXT, begin, bound, folder, limit, parts, seed, sound};
 use std::fs;
 use std::path::PathBuf;
 
@@ -28,6 +28,7 @@ const NAMES: [&str; 3] = ["0", "1", "2"];
 libfuzzer_sys::fuzz_target!(
     init: write_seeds(),
     |bytes: &[u8]| {
+        limit(2 * bound(bytes.len()));
         let parts: Vec<(&str, &[u8])> = NAMES.into_iter().zip(parts(bytes)).collect();
         let folder = folder(&parts);
         let paths: Vec<PathBuf> = parts.iter().map(|(name, _)| folder.join(name)).collect();

@@ -2,11 +2,12 @@
 //! [`NEXT`](jumplens_fuzz::NEXT) between them; or of `config.json` and `model.safetensors`.
 #![no_main]
 
-use jumplens_fuzz::{folder, parts, read};
+use jumplens_fuzz::{bound, folder, limit, parts, read};
 
 const SHARDS: [&str; 3] = ["0.safetensors", "1.safetensors", "2.safetensors"];
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    limit(bound(bytes.len()));
     let named: Vec<(&str, &[u8])> = match parts(bytes)[..] {
         [] | [_] => return,
         [config, weights] => vec![("config.json", config), ("model.safetensors", weights)],

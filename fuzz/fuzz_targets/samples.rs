@@ -3,9 +3,10 @@
 
 use jumplens::models::Kind;
 use jumplens::tokenize::{read_samples, write_samples};
-use jumplens_fuzz::{folder, sound, spec};
+use jumplens_fuzz::{bound, folder, limit, sound, spec};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    limit(bound(bytes.len()));
     let folder = folder(&[("samples.jsonl", bytes)]);
     for kind in [Kind::Causal, Kind::Masked] {
         let spec = spec(kind, 1000);

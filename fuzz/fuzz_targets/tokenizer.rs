@@ -3,9 +3,10 @@
 #![no_main]
 
 use jumplens::hub::{SourceFile, TokenizerFiles, Vocabulary};
-use jumplens_fuzz::{folder, parts, read_tokenizer};
+use jumplens_fuzz::{bound, folder, limit, parts, read_tokenizer};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    limit(bound(bytes.len()));
     let parts = parts(bytes);
     let names = ["0", "1", "2"];
     let folder = folder(&names.into_iter().zip(parts.iter().copied()).collect::<Vec<_>>());

@@ -6,6 +6,7 @@ use jumplens::corpus::segmentation::sentences;
 use jumplens::corpus::wikitext::prose;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
+    jumplens_fuzz::limit(jumplens_fuzz::bound(text.len()));
     let wiki = Wiki::default();
     let prose = prose(text, &wiki);
     assert!(prose.len() <= 4 * text.len() + 4, "more comes out than is there");

@@ -1,14 +1,19 @@
 //! What the fuzz targets share: an input becomes files, which are read as the program reads a user's. Whatever they hold,
 //! there is a value or an error that is not a bug of jumplens.
 
+#[path = "../../crates/jumplens/tests/common/counting.rs"]
+mod counting;
 mod small_run;
 
+pub use counting::{bound, limit};
 pub use small_run::{begin, sources};
+
 
 use jumplens::hub::{ModelFiles, Sources, TokenizerFiles};
 use jumplens::models::{Backbone, Kind, Spec, load_with_contents};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
+use jumplens::seal::seal;
 use jumplens::states::run_samples;
 use jumplens::tokenize::{Sample, Tokenizer};
 use jumplens::weights::Weights;
@@ -17,6 +22,9 @@ use std::fs;
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 /// One folder for all inputs of a process.
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
@@ -39,6 +47,9 @@ pub fn folder(files: &[(&str, &[u8])]) -> PathBuf {
         removed.expect("files can be removed");
     }
     for (name, bytes) in files {
+        // What is wrong with a file is to be found behind its digest too.
+        let mut bytes = bytes.to_vec();
+        seal(&mut bytes);
         fs::write(folder.join(name), bytes).expect("files can be written");
     }
     folder.to_owned()

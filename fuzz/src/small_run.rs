@@ -17,7 +17,7 @@ pub fn sources() -> Sources {
         weights: include_bytes!("../../crates/jumplens/tests/fixtures/gguf/gpt2/model.safetensors"),
         tokenizer: b"{}",
     };
-    Sources { bundled: Bundled { models: vec![model], corpora: vec![] }, hub: None }
+    Sources { bundled: Bundled { models: vec![model], corpora: vec![] }, ..Sources::default() }
 }
 
 /// A run of the small model in `folder`, with its states.

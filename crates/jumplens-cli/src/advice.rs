@@ -1,5 +1,7 @@
 //! What the user can do about an error, in the same line as what went wrong.
 
+use crate::interrupt::{Begun, GoesOn};
+use crate::shell::quoted;
 use crate::sources::sources;
 use jumplens::Error;
 use jumplens::files::Pointer;
@@ -46,7 +48,14 @@ fn advice(error: &Error) -> Option<String> {
                 "check its permissions, or choose another place".to_owned()
             }
             ErrorKind::StorageFull => {
-                "free some space, then go on with `--resume`, or choose another place with `--out`".to_owned()
+                format!("free some space, then {}, or choose another place with `--out`", go_on())
+            }
+            ErrorKind::FileTooLarge => {
+                format!("raise the limit that is set here on the size of files (`ulimit -f`), then {}", go_on())
+            }
+            #[cfg(unix)]
+            _ if source.raw_os_error() == Some(libc::EMFILE) => {
+                format!("raise the limit that is set here on open files (`ulimit -n`), then {}", go_on())
             }
             ErrorKind::NotADirectory => "a part of this path is a file, not a folder: choose another".to_owned(),
             ErrorKind::IsADirectory => "give a file".to_owned(),
@@ -69,6 +78,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::ChangedFile { .. } => {
             "`jumplens run --resume` with its folder as `--out` makes it again, and whatever depends on it".to_owned()
         }
+        Error::ChangedMeanwhile { .. } => "wait until it is whole, then give the command again".to_owned(),
         Error::ChangedFolder { .. } => "get a copy that is whole, or make it again in another folder".to_owned(),
         Error::InsideFolder { .. } => "choose a place outside of it".to_owned(),
         Error::DamagedManifest { ours: true, .. } => {
@@ -86,7 +96,7 @@ fn advice(error: &Error) -> Option<String> {
         }
         Error::ShardLacks { .. } => "fetch the index and the shards again, all of one revision".to_owned(),
         Error::Unread { field, .. } => {
-            format!("choose another `--model`, or go on as if it were the default by `--allow-unread {field}`")
+            format!("choose another `--model`, or go on as if it were the default by `--allow-unread {}`", quoted(field))
         }
         Error::Config { .. } => "mend the file, or choose another `--model`".to_owned(),
         Error::UnknownModel { .. } => {
@@ -158,6 +168,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::NoHead { .. } => {
             "its states, maps and r² can be had; for predictions choose a checkpoint saved with its head".to_owned()
         }
+        Error::Sample { message, .. } if message.contains("not UTF-8") => "save the file as UTF-8".to_owned(),
         Error::Sample { .. } => "mend or remove the line".to_owned(),
         Error::EmptyCorpus { .. } => "give a file with at least one".to_owned(),
         Error::TooFewSentences { .. } => "lower `--train` and `--val`, or give a larger `--corpus`".to_owned(),
@@ -175,7 +186,7 @@ fn advice(error: &Error) -> Option<String> {
                 Kind::Comparison => "compare",
                 Kind::Figures => "plot",
             };
-            format!("give the command again that makes it, `jumplens {command} …` with `--out {}`", path.display())
+            format!("give the command again that makes it, `jumplens {command} …` with `--out {}`", quoted(path))
         }
         Error::StageDone { path, kind: Kind::Fitted, .. } => format!(
             "its r² came with the maps, from the same sums, and is in `{}/results/r2.csv`: nothing is left to do",
@@ -190,23 +201,31 @@ fn advice(error: &Error) -> Option<String> {
         }
         Error::FileExists { .. } => "choose another `--out`, or replace it by `--overwrite`".to_owned(),
         Error::NotARun { .. } => "choose another `--out`".to_owned(),
+        Error::NoFolder { path } => format!("check the path, or run `jumplens samples --out {}` first", quoted(path)),
         Error::StageMissing { path, stage, .. } => {
-            format!("run `jumplens {stage} --out {}` first", path.display())
+            format!("run `jumplens {stage} --out {}` first", quoted(path))
         }
         Error::Changed { path, .. } => {
-            format!("begin anew in another folder, or with `--overwrite --out {}`", path.display())
+            format!("begin anew in another folder, or with `--overwrite --out {}`", quoted(path))
         }
-        Error::NotFinite { .. } => "look at that sample and at the checkpoint: f32 overflowed, or a weight is not finite".to_owned(),
-        Error::Interrupted => "what is finished is kept: `--resume` goes on from there".to_owned(),
+        Error::NotFinite { .. } => "every weight is finite: look at that sample, and at the largest weights of the checkpoint".to_owned(),
         error if error.is_bug() => "this is a bug in jumplens, please report it".to_owned(),
         _ => return None,
     };
     Some(text)
 }
 
+/// How to go on with the command that is being done once there is nothing in its way.
+fn go_on() -> &'static str {
+    match Begun::goes_on() {
+        GoesOn::ByResume => "go on with `--resume`",
+        _ => "give the command again",
+    }
+}
+
 /// What a folder is good for that is not what was wanted.
 fn uses(path: &Path, kind: Kind) -> String {
-    let path = path.display();
+    let path = quoted(path);
     match kind {
         Kind::Run => String::new(),
         Kind::Fitted => format!(

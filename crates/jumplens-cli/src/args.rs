@@ -29,7 +29,7 @@ pub struct Args {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
-    /// Threads to compute with, up to 1024 [default: all cores]
+    /// Threads to compute with, up to 1024, and to 4 a core [default: all cores]
     #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// No progress and no messages, only results, warnings and errors
@@ -585,6 +585,13 @@ pub struct MomentsArgs {
     pub overwrite: bool,
 }
 
+impl MomentsArgs {
+    /// The run folder.
+    pub fn folder(&self) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| self.input.default_folder())
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub struct MergeArgs {
     /// Files of sums, in any order
@@ -856,6 +863,15 @@ pub struct InfoArgs {
     pub model: String,
     #[command(flatten)]
     pub unread: UnreadArgs,
+    /// Training samples of the run whose disk space and memory are reckoned
+    #[arg(long, value_name = "N", default_value_t = TRAIN as u32)]
+    pub train: u32,
+    /// Validation samples of that run
+    #[arg(long, value_name = "N", default_value_t = VAL as u32)]
+    pub val: u32,
+    /// What products are done in there
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    pub dtype: Dtype,
     /// How to write it
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,

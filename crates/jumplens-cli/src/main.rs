@@ -3,9 +3,11 @@
 mod advice;
 mod args;
 mod commands;
+mod interrupt;
 mod memory;
 mod printer;
 mod progress;
+mod shell;
 mod sources;
 mod table;
 
@@ -13,10 +15,6 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use printer::Printer;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Set by Ctrl-C: the library stops at the next place where nothing is lost.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// The user can mend it.
 const USER: u8 = 1;
@@ -27,6 +25,10 @@ const INTERRUPT: u8 = 130;
 
 fn main() -> ExitCode {
     memory::keep_freed_pages();
+    #[cfg(unix)]
+    report_large_files();
+    #[cfg(unix)]
+    memory::name_files_cut_short();
     std::panic::set_hook(Box::new(|panic| {
         if jumplens::panics_are_caught() {
             return;
@@ -52,20 +54,19 @@ fn main() -> ExitCode {
         printer.error("`--quiet` and `--verbose` cannot be used together; leave one out");
         return ExitCode::from(USER);
     }
-    let handler = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPT.into());
-        }
-    });
-    if let Err(error) = handler {
+    interrupt::begin(&args.command);
+    if let Err(error) = interrupt::listen(printer) {
         printer.note(&format!("Ctrl-C will stop at once, since no handler could be set: {error}"));
     }
-    let threads = args.threads.map_or(0, usize::from);
+    let (threads, note) = threads(args.threads);
+    note.iter().for_each(|note| printer.note(note));
     if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
         printer.error(&format!("cannot start threads: {error}; ask for fewer with `--threads`"));
         return ExitCode::from(USER);
     }
-    match commands::dispatch(args.command, &printer) {
+    let done = commands::dispatch(args.command, &printer);
+    interrupt::conclude();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(commands::Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
@@ -79,13 +80,40 @@ fn main() -> ExitCode {
                 .error(&format!("{what}; compare its states with those of the program it was trained with"));
             ExitCode::from(USER)
         }
+        Err(commands::Failure::Library(jumplens::Error::Interrupted)) => {
+            interrupt::say(&printer);
+            ExitCode::from(INTERRUPT)
+        }
         Err(commands::Failure::Library(error)) => {
             printer.error(&advice::with_advice(&error));
-            ExitCode::from(match error {
-                jumplens::Error::Interrupted => INTERRUPT,
-                error if error.is_bug() => BUG,
-                _ => USER,
-            })
+            ExitCode::from(if error.is_bug() { BUG } else { USER })
         }
     }
+}
+
+/// A file that would become larger than the limit that is set (`ulimit -f`) is an error like others, and does not end the
+/// program.
+#[cfg(unix)]
+fn report_large_files() {
+    // SAFETY: ignores a signal that nobody else handles, before there are other threads.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Threads that are worth while for each core. More of them only wait for one another, and have to be woken for each product.
+const THREADS_A_CORE: usize = 4;
+
+/// How many threads to start, and what to say of it. What was `asked` for goes before `RAYON_NUM_THREADS`.
+fn threads(asked: Option<u16>) -> (usize, Option<String>) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let set =
+        || std::env::var("RAYON_NUM_THREADS").ok()?.parse::<usize>().ok().filter(|threads| *threads > 0);
+    let asked = asked.map(usize::from).or_else(set).unwrap_or(cores);
+    let most = THREADS_A_CORE * cores;
+    let note = (asked > most).then(|| {
+        let cores = if cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") };
+        format!(
+            "{most} threads do the work of {asked}: there are {cores} here, and results do not depend on it"
+        )
+    });
+    (asked.min(most), note)
 }

@@ -1,7 +1,12 @@
-//! The allocator, and one line where memory runs out.
+//! The allocator, and one line where memory runs out, or a file that is mapped into it does.
 
+use crate::interrupt::{Begun, GoesOn};
 use std::alloc::{GlobalAlloc, Layout};
 use std::io::Write;
+#[cfg(unix)]
+use std::mem::MaybeUninit;
+#[cfg(unix)]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Batches come and go by the thousand: an allocator that keeps their pages saves the system from clearing them anew.
@@ -53,17 +58,71 @@ fn out_of_memory(size: usize) -> ! {
     }
     let mut line = [0u8; 256];
     let mut left = &mut line[..];
+    let go_on = match Begun::goes_on() {
+        GoesOn::ByResume => "go on by `--resume`",
+        _ => "give the command again",
+    };
     let _ = writeln!(
         left,
         "error: out of memory: {size} bytes more cannot be had; what is finished is kept: free some memory, take fewer \
-         `--threads`, or a smaller model, and go on by `--resume`"
+         `--threads`, or a smaller model, and {go_on}"
     );
     let unused = left.len();
-    let text = &line[..line.len() - unused];
+    end_with(&line[..line.len() - unused])
+}
+
+/// Writes a line to standard error, and ends the process. Takes neither a lock nor memory.
+fn end_with(line: &[u8]) -> ! {
     // SAFETY: writes initialised bytes to standard error, then ends the process without running anything else.
     unsafe {
-        libc::write(2, text.as_ptr().cast(), text.len());
+        libc::write(2, line.as_ptr().cast(), line.len());
         libc::_exit(crate::USER.into())
+    }
+}
+
+/// Has a mapped file named that is cut short while it is read, for which the system would end the program without a word.
+#[cfg(unix)]
+pub fn name_files_cut_short() {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: zeros are a signal action, which is filled in; the handler does only what a handler may.
+    unsafe {
+        let action = action.assume_init_mut();
+        action.sa_sigaction = cut_short as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        let mut before = MaybeUninit::<libc::sigaction>::zeroed();
+        if libc::sigaction(libc::SIGBUS, action, before.as_mut_ptr()) == 0 {
+            let _ = BEFORE.set(before.assume_init());
+        }
+    }
+}
+
+/// What SIGBUS did before: the standard library finds overflows of the stack by it, on some systems.
+#[cfg(unix)]
+static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+
+#[cfg(unix)]
+extern "C" fn cut_short(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: the system hands over what it knows of the signal.
+    let address = unsafe { (*info).si_addr() } as usize;
+    if let Some(path) = jumplens::files::mapped_at(address) {
+        let advice = "` was cut short while it was read; wait until it is whole, then give the command again";
+        let parts = ["error: `".as_bytes(), path.as_os_str().as_bytes(), advice.as_bytes()];
+        let mut line = [b'\n'; 1 << 11];
+        let most = line.len() - 1;
+        let bytes = parts.iter().flat_map(|part| part.iter());
+        // Nothing of a name acts on the terminal.
+        let shown = bytes.map(|byte| if byte.is_ascii_control() { b'?' } else { *byte });
+        let length = parts.iter().map(|part| part.len()).sum::<usize>().min(most);
+        for (place, byte) in line[..length].iter_mut().zip(shown) {
+            *place = byte;
+        }
+        end_with(&line[..=length]);
+    }
+    // No file's: it comes again when this returns, and does what it did.
+    if let Some(before) = BEFORE.get() {
+        // SAFETY: the action that was there.
+        unsafe { libc::sigaction(signal, before, std::ptr::null_mut()) };
     }
 }
 

@@ -1,5 +1,6 @@
 //! Everything that is printed: results to stdout, messages to stderr.
 
+use jumplens::lens::{is_hidden, spelled};
 use std::io::{self, IsTerminal, Write};
 
 /// Knows how much is to be said.
@@ -20,8 +21,18 @@ impl Printer {
         !self.quiet && io::stderr().is_terminal()
     }
 
-    /// Results, to stdout.
+    /// Results as lines for people, to stdout. Names in them may be anyone's: nothing of them acts on the terminal.
     pub fn result(&self, text: &str) -> io::Result<()> {
+        self.raw(&text.split('\n').map(spelled).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Results as JSON, to stdout: the same value, with what would act on a terminal as escapes.
+    pub fn json(&self, text: &str) -> io::Result<()> {
+        self.raw(&json_spelled(text))
+    }
+
+    /// Results to stdout as they are: colours, or what was made to be shown elsewhere.
+    pub fn raw(&self, text: &str) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes())?;
         stdout.flush()
@@ -55,15 +66,20 @@ impl Printer {
 
 /// `text` in one line. Names and messages may come from a model's files: nothing of them acts on the terminal.
 pub fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
+    spelled(&text.replace('\n', " "))
+}
+
+/// JSON with what hides in its strings as escapes. Outside of strings nothing does but line feeds.
+pub fn json_spelled(text: &str) -> String {
+    let mut json = String::with_capacity(text.len());
     for c in text.chars() {
-        match c {
-            '\n' => line.push(' '),
-            c if c.is_control() => line.extend(c.escape_default()),
-            c => line.push(c),
+        if c != '\n' && is_hidden(c) {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| json += &format!("\\u{unit:04x}"));
+        } else {
+            json.push(c);
         }
     }
-    line
+    json
 }
 
 /// Whether standard error takes colour, and the user wants to see it.

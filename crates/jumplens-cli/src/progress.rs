@@ -4,7 +4,6 @@ use crate::printer::Printer;
 use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use jumplens::progress::Observer;
 use std::cell::RefCell;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Shows what the library reports.
@@ -91,7 +90,7 @@ impl Observer for Progress<'_> {
     }
 
     fn cancelled(&self) -> bool {
-        crate::INTERRUPTED.load(Ordering::Relaxed)
+        crate::interrupt::is_wanted()
     }
 }
 

@@ -199,7 +199,9 @@ fn states_that_are_not_finite_name_the_sample() {
     fail(
         at.path(),
         &[&SMALL[..], &["--model", "m", "--out", "out"]].concat(),
-        &["layer 1, train sample 0", "NaN", "checkpoint"],
+        &["layer 1, train sample 0", "f32 overflowed", "every weight is finite", "checkpoint"],
     );
+    let said = common::stderr(&common::output(at.path(), &["info", "m"]));
+    assert!(said.contains("h.0.ln_1.weight` holds weights up to 3e38 in magnitude: states may"), "{said}");
     assert!(!at.path().join("out/results").exists());
 }

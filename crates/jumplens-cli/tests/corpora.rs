@@ -130,6 +130,20 @@ fn damaged_files_are_named_with_the_place() {
         &[],
         &["`latin1.xml` byte 11 of its XML", "invalid UTF-8 at byte 27", "save the file as UTF-8"],
     );
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    for (name, text) in
+        [("latin", "A line, as some editors save it.\r\n"), ("cyrillic", "Строка в другой кодировке.\n")]
+    {
+        for (mark, bytes) in
+            [("", utf16(text).repeat(30)), ("marked", [&b"\xff\xfe"[..], &utf16(text)].concat())]
+        {
+            for ending in ["txt", "jsonl"] {
+                let name = format!("{name}{mark}.{ending}");
+                write(&name, &bytes);
+                refused(at, &name, &[], &[&format!("`{name}` line 1: UTF-16"), "save the file as UTF-8"]);
+            }
+        }
+    }
     write("html.xml", b"<html></html>");
     refused(at, "html.xml", &[], &["`html.xml` byte 0", "no `<mediawiki>`"]);
 }

@@ -2,10 +2,14 @@
 
 mod common;
 
-use common::{SMALL, assert_nothing_partial, assert_same_run, files, model, signal, start, stderr, succeed};
+use common::{
+    SMALL, assert_nothing_partial, assert_same_run, files, model, output, signal, start, stderr, succeed,
+};
+use rand::{RngExt, SeedableRng};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 #[test]
 fn memory_that_runs_out_is_said_in_one_line() {
@@ -72,6 +76,60 @@ fn weights_that_vanish_are_missed_when_they_are_needed_again() {
     );
     fs::write(&weights, kept).unwrap();
     succeed(at, &["evaluate", "--out", "out", "--overwrite"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn weights_cut_short_while_they_are_read_are_named() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let weights = model(at, "m").join("model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
+    let mut named = 0;
+    for number in 0..50 {
+        fs::write(&weights, &whole).unwrap();
+        let out = format!("out{number}");
+        let args = match number % 2 {
+            0 => vec!["-q", "info", "m"],
+            _ => vec!["-q", "samples", "--model", "m", "--train", "3", "--val", "1", "--out", &out],
+        };
+        let child = start(at, &args);
+        std::thread::sleep(Duration::from_micros(rng.random_range(0..25_000)));
+        fs::File::options().write(true).open(&weights).unwrap().set_len(20_000).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = stderr(&output);
+        match output.status.code() {
+            Some(0) => assert_eq!(said, ""),
+            Some(1) => {
+                assert_eq!(said.lines().count(), 1, "{said}");
+                assert!(said.starts_with("error: ") && said.contains("`m/model.safetensors`"), "{said}");
+                named += usize::from(said.contains("cut short") || said.contains("was changed while"));
+            }
+            _ => panic!("try {number}: {:?} {said}", output.status),
+        }
+    }
+    eprintln!("{named} of 50 tries met it while it was read");
+}
+
+#[test]
+fn more_threads_than_are_worth_while_cost_nothing() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let timed = |threads: &str, out: &str| {
+        let begun = Instant::now();
+        let output = output(at, &[&["--threads", threads], &SMALL[..], &["--out", out]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        (begun.elapsed(), stderr(&output))
+    };
+    let (few, said) = timed("2", "few");
+    assert!(!said.contains("threads do the work"), "{said}");
+    let (many, said) = timed("512", "many");
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let note = format!("{} threads do the work of 512: there ", 4 * cores);
+    assert!(cores >= 128 || said.contains(&note), "{said}");
+    assert!(many < 5 * few + Duration::from_secs(2), "{many:?} where 2 threads took {few:?}");
+    assert_same_run(&at.join("few"), &at.join("many"));
 }
 
 /// A file system of a few megabytes that is taken away when this goes.
@@ -141,4 +199,68 @@ fn an_interruption_says_what_is_kept() {
     let kept = said.lines().find(|line| line.starts_with("Kept in `out`: samples, ")).expect(&said);
     assert!(kept.contains("chunks of 1024 train states"), "{kept}");
     assert!(said.lines().last().unwrap().contains("`--resume` goes on"), "{said}");
+}
+
+/// What `command` says, run by a shell that sets a limit first: it ends well, or with one line of error.
+fn limited(at: &Path, limit: &str, args: &[&str]) -> Option<String> {
+    let command = format!("ulimit {limit}; exec \"$0\" -q \"$@\"");
+    let program = env!("CARGO_BIN_EXE_jumplens");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &command, program]).args(args).current_dir(at);
+    let output = shell.env("HF_HOME", at.join("hf")).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    let said = stderr(&output);
+    if output.status.success() {
+        return None;
+    }
+    assert_eq!(output.status.code(), Some(1), "{limit}, {args:?}: {:?} {said}", output.status);
+    assert_eq!(said.lines().count(), 1, "{limit}, {args:?}: {said}");
+    assert!(said.starts_with("error: ") && !said.contains("internal"), "{limit}, {args:?}: {said}");
+    Some(said)
+}
+
+#[test]
+fn few_open_files_are_enough_or_said_not_to_be() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    succeed(at, &[&SMALL[..], &["-q", "--out", "straight"]].concat());
+    let mut failed = 0;
+    for limit in [8, 16, 32] {
+        let limit = format!("-n {limit}");
+        let run = [&SMALL[..], &["--out", "run", "--resume"]].concat();
+        for args in [
+            &run[..],
+            &["lens", "--run", "straight", "some words"],
+            &["sentences", "--num", "5", "--out", "sentences.txt", "--overwrite"],
+            &["shortcuts", "list", "straight"],
+        ] {
+            let Some(said) = limited(at, &limit, args) else { continue };
+            failed += 1;
+            assert!(
+                said.contains("Too many open files") && said.contains("`ulimit -n`"),
+                "{limit}, {args:?}: {said}"
+            );
+        }
+    }
+    assert!(failed > 0, "no limit was too low");
+    assert_same_run(&at.join("straight"), &at.join("run"));
+    assert_nothing_partial(&at.join("run"));
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_that_names_the_file() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let run = [&SMALL[..], &["--out", "run"]].concat();
+    let says = |said: Option<String>, what: &[&str]| {
+        let said = said.expect("the limit was not too low");
+        what.iter().for_each(|what| assert!(said.contains(what), "no `{what}` in {said}"));
+    };
+    says(limited(at, "-f 30", &run), &["`run/", "File too large", "`ulimit -f`", "`--resume`"]);
+    says(
+        limited(at, "-f 30", &["sentences", "--num", "2000", "--out", "drawn.txt"]),
+        &["`drawn.txt", "File too large", "`ulimit -f`", "give the command again"],
+    );
+    assert!(!at.join("drawn.txt").exists());
+    assert_nothing_partial(&at.join("run/samples"));
+    succeed(at, &[&run[..], &["--resume"]].concat());
 }

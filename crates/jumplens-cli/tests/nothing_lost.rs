@@ -408,10 +408,9 @@ fn every_reader_finds_a_changed_file() {
     assert!(!at.join("x").exists());
     // Maps of a fit that was stopped are not all of them.
     fs::remove_file(at.join("fit/shortcuts/07.safetensors")).unwrap();
-    let manifest = at.join("fit/manifest.json");
-    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
-    value["stages"].as_object_mut().unwrap().remove("fit");
-    fs::write(&manifest, value.to_string()).unwrap();
+    common::edit_manifest(&at.join("fit"), |manifest| {
+        manifest["stages"].as_object_mut().unwrap().remove("fit");
+    });
     common::fail(at, &["shortcuts", "export", "fit", "--out", "x"], &["`fit` has no finished stage `fit`"]);
 }
 
@@ -479,13 +478,12 @@ fn an_old_folder_of_maps_from_sums_is_known_as_one() {
     let at = at.path();
     make_folders(at);
     // As this program wrote it before it said what a folder is.
-    let manifest = at.join("fitted/manifest.json");
-    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
-    value.as_object_mut().unwrap().remove("kind");
-    for stage in ["fit", "r2"] {
-        value["stages"][stage].as_object_mut().unwrap().remove("files");
-    }
-    fs::write(&manifest, value.to_string()).unwrap();
+    common::edit_manifest(&at.join("fitted"), |manifest| {
+        manifest.as_object_mut().unwrap().remove("kind");
+        for stage in ["fit", "r2"] {
+            manifest["stages"][stage].as_object_mut().unwrap().remove("files");
+        }
+    });
     common::fail(
         at,
         &["samples", "--out", "fitted", "--overwrite"],
@@ -500,25 +498,24 @@ fn an_unfinished_folder_is_read_by_nobody_and_made_again() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
     make_folders(at);
-    let import = ["shortcuts", "import", "exported/mat.safetensors", "--out", "imported"];
-    let compare = ["compare", "run", "evaluate", "--out", "compared", "--format", "svg"];
-    let fit = ["fit", "--moments", "moments/moments.safetensors", "--out", "fitted"];
+    let import: &[&str] = &["shortcuts", "import", "exported/mat.safetensors", "--out", "imported"];
+    let compare: &[&str] = &["compare", "run", "evaluate", "--out", "compared", "--format", "svg"];
+    let fit: &[&str] = &["fit", "--moments", "moments/moments.safetensors", "--out", "fitted"];
     // As a kill leaves them.
     for (folder, lost, again) in [
-        ("imported", "05.safetensors", &import[..]),
-        ("compared", "differences.csv", &compare),
-        ("fitted", "shortcuts/05.safetensors", &fit),
+        ("imported", "05.safetensors", import),
+        ("compared", "differences.csv", compare),
+        ("fitted", "shortcuts/05.safetensors", fit),
     ] {
         let whole = files(&at.join(folder));
-        let manifest = at.join(folder).join("manifest.json");
-        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
-        if folder == "fitted" {
-            value["stages"] = serde_json::json!({});
-        } else {
-            value["done"] = false.into();
-            value["files"] = serde_json::json!({});
-        }
-        fs::write(&manifest, value.to_string()).unwrap();
+        common::edit_manifest(&at.join(folder), |manifest| {
+            if folder == "fitted" {
+                manifest["stages"] = serde_json::json!({});
+            } else {
+                manifest["done"] = false.into();
+                manifest["files"] = serde_json::json!({});
+            }
+        });
         fs::remove_file(at.join(folder).join(lost)).unwrap();
         if folder != "compared" {
             for reader in [
@@ -536,6 +533,14 @@ fn an_unfinished_folder_is_read_by_nobody_and_made_again() {
         assert!(anew == whole, "{folder}");
     }
     common::fail(at, &["lens", "a", "--run", "imported"], &["imported maps, not a run"]);
+    // What ended before its manifest was there.
+    for (again, folder) in [(import, "imported"), (compare, "compared"), (fit, "fitted")] {
+        fs::remove_dir_all(at.join(folder)).unwrap();
+        fs::create_dir(at.join(folder)).unwrap();
+        fs::write(at.join(folder).join("manifest.json.part"), "{").unwrap();
+        succeed(at, again);
+        common::assert_nothing_partial(&at.join(folder));
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use common::{
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[test]
 fn same_command_gives_same_bytes() {
@@ -139,46 +139,114 @@ fn seed_chooses_the_positions_and_nothing_else() {
     assert!(moved > 40, "only {moved} of 60 positions differ");
 }
 
+/// Every file of a run or of another folder, but for what differs with the clock and the threads: in the manifest, which the
+/// report has inside.
+fn timeless(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn strip(value: &mut serde_json::Value) {
+        if let Some(fields) = value.as_object_mut() {
+            ["seconds", "tokens_per_second", "threads", jumplens::seal::KEY]
+                .iter()
+                .for_each(|name| drop(fields.remove(*name)));
+            fields.values_mut().for_each(strip);
+        }
+    }
+    let stripped = |text: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+        strip(&mut value);
+        if let Some(manifest) = value.get_mut("manifest") {
+            strip(manifest);
+        }
+        value.to_string()
+    };
+    let mut all = files(folder);
+    all.remove(Path::new(".lock"));
+    for (path, bytes) in &mut all {
+        let text = || String::from_utf8(bytes.clone()).unwrap();
+        if path.ends_with("manifest.json") {
+            *bytes = stripped(&text()).into_bytes();
+        } else if path.ends_with("report.html") {
+            let text = text();
+            let (before, rest) = text.split_once("id=\"data\">").unwrap();
+            let (data, after) = rest.split_once("</script>").unwrap();
+            *bytes = [before, &stripped(data), after].concat().into_bytes();
+        }
+    }
+    all
+}
+
+#[track_caller]
+fn assert_same_folder(a: &Path, b: &Path) {
+    let (left, right) = (timeless(a), timeless(b));
+    assert!(left.contains_key(Path::new("manifest.json")), "{}", a.display());
+    assert_eq!(left.keys().collect::<Vec<_>>(), right.keys().collect::<Vec<_>>());
+    for (name, bytes) in &left {
+        assert!(*bytes == right[name], "{} differs in {} and {}", name.display(), a.display(), b.display());
+    }
+}
+
 #[test]
 fn threads_change_no_byte() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
     let bert = ["--model", "tiny-bert"];
+    let fits = ["--intercept", "--ridge", "auto", "--rank", "16"];
+    let positions = ["--positions", "3", "--skip-first", "1"];
     for (name, options) in [
-        ("causal", &["--intercept", "--ridge", "auto", "--rank", "16"][..]),
-        ("positions", &["--positions", "3", "--skip-first", "1"]),
+        ("causal", &fits[..]),
+        ("positions", &positions),
         ("bf16", &["--dtype", "bf16"]),
         // Its normed states are next to singular, so that maps come from decompositions.
         ("masked", &bert),
         ("masked-biased", &[&bert[..], &["--intercept", "--ridge", "0.5", "--rank", "16"]].concat()),
+        ("masked-bf16-positions", &[&bert[..], &positions, &["--dtype", "bf16", "--no-mask"]].concat()),
+        // More rows than one piece of sums has.
+        ("more", &["--train", "600", "--val", "130", "--pairs", "to-final", "--ridge", "auto"]),
     ] {
         let run = |threads: &str| {
             let out = format!("{name}-{threads}");
-            succeed(at, &[&SMALL[..], options, &["--threads", threads, "--out", &out]].concat());
+            let small = if name == "more" { &SMALL[..1] } else { &SMALL };
+            succeed(at, &[small, options, &["--threads", threads, "--out", &out]].concat());
             at.join(out)
         };
         let one = run("1");
-        for threads in ["2", "3", "5"] {
-            assert_same_run(&one, &run(threads));
+        let others =
+            if ["more", "masked-bf16-positions"].contains(&name) { &["3"][..] } else { &["2", "3", "5"] };
+        for threads in others {
+            assert_same_folder(&one, &run(threads));
         }
     }
-    let sums = |threads: &str| {
-        let (out, maps) = (format!("sums-{threads}"), format!("fitted-{threads}"));
-        let begin =
-            ["moments", "--model", "tiny-bert", "--train", "300", "--val", "60", "--threads", threads];
-        succeed(at, &[&begin[..], &["--out", &out]].concat());
-        let file = format!("{out}/moments.safetensors");
-        let fit = ["fit", "--ridge", "auto", "--rank", "16", "--intercept", "--threads", threads];
-        succeed(at, &[&fit[..], &["--moments", &file, "--out", &maps]].concat());
-        [at.join(out), at.join(maps)]
-    };
-    let one = sums("1");
-    for threads in ["2", "5"] {
-        let [run, maps] = sums(threads);
-        let file = |run: &Path| fs::read(run.join("moments.safetensors")).unwrap();
-        assert!(file(&one[0]) == file(&run), "the sums differ on {threads} threads");
-        for part in ["shortcuts", "results"] {
-            assert_same_files(&one[1].join(part), &maps.join(part));
+}
+
+/// As for runs: shares, their sum, and what is fitted from it.
+#[test]
+fn threads_change_no_byte_of_sums() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    for (model, options) in [
+        ("tiny-bert", &[][..]),
+        ("tiny-gpt2", &["--pairs", "to-final", "--positions", "2", "--dtype", "bf16"]),
+    ] {
+        let made = |threads: &str| {
+            let name = |part: &str| format!("{model}-{threads}-{part}");
+            let begin =
+                ["-q", "moments", "--model", model, "--train", "300", "--val", "60", "--threads", threads];
+            for share in ["1/2", "2/2"] {
+                let out = name(&share.replace('/', "of"));
+                succeed(at, &[&begin[..], options, &["--shard", share, "--out", &out]].concat());
+            }
+            let shares = ["2of2", "1of2"].map(|share| format!("{}/moments.safetensors", name(share)));
+            let sums = name("sums");
+            succeed(at, &["-q", "merge", &shares[0], &shares[1], "--threads", threads, "--out", &sums]);
+            let fit = ["-q", "fit", "--ridge", "auto", "--rank", "16", "--intercept", "--threads", threads];
+            succeed(at, &[&fit[..], &["--moments", &sums, "--out", &name("fitted")]].concat());
+            (["1of2", "2of2", "fitted"].map(|part| at.join(name(part))), at.join(sums))
+        };
+        let (folders, sums) = made("1");
+        for threads in ["2", "5"] {
+            let (others, other_sums) = made(threads);
+            folders.iter().zip(&others).for_each(|(one, other)| assert_same_folder(one, other));
+            let same = fs::read(&sums).unwrap() == fs::read(&other_sums).unwrap();
+            assert!(same, "the sums of {model} differ on {threads} threads");
         }
     }
 }

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// More than two chunks of states.
@@ -165,4 +165,66 @@ fn a_run_folder_is_one_process_s_at_a_time() {
     // What a dead process held is free.
     succeed(at, &resume);
     succeed(at, &["-q", "plot", "--out", "out"]);
+}
+
+/// What was kept of the states is looked at before it is gone on with.
+#[test]
+fn unfinished_states_that_were_changed_are_run_again() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    common::write_short_samples(&at.join("train.jsonl"), 3000);
+    common::write_short_samples(&at.join("val.jsonl"), 20);
+    let files_of = ["--train-samples", "train.jsonl", "--val-samples", "val.jsonl"];
+    succeed(at, &[&["-q", "samples", "--out", "run"], &files_of[..]].concat());
+    let run = at.join("run");
+    let begun = files(&run);
+    let put = |files: &BTreeMap<PathBuf, Vec<u8>>| {
+        fs::remove_dir_all(&run).unwrap();
+        for (path, bytes) in files {
+            fs::create_dir_all(run.join(path).parent().unwrap()).unwrap();
+            fs::write(run.join(path), bytes).unwrap();
+        }
+    };
+    let states = ["states", "--out", "run"];
+    succeed(at, &states);
+    let straight = files(&run.join("states"));
+    put(&begun);
+    let chunks = |n: u64| manifest(&run)["stages"]["states"]["chunks"]["train"].as_u64() >= Some(n);
+    stop(at, &states, "KILL", &|| chunks(1)).expect("it is stopped after a chunk");
+    let stopped = files(&run);
+    let part = Path::new("states/train/03.safetensors.part");
+    let length = stopped[part].len();
+    type Damage<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
+    let kept: [Damage; 2] =
+        [("as it was left", &|_| {}), ("with a chunk that is not whole", &|part| part.extend([7; 999]))];
+    let changed: [Damage; 3] = [
+        ("cut short", &|part| part.truncate(length / 9)),
+        ("with a bit flipped", &|part| part[length / 9] ^= 1),
+        ("empty", &|part| part.clear()),
+    ];
+    let says = "`states/train/03.safetensors` is not as the manifest says";
+    for (is_changed, (what, damage)) in
+        kept.map(|kept| (false, kept)).into_iter().chain(changed.map(|c| (true, c)))
+    {
+        let mut damaged = stopped.clone();
+        damage(damaged.get_mut(part).unwrap());
+        put(&damaged);
+        let said = common::output(at, &states);
+        assert!(
+            said.status.success() && stderr(&said).contains(says) == is_changed,
+            "{what}: {}",
+            stderr(&said)
+        );
+        assert!(files(&run.join("states")) == straight, "{what}");
+        assert_nothing_partial(&run);
+    }
+    // A link is another file, which may be precious, whatever is in it.
+    put(&stopped);
+    let precious = at.join("precious");
+    fs::rename(run.join(part), &precious).unwrap();
+    let before = fs::read(&precious).unwrap();
+    std::os::unix::fs::symlink(&precious, run.join(part)).unwrap();
+    let said = common::output(at, &states);
+    assert!(said.status.success() && stderr(&said).contains(says), "{}", stderr(&said));
+    assert!(files(&run.join("states")) == straight && fs::read(&precious).unwrap() == before);
 }

@@ -70,8 +70,13 @@ fn stages_out_of_order_name_the_one_to_run_first() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
     for stage in ["states", "fit", "r2", "evaluate", "plot"] {
-        fail(at, &[stage, "--out", "out"], &["`out`", "run `jumplens samples --out out` first"]);
+        fail(
+            at,
+            &[stage, "--out", "out"],
+            &["there is no folder `out`", "run `jumplens samples --out out` first"],
+        );
     }
+    fail(at, &["lens", "a", "--run", "out"], &["there is no folder `out`"]);
     assert!(files(at).is_empty());
     succeed(at, &["samples", "--train", "20", "--val", "10", "--out", "out"]);
     let first = |stage: &str, first: &str| {
@@ -120,7 +125,7 @@ fn shortcuts_from_elsewhere_that_do_not_serve_cost_nothing() {
         };
         with("missing", &["`missing`", "path"]);
         with("gap", &["gap/05.safetensors", "path"]);
-        with("cut", &["cut/05.safetensors", "damaged"]);
+        with("cut", &["cut/05.safetensors", "changed or removed since it was written"]);
     }
     let evaluate = |folder: &str, says: &[&str]| {
         fail(at, &["evaluate", "--out", "out", "--shortcuts", folder, "--overwrite"], says);
@@ -168,6 +173,45 @@ fn damaged_files_of_a_run_are_named() {
     fail(at, &["fit", "--out", "out"], &["states/train/03.safetensors", "changed or removed"]);
     edit(&at.join("out/samples/train.jsonl"), r#"{"ids":["#, "{");
     fail(at, &["states", "--out", "out", "--overwrite"], &["samples/train.jsonl` was changed"]);
-    edit(&at.join("out/manifest.json"), "{", "[");
-    fail(at, &["states", "--out", "out"], &["manifest.json", "cannot be used"]);
+    // In words that know nothing of the program's types.
+    let odd = [
+        ("[1, 2]", "found a list, expected an object"),
+        ("7", "found integer `7`, expected an object"),
+        ("{\"format\": \"1\"}", "found string \"1\", expected a whole number"),
+        ("{\"format\": 1, \"model\": []}", "cannot be used: "),
+    ];
+    for (manifest, says) in odd {
+        fs::write(at.join("out/manifest.json"), manifest).unwrap();
+        fail(at, &["states", "--out", "out"], &["manifest.json", "cannot be used", says]);
+        let said = common::stderr(&common::output(at, &["states", "--out", "out"]));
+        assert!(!said.contains("struct") && !said.contains("u64"), "{said}");
+    }
+}
+
+/// What a tokenizer is read from is part of the model.
+#[test]
+fn every_file_of_the_tokenizer_counts_as_the_model() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let folder = model(at, "m");
+    let beside = ["tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"];
+    beside.iter().for_each(|name| fs::write(folder.join(name), "{}").unwrap());
+    succeed(at, &["samples", "--train", "20", "--val", "10", "--model", "m", "--out", "out"]);
+    succeed(at, &["states", "--out", "out"]);
+    for name in beside {
+        fs::write(folder.join(name), "{ }").unwrap();
+        fail(
+            at,
+            &["states", "--out", "out", "--overwrite"],
+            &["the model", "not what the run in `out` began with"],
+        );
+        fs::remove_file(folder.join(name)).unwrap();
+        fail(
+            at,
+            &["states", "--out", "out", "--overwrite"],
+            &["the model", "not what the run in `out` began with"],
+        );
+        fs::write(folder.join(name), "{}").unwrap();
+    }
+    succeed(at, &["states", "--out", "out", "--overwrite"]);
 }

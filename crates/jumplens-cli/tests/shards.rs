@@ -3,6 +3,7 @@
 mod common;
 
 use common::{fail, files, succeed};
+use jumplens::seal::{KEY, seal};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -39,17 +40,18 @@ fn assert_near(a: &Path, b: &Path, rows_expected: usize, tolerance: f64) {
 
 #[test]
 fn shares_in_any_order_equal_the_whole_and_the_states() {
-    shares_equal_the_whole_and_the_states("tiny-gpt2", 12);
+    shares_equal_the_whole_and_the_states("tiny-gpt2", 12, 1e-6);
 }
 
 /// Its states end in a norm: but for the constant that this adds, they lie in one dimension less, and the condition of the
-/// sources is up to 5·10⁵, which sums square.
+/// sources is up to 5·10⁵, which sums square. Maps are kept in f32, and there are entries of hundreds that cancel: to round
+/// the map of rank 8 from layer 3 to 6 at random, 200 times, moves its r² by up to 1.2·10⁻⁶, and here two maps are rounded.
 #[test]
 fn so_they_do_where_sources_are_next_to_singular() {
-    shares_equal_the_whole_and_the_states("tiny-bert", 6);
+    shares_equal_the_whole_and_the_states("tiny-bert", 6, 2.5e-6);
 }
 
-fn shares_equal_the_whole_and_the_states(model: &str, n_layers: usize) {
+fn shares_equal_the_whole_and_the_states(model: &str, n_layers: usize, tolerance: f64) {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
     let moments = |args: &[&str]| moments(at, &[&["--model", model], args].concat());
@@ -85,14 +87,17 @@ fn shares_equal_the_whole_and_the_states(model: &str, n_layers: usize) {
     let table = |folder: &str, name: &str| at.join(folder).join("results").join(name);
     let n_pairs = n_layers * (n_layers + 1) / 2;
     for (name, n) in [("r2.csv", 8 * n_pairs), ("learning_curve.csv", 4 * n_layers)] {
-        assert_near(&table("from-whole", name), &table("run", name), n, 1e-6);
+        assert_near(&table("from-whole", name), &table("run", name), n, tolerance);
     }
+    // The curve is made from sums in a run too.
+    let curve = |folder: &str| fs::read(table(folder, "learning_curve.csv")).unwrap();
+    assert!(curve("from-five") == curve("run"), "the learning curves differ");
     let (from_sums, from_states) = (fitted("from-five", "shortcuts"), fitted("run", "shortcuts"));
     let of_layers: Vec<_> = from_states.keys().filter(|path| !path.starts_with("parts")).collect();
     assert_eq!(from_sums.keys().collect::<Vec<_>>(), of_layers);
     // Maps from sums are used as any others are.
     succeed(at, &["-q", "r2", "--out", "run", "--shortcuts", "from-five/shortcuts", "--overwrite"]);
-    assert_near(&table("run", "r2.csv"), &table("from-five", "r2.csv"), 8 * n_pairs, 1e-6);
+    assert_near(&table("run", "r2.csv"), &table("from-five", "r2.csv"), 8 * n_pairs, tolerance);
 }
 
 #[test]
@@ -146,9 +151,20 @@ fn shares_that_do_not_add_up_are_refused_by_name() {
         for value in [f64::NAN, f64::INFINITY, 1e100] {
             let mut bytes = whole.clone();
             bytes[place..place + 8].copy_from_slice(&value.to_le_bytes());
+            seal(&mut bytes);
             damaged(&bytes, &[&value.to_string(), says]);
         }
     }
+    // A sum that another could be.
+    for bit in [0, 63] {
+        let mut bytes = whole.clone();
+        bytes[data + bit / 8] ^= 1 << (bit % 8);
+        damaged(&bytes, &["changed or removed since it was written", "get a copy"]);
+    }
+    let mut without = whole.clone();
+    let key = without.windows(KEY.len()).position(|bytes| bytes == KEY.as_bytes()).unwrap();
+    without[key] = b'k';
+    damaged(&without, &["no digest of itself", "earlier version"]);
     fail(
         at,
         &["fit", "--moments", "whole/states/val/00.safetensors", "--out", "never"],

@@ -3,6 +3,8 @@
 mod common;
 
 use common::{SMALL, copy_of, fail, files, output, stderr, succeed};
+use jumplens::files::sha256;
+use jumplens::seal::KEY;
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::fs;
@@ -185,10 +187,9 @@ fn maps_without_a_record_are_applied_with_a_note() {
         fs::write(path, bare).unwrap();
     }
     // Beside a manifest that is the record, as older versions left it, which knew no digests.
-    let manifest = at.path().join("run/manifest.json");
-    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
-    value["stages"]["fit"].as_object_mut().unwrap().remove("files");
-    fs::write(&manifest, value.to_string()).unwrap();
+    common::edit_manifest(&at.path().join("run"), |manifest| {
+        manifest["stages"]["fit"].as_object_mut().unwrap().remove("files");
+    });
     assert_eq!(stderr(&output(at.path(), &["lens", "a", "--shortcuts", "run/shortcuts"])), "");
     fail(at.path(), &["lens", "a", "--model", "tiny-bert", "--shortcuts", "run/shortcuts"], &["`tiny-gpt2`"]);
     fs::rename(at.path().join("run/shortcuts"), at.path().join("bare")).unwrap();
@@ -253,4 +254,99 @@ fn inspection_tells_the_r2_that_the_run_measured() {
     fs::create_dir(at.path().join("empty")).unwrap();
     fail(at.path(), &["shortcuts", "inspect", "empty"], &["no maps in `empty`"]);
     fail(at.path(), &["shortcuts", "list", "empty"], &["no maps in `empty`"]);
+    fail(at.path(), &["lens", "a", "--shortcuts", "empty"], &["no maps in `empty`"]);
+    fail(at.path(), &["lens", "a", "--run", "run", "--shortcuts", "empty"], &["no maps in `empty`"]);
+}
+
+/// An exported file has its digest in it, wherever it goes.
+#[test]
+fn maps_that_changed_on_their_way_are_refused_by_every_reader() {
+    let at = tempfile::tempdir().unwrap();
+    run(at.path());
+    let at = at.path();
+    succeed(at, &["shortcuts", "export", "run", "--out", "e", "--cast", "mat"]);
+    let whole = fs::read(at.join("e/mat.safetensors")).unwrap();
+    let readers: [&[&str]; 6] = [
+        &["lens", "a", "--shortcuts", "sent.safetensors"],
+        &["lens", "a", "--run", "run", "--shortcuts", "sent.safetensors"],
+        &["evaluate", "--out", "run", "--overwrite", "--shortcuts", "sent.safetensors"],
+        &["shortcuts", "list", "sent.safetensors"],
+        &["shortcuts", "inspect", "sent.safetensors"],
+        &["shortcuts", "import", "sent.safetensors", "--out", "x"],
+    ];
+    // A sign, and what the file says of its model.
+    let model = whole.windows(9).position(|bytes| bytes == b"tiny-gpt2").unwrap();
+    for (place, bit) in [(whole.len() - 1, 0x80), (model, 1)] {
+        let mut bytes = whole.clone();
+        bytes[place] ^= bit;
+        fs::write(at.join("sent.safetensors"), bytes).unwrap();
+        for reader in readers {
+            fail(
+                at,
+                reader,
+                &["`sent.safetensors` was changed or removed since it was written", "get a copy"],
+            );
+        }
+    }
+    let key = whole.windows(KEY.len()).position(|bytes| bytes == KEY.as_bytes()).unwrap();
+    let mut bytes = whole.clone();
+    bytes[key] ^= 1;
+    fs::write(at.join("sent.safetensors"), bytes).unwrap();
+    fail(at, readers[0], &["`sent.safetensors`", "no digest of itself"]);
+    fs::write(at.join("sent.safetensors"), whole).unwrap();
+    readers.iter().for_each(|reader| drop(succeed(at, reader)));
+}
+
+/// What an earlier version wrote has its digests in the manifest beside it alone.
+#[test]
+fn maps_without_a_digest_of_themselves_are_read_where_a_manifest_has_it() {
+    let at = tempfile::tempdir().unwrap();
+    run(at.path());
+    let at = at.path();
+    let expected = succeed(at, &["lens", "a", "--run", "run"]);
+    let mut digests = Vec::new();
+    for (path, bytes) in files(&at.join("run/shortcuts")) {
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let mut json: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+        json["__metadata__"].as_object_mut().unwrap().remove(KEY).unwrap();
+        let json = json.to_string();
+        let bytes = [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &bytes[header..]].concat();
+        digests.push((format!("shortcuts/{}", path.display()), sha256(&bytes)));
+        fs::write(at.join("run/shortcuts").join(path), bytes).unwrap();
+    }
+    common::edit_manifest(&at.join("run"), |manifest| {
+        for (path, digest) in digests {
+            manifest["stages"]["fit"]["files"][path] = digest.into();
+        }
+    });
+    assert_eq!(succeed(at, &["lens", "a", "--run", "run"]), expected);
+    succeed(at, &["lens", "a", "--shortcuts", "run/shortcuts"]);
+    fs::copy(at.join("run/shortcuts/03.safetensors"), at.join("03.safetensors")).unwrap();
+    fail(at, &["shortcuts", "list", "03.safetensors"], &["`03.safetensors`", "no digest of itself"]);
+}
+
+#[test]
+fn maps_beyond_the_last_layer_are_refused() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    fs::create_dir(at.join("maps")).unwrap();
+    let width = 128;
+    let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    npy.extend(
+        format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (128, 128), }").bytes(),
+    );
+    npy.resize(npy.len() + 4 * width * width, 0);
+    fs::write(at.join("maps/0_99.npy"), &npy).unwrap();
+    fs::write(at.join("maps/0_12.npy"), &npy).unwrap();
+    let says = ["not for this model", "there is one from layer 0 to 99, and the model has 12 layers"];
+    let import = ["shortcuts", "import", "maps", "--out", "known", "--model", "tiny-gpt2"];
+    fail(at, &import, &[&says[..], &["`maps`"]].concat());
+    assert!(!at.join("known").exists());
+    succeed(at, &["shortcuts", "import", "maps", "--out", "unknown"]);
+    fail(at, &["lens", "a", "--shortcuts", "unknown"], &[&says[..], &["unknown/00.safetensors"]].concat());
+    succeed(at, &["samples", "--train", "60", "--val", "20", "--out", "out"]);
+    succeed(at, &["states", "--out", "out"]);
+    for stage in ["r2", "evaluate"] {
+        fail(at, &[stage, "--out", "out", "--shortcuts", "unknown"], &says);
+    }
 }

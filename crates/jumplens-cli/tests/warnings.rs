@@ -178,9 +178,9 @@ fn the_default_cast_is_the_best_on_the_validation_samples() {
         let elsewhere = lens(at, &["--shortcuts", "out", "a text"]);
         assert_eq!(elsewhere["casts"][0]["cast"], lens(at, &["--run", "out", "a text"])["casts"][0]["cast"]);
         // Without predictions, by r².
-        fs::write(at.join("out/manifest.json"), without(&at.join("out/manifest.json"), "evaluate")).unwrap();
+        forget(&at.join("out"), "evaluate");
         check(best("r2.csv", "r2", &|_, to| to == 12), "mean r² to the last layer");
-        fs::write(at.join("out/manifest.json"), without(&at.join("out/manifest.json"), "r2")).unwrap();
+        forget(&at.join("out"), "r2");
         let json = lens(at, &["--run", "out", "a text"]);
         assert!(json["casts"][0]["cast"] == "mat" && json["chosen"].is_null());
         fs::remove_dir_all(at.join("out")).unwrap();
@@ -192,9 +192,9 @@ fn the_default_cast_is_the_best_on_the_validation_samples() {
     );
 }
 
-/// The manifest without a stage.
-fn without(manifest: &Path, stage: &str) -> String {
-    let mut json: Value = serde_json::from_str(&fs::read_to_string(manifest).unwrap()).unwrap();
-    json["stages"].as_object_mut().unwrap().remove(stage).unwrap();
-    json.to_string()
+/// Takes a stage out of the manifest.
+fn forget(run: &Path, stage: &str) {
+    common::edit_manifest(run, |manifest| {
+        manifest["stages"].as_object_mut().unwrap().remove(stage).unwrap();
+    });
 }

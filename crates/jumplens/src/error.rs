@@ -186,6 +186,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A file was written into, or cut short, while it was read.
+    #[error("`{}` was changed while it was read", path.display())]
+    ChangedMeanwhile {
+        /// The file.
+        path: PathBuf,
+    },
     /// A manifest cannot be read.
     #[error("`{}` cannot be used: {message}", path.display())]
     DamagedManifest {
@@ -271,14 +277,14 @@ pub enum Error {
         got: String,
     },
     /// A weight is NaN or an infinity, or too large for f32.
-    #[error("tensor `{tensor}` in `{}` holds {value}", path.display())]
+    #[error("tensor `{tensor}` in `{}` holds {}", path.display(), not_a_weight(*value))]
     WeightNotFinite {
         /// The file.
         path: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// NaN or ±infinity.
-        value: f32,
+        /// NaN, ±infinity, or what is too large.
+        value: f64,
     },
     /// A text has a token that the model has no embedding for.
     #[error("token `{token}` of the tokenizer `{}` has the id {id}, and the model's embedding has {vocab_size} rows: {}",
@@ -489,6 +495,12 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// A folder that is to be read is not there.
+    #[error("there is no folder `{}`", path.display())]
+    NoFolder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A stage that has to come first has not been run.
     #[error("`{}` has no finished stage `{stage}`, which {needed_by} needs", path.display())]
     StageMissing {
@@ -520,7 +532,9 @@ pub enum Error {
         here: Box<str>,
     },
     /// A hidden state holds NaN or an infinity.
-    #[error("hidden state of layer {layer}, {split} sample {sample}, coordinate {coordinate} is {value}")]
+    #[error(
+        "hidden state of layer {layer}, {split} sample {sample}, coordinate {coordinate} is {value}: f32 overflowed"
+    )]
     NotFinite {
         /// `train` or `val`.
         split: &'static str,
@@ -573,6 +587,15 @@ pub struct Others {
     pub texts: Vec<String>,
     /// Those that are lists of texts, which are not read.
     pub lists: Vec<String>,
+}
+
+/// What a value is that no weight can have.
+fn not_a_weight(value: f64) -> String {
+    match value {
+        value if value.is_nan() => "NaN, which is no number".to_owned(),
+        value if value.is_infinite() => format!("{} infinity", if value > 0.0 { "plus" } else { "minus" }),
+        value => format!("{value:e}, which is too large for f32"),
+    }
 }
 
 fn column_or_field(line: Option<usize>) -> &'static str {

@@ -1,7 +1,7 @@
 //! What is known of how good fitted maps are, and what has to be said of it wherever their results are shown. One place
 //! words it, so that the lens, the tables, the report and comparisons say the same.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::tables::{LayerRow, R2Row};
 use crate::eval::{BLOCK_CASTS, Summary};
 use crate::lens::ID;
@@ -58,10 +58,11 @@ impl Evidence {
     /// Of the results in the run folder `folder`, whichever maps they are of.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Format`] when a file of the run cannot be read.
+    /// [`Error::Io`](crate::Error::Io) or [`Error::Format`](crate::Error::Format) when a file of the run cannot be read,
+    /// [`Error::ChangedFolder`](crate::Error::ChangedFolder) when its summary is not as it was written.
     pub fn of_results(folder: &Path) -> Result<Self> {
         let manifest = with_tables(folder)?;
-        let summary = summary(folder)?;
+        let summary = Summary::read(folder)?;
         let samples = match &manifest {
             // How many the maps of another folder were fitted on is not known here.
             Some(manifest)
@@ -82,12 +83,15 @@ impl Evidence {
     /// measured of other maps are left out. `None` where it is no run's folder.
     ///
     /// # Errors
-    /// As of [`of_results`](Self::of_results).
+    /// As of [`of_results`](Self::of_results), and [`Error::ChangedFile`](crate::Error::ChangedFile) when a table is not as it was left.
     pub fn of_maps(folder: &Path, width: usize) -> Result<Option<Self>> {
         if !folder.is_dir() {
             return Ok(None);
         }
         let Found::Run(manifest) = look(folder)? else { return Ok(None) };
+        for stage in [Stage::R2, Stage::Evaluate].into_iter().filter(|stage| manifest.is_done(*stage)) {
+            manifest.check(folder, stage, "reading its tables")?;
+        }
         let mut tables = finished_tables(folder, Some(&manifest))?;
         let last = tables.last_layer();
         if are_of_others(&manifest, Stage::R2) {
@@ -121,8 +125,9 @@ impl Evidence {
             && any_maps
         {
             warnings.push(format!(
-                "the maps are fitted on {samples} samples, fewer than {FEWEST} for each of the {width} coordinates of a \
+                "the maps are fitted on {samples} sample{}, fewer than {FEWEST} for each of the {width} coordinates of a \
                  state ({}): they fit noise",
+                if samples == 1 { "" } else { "s" },
                 FEWEST * width
             ));
         }
@@ -182,15 +187,6 @@ fn is_fitted(mapping: &str) -> bool {
 /// True where the figures of `stage` are of maps that are not the run's own.
 fn are_of_others(manifest: &Manifest, stage: Stage) -> bool {
     manifest.stages.get(&stage).is_some_and(|record| record.shortcuts.is_some())
-}
-
-fn summary(folder: &Path) -> Result<Option<Summary>> {
-    let path = folder.join("results").join("summary.json");
-    match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(Error::format(&path)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("read", &path)(error)),
-    }
 }
 
 /// Layers in as few words as can be: `layer 3`, `layers 0–4, 7`.

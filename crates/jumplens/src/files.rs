@@ -2,15 +2,89 @@
 //! may be stood for by something else.
 
 use crate::error::{Error, Result};
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
-use std::io::{Read, Seek, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Creates `path` and the folders above it.
+/// Creates `path` and the folders above it, so that they are there after a power cut too.
 pub(crate) fn create_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(Error::io("create", path))
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
+    fs::create_dir_all(path).map_err(Error::io("create", path))?;
+    missing.into_iter().try_for_each(sync_name)
+}
+
+/// Waits until the files `paths` are on disk under their names, so that a manifest may say so.
+pub(crate) fn sync(paths: &[PathBuf]) -> Result<()> {
+    // Elsewhere what is opened to be read cannot be synced.
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    let sync = |path: &PathBuf| {
+        fs::File::open(path).and_then(|file| sync_file(&file)).map_err(Error::io("write", path))
+    };
+    paths.par_iter().try_for_each(sync)?;
+    sync_names(paths)
+}
+
+/// Waits until the names of files are on disk, whatever is in them.
+pub(crate) fn sync_names(paths: &[PathBuf]) -> Result<()> {
+    let folders: BTreeMap<Option<&Path>, &PathBuf> = paths.iter().map(|path| (path.parent(), path)).collect();
+    folders.into_values().try_for_each(|path| sync_name(path))
+}
+
+/// Waits until the name of a file or folder is on disk.
+fn sync_name(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::File::open(folder).and_then(|folder| sync_file(&folder)) {
+        // A folder that may be written to need not be readable, and elsewhere none can be opened.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.map_err(Error::io("write", folder)),
+    }
+}
+
+/// Waits until a file is on disk, where its file system knows of that.
+pub(crate) fn sync_file(file: &fs::File) -> std::io::Result<()> {
+    match file.sync_all() {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Makes the file `path` anew. What was there is removed, and not written through: it may be a link to another file.
+pub(crate) fn create_anew(path: &Path) -> std::io::Result<fs::File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => fs::File::create_new(path),
+    }
+}
+
+/// Opens an unfinished file to read it and to write behind its end. `None` where nothing is there, or what may be another
+/// file too: a link, or one with several names.
+pub(crate) fn open_unfinished(path: &Path) -> std::io::Result<Option<fs::File>> {
+    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        return Ok(None);
+    }
+    let mut options = fs::File::options();
+    options.read(true).append(true);
+    #[cfg(unix)]
+    let opened = {
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+        // Neither a link nor a FIFO may have taken its place since.
+        let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+        let found = file.metadata()?;
+        (found.is_file() && found.nlink() == 1).then_some(file)
+    };
+    #[cfg(not(unix))]
+    let opened = Some(options.open(path)?);
+    Ok(opened)
 }
 
 /// The name under which `path` is written before it is whole.
@@ -20,6 +94,21 @@ pub(crate) fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// The temporary names of [`replace_with`] that files are being written under.
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn unfinished() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For a process that ends at once: removes what is half written, and lets nobody begin or finish another file. What
+/// another command goes on with (states, downloads) is left.
+pub fn remove_unfinished() {
+    let unfinished = unfinished();
+    unfinished.iter().for_each(|part| drop(fs::remove_file(part)));
+    std::mem::forget(unfinished);
+}
+
 /// Writes a file through `write`, which gets a buffered writer on the temporary name; renames it when all went well,
 /// removes it when not.
 pub(crate) fn write_with(
@@ -27,7 +116,7 @@ pub(crate) fn write_with(
     write: impl FnOnce(&mut std::io::BufWriter<fs::File>) -> std::io::Result<()>,
 ) -> Result<()> {
     replace_with(path, |part| {
-        let mut writer = std::io::BufWriter::with_capacity(1 << 20, fs::File::create(part)?);
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, create_anew(part)?);
         write(&mut writer)?;
         writer.flush()
     })
@@ -36,15 +125,28 @@ pub(crate) fn write_with(
 /// As [`write_with`], for a `write` that opens the temporary name itself.
 pub(crate) fn replace_with(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
     let part = temporary(path);
-    write(&part).and_then(|()| fs::rename(&part, path)).map_err(|source| {
+    unfinished().insert(part.clone());
+    let written = write(&part).and_then(|()| fs::rename(&part, path)).map_err(|source| {
         let _ = fs::remove_file(&part);
         Error::Io { action: "write", path: path.to_owned(), source }
-    })
+    });
+    unfinished().remove(&part);
+    written
 }
 
 /// Writes `bytes` to `path`, whole or not at all.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |writer| writer.write_all(bytes))
+}
+
+/// As [`write_atomically`], and waits until they are on disk. A power cut leaves what was there before, or these.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_with(path, |part| {
+        let mut file = create_anew(part)?;
+        file.write_all(bytes)?;
+        sync_file(&file)
+    })?;
+    sync_name(path)
 }
 
 /// What stands for a large file in a clone of a repository that has not fetched it.
@@ -99,11 +201,43 @@ impl Pointer {
     }
 }
 
-/// Opens a file to read it. [`Error::Pointer`] where a pointer stands for it.
+/// Opens a file to read all of it, without waiting for anyone: what is neither a file nor a folder, such as a pipe, has no
+/// end that could be relied on, and is refused.
+pub(crate) fn open_plain(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::File::options();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_dir() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+}
+
+/// All that a file holds, opened as [`open_plain`] does.
+pub(crate) fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_plain(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens a file to read it. [`Error::Pointer`] where a pointer stands for it; [`Error::Io`] where it is no file, as
+/// [`open_plain`] has it.
 pub(crate) fn open(path: &Path) -> Result<fs::File> {
+    check_pointer(path, open_plain(path))
+}
+
+/// As [`open`], of what is read once from its beginning to its end: a pipe will do.
+pub(crate) fn open_stream(path: &Path) -> Result<fs::File> {
+    check_pointer(path, fs::File::open(path))
+}
+
+fn check_pointer(path: &Path, opened: io::Result<fs::File>) -> Result<fs::File> {
     let pointed = |pointer| Error::Pointer { path: path.to_owned(), pointer };
-    let mut file = fs::File::open(path).map_err(|error| match Pointer::of_link(path) {
-        Some(pointer) if error.kind() == std::io::ErrorKind::NotFound => pointed(pointer),
+    let mut file = opened.map_err(|error| match Pointer::of_link(path) {
+        Some(pointer) if error.kind() == ErrorKind::NotFound => pointed(pointer),
         _ => Error::io("read", path)(error),
     })?;
     let metadata = file.metadata().map_err(Error::io("read", path))?;
@@ -116,6 +250,107 @@ pub(crate) fn open(path: &Path) -> Result<fs::File> {
         }
     }
     Ok(file)
+}
+
+/// A file that is mapped into memory to be read, and known by its address: see [`mapped_at`].
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    map: memmap2::Mmap,
+    place: &'static Place,
+    opened: fs::Metadata,
+}
+
+impl Mapped {
+    /// Opens a file as [`open`] does.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = open(path)?;
+        let opened = file.metadata().map_err(Error::io("read", path))?;
+        // SAFETY: the map is read-only. Whoever writes into the file meanwhile changes what is read, as `is_as_opened`
+        // finds out; whoever cuts it short has the system raise SIGBUS where it was, as with every reader of mapped weights.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        let place = Place::taken(path, map.as_ptr() as usize, map.len());
+        Ok(Self { map, place, opened })
+    }
+
+    /// False where the file has been written into, or cut short, since it was opened. One that took its name is another.
+    pub(crate) fn is_as_opened(&self) -> bool {
+        let Ok(now) = fs::metadata(&self.place.path) else { return true };
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            if (now.dev(), now.ino()) != (self.opened.dev(), self.opened.ino()) {
+                return true;
+            }
+        }
+        (now.len(), now.modified().ok()) == (self.opened.len(), self.opened.modified().ok())
+    }
+}
+
+impl Deref for Mapped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        self.place.free();
+    }
+}
+
+/// Where in memory a file is mapped. A signal handler walks through all of them, so that none is ever moved or freed: one
+/// that has become free waits for the same file to be mapped again.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    start: AtomicUsize,
+    /// 0 where nothing is mapped any more.
+    end: AtomicUsize,
+    next: Option<&'static Place>,
+}
+
+static PLACES: AtomicPtr<Place> = AtomicPtr::new(std::ptr::null_mut());
+/// Held by whoever takes a place.
+static TAKING: Mutex<()> = Mutex::new(());
+
+impl Place {
+    fn first() -> Option<&'static Place> {
+        // SAFETY: null, or a place that was leaked, and is whole since `taken` stored it.
+        unsafe { PLACES.load(Ordering::Acquire).as_ref() }
+    }
+
+    fn all() -> impl Iterator<Item = &'static Place> {
+        std::iter::successors(Self::first(), |place| place.next)
+    }
+
+    fn taken(path: &Path, start: usize, length: usize) -> &'static Self {
+        let _taking = TAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_free = |place: &&Place| place.end.load(Ordering::Acquire) == 0 && place.path == path;
+        if let Some(place) = Self::all().find(is_free) {
+            place.start.store(start, Ordering::Release);
+            place.end.store(start + length, Ordering::Release);
+            return place;
+        }
+        let (start, end) = (AtomicUsize::new(start), AtomicUsize::new(start + length));
+        let place = Box::leak(Box::new(Self { path: path.to_owned(), start, end, next: Self::first() }));
+        PLACES.store(place, Ordering::Release);
+        place
+    }
+
+    fn free(&self) {
+        self.end.store(0, Ordering::Release);
+    }
+}
+
+/// The file that is mapped into memory at `address`. Takes no lock and no memory, so that a handler of SIGBUS may ask which
+/// file was cut short while it was read.
+pub fn mapped_at(address: usize) -> Option<&'static Path> {
+    let is_in = |place: &&Place| {
+        (place.start.load(Ordering::Acquire)..place.end.load(Ordering::Acquire)).contains(&address)
+    };
+    Place::all().find(is_in).map(|place| &*place.path)
 }
 
 /// All that a file holds. [`Error::Pointer`] where a pointer stands for it.
@@ -235,7 +470,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("small"), "some text").unwrap();
-        assert_eq!(read_to_string(&at("small")).unwrap(), "some text");
+        assert_eq!(read(&at("small")).unwrap(), b"some text");
         fs::write(at("pointer"), LFS).unwrap();
         assert!(matches!(read(&at("pointer")), Err(Error::Pointer { .. })));
         assert!(matches!(read(&at("none")), Err(Error::Io { .. })));
@@ -248,5 +483,35 @@ mod tests {
             assert!(matches!(annexed, Err(Error::Pointer { pointer: Pointer::GitAnnex, .. })), "{annexed:?}");
             assert!(matches!(read(&at("broken")), Err(Error::Io { .. })));
         }
+    }
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let is_untouched = || fs::read_to_string(at("precious")).unwrap() == "precious";
+        fs::write(at("precious"), "precious").unwrap();
+        let links: [fn(PathBuf, PathBuf) -> std::io::Result<()>; 2] = [symlink, fs::hard_link];
+        for link in links {
+            let part = temporary(&at("file"));
+            link(at("precious"), part.clone()).unwrap();
+            assert!(open_unfinished(&part).unwrap().is_none());
+            write_atomically(&at("file"), b"other").unwrap();
+            assert!(is_untouched() && !at("file").is_symlink());
+            link(at("precious"), part.clone()).unwrap();
+            write_durably(&at("file"), b"again").unwrap();
+            assert!(is_untouched() && fs::read_to_string(at("file")).unwrap() == "again");
+            // What is to be replaced is not written through either.
+            fs::remove_file(at("file")).unwrap();
+            link(at("precious"), at("file")).unwrap();
+            write_durably(&at("file"), b"other").unwrap();
+            assert!(is_untouched());
+        }
+        symlink(at("nowhere"), at("dangling")).unwrap();
+        assert!(open_unfinished(&at("dangling")).unwrap().is_none() && !at("nowhere").exists());
+        fs::write(at("own"), "be").unwrap();
+        open_unfinished(&at("own")).unwrap().unwrap().write_all(b"gun").unwrap();
+        assert_eq!(fs::read_to_string(at("own")).unwrap(), "begun");
     }
 }

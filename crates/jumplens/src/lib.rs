@@ -75,6 +75,7 @@ pub mod run;
 pub mod runner;
 pub mod samples;
 pub mod sanity;
+pub mod seal;
 pub mod shortcut;
 mod spread;
 pub mod states;

@@ -2,7 +2,7 @@
 
 use crate::corpus::{Accept, Corpus, Draw, DrawOptions, HowMany, Reading};
 use crate::error::{Error, Result};
-use crate::files::{absolute, sha256};
+use crate::files::{absolute, sha256_of};
 use crate::hub::{ModelFiles, Sources};
 use crate::manifest::{SamplesRecord, SourceRecord};
 use crate::models::{Kind, Spec, load};
@@ -81,12 +81,12 @@ pub(crate) fn make(
 ) -> Result<Samples> {
     match source {
         SampleSource::Files { train, val } => {
+            let samples = [read_samples(train, spec)?, read_samples(val, spec)?];
             let record = |path: &Path| -> Result<SourceRecord> {
-                let bytes = crate::files::read(path)?;
-                Ok(SourceRecord { id: absolute(&path.display().to_string()), sha256: sha256(&bytes) })
+                Ok(SourceRecord { id: absolute(&path.display().to_string()), sha256: sha256_of(path)? })
             };
             let record = SamplesRecord::Files { train_samples: record(train)?, val_samples: record(val)? };
-            Ok(Samples::new([read_samples(train, spec)?, read_samples(val, spec)?], record))
+            Ok(Samples::new(samples, record))
         }
         SampleSource::Corpus { name, train, val, mask, reading, draw, positions } => {
             if !mask && spec.kind == Kind::Causal {
@@ -146,7 +146,7 @@ impl Maker<'_> {
         let wanted = train.saturating_add(val);
         observer.begin(Stage::Samples.name(), wanted as u64, "sentences");
         let (mut have, mut splits) = (0, [Vec::new(), Vec::new()]);
-        let mut corpus = self.corpus.each_in_order(|index, text| {
+        let mut corpus = self.corpus.each_in_order(observer, |index, text| {
             check(observer)?;
             if have < wanted && self.draw.fits(text) {
                 let ids = self.tokenizer.encode(text)?;

@@ -2,7 +2,9 @@
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::files::{create_folder, temporary};
+use crate::files::{
+    Mapped, create_anew, create_folder, hexadecimal, open_unfinished, sync, sync_file, sync_names, temporary,
+};
 use crate::models::{Backbone, Spec};
 use crate::nn::with_values;
 use crate::parallel;
@@ -11,9 +13,13 @@ use crate::runner::{BlockRun, Context, Plan, Rows};
 use crate::tokenize::Sample;
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// Samples that are run, and written, at one time: the state files grow by this many rows.
 pub const CHUNK: usize = 1024;
@@ -122,11 +128,29 @@ pub(crate) fn last_states(model: &dyn Backbone, plan: &Plan, batch: &PackedBatch
     })
 }
 
+/// How far the state files of a split are.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    /// Whole chunks that are on disk.
+    pub chunks: usize,
+    /// SHA-256 of each file up to their end, by path below the run folder.
+    pub digests: BTreeMap<String, String>,
+}
+
+/// What is certain of the state files of a split: chunks, and of each file the digest as far as it is.
+#[derive(Default)]
+pub struct Begun {
+    /// Whole chunks that are there, as they were left.
+    pub chunks: usize,
+    /// In the order of the files.
+    digests: Vec<Sha256>,
+}
+
 /// One split's state files in a run folder: `NN.safetensors` for each layer, and `attn/NN.safetensors` for each block
 /// where the attention outputs are kept.
 #[derive(Debug, Clone)]
 pub struct StateFiles {
-    folder: PathBuf,
+    run: PathBuf,
     /// `train` or `val`.
     split: &'static str,
 }
@@ -134,15 +158,30 @@ pub struct StateFiles {
 impl StateFiles {
     /// The files of `split` below the run folder `run`.
     pub fn new(run: &Path, split: &'static str) -> Self {
-        Self { folder: run.join("states").join(split), split }
+        Self { run: run.to_owned(), split }
+    }
+
+    fn layer_name(&self, layer: usize) -> String {
+        format!("states/{}/{layer:02}.safetensors", self.split)
+    }
+
+    fn attention_name(&self, layer: usize) -> String {
+        format!("states/{}/attn/{layer:02}.safetensors", self.split)
+    }
+
+    /// The paths of all files, from the run folder on.
+    fn names(&self, n_layers: usize, with_attention: bool) -> Vec<String> {
+        let layers = (0..=n_layers).map(|layer| self.layer_name(layer));
+        let attention = (0..n_layers).filter(|_| with_attention).map(|layer| self.attention_name(layer));
+        layers.chain(attention).collect()
     }
 
     fn layer_path(&self, layer: usize) -> PathBuf {
-        self.folder.join(format!("{layer:02}.safetensors"))
+        self.run.join(self.layer_name(layer))
     }
 
     fn attention_path(&self, layer: usize) -> PathBuf {
-        self.folder.join("attn").join(format!("{layer:02}.safetensors"))
+        self.run.join(self.attention_name(layer))
     }
 
     /// Opens the states of `layer`.
@@ -165,62 +204,106 @@ impl StateFiles {
         StateFile::open(&self.attention_path(layer))
     }
 
-    /// Runs the model over `samples` from chunk `first_chunk` on (the chunks before it are in the unfinished files of
-    /// an earlier run), and writes the files. `chunk_done` is called when a chunk is on disk, with the number of chunks
-    /// that are. Returns the number of tokens run.
+    /// What an earlier run left of the states of `n` samples, where all that it `kept` is there as it was left; none of it where
+    /// a file is not, which is said.
+    pub fn begun(
+        &self,
+        spec: &Spec,
+        n: usize,
+        with_attention: bool,
+        kept: &Kept,
+        observer: &dyn Observer,
+    ) -> Result<Begun> {
+        let rows = kept.chunks.saturating_mul(CHUNK).min(n);
+        let mut digests = Vec::new();
+        if rows == 0 {
+            return Ok(Begun::default());
+        }
+        for name in self.names(spec.n_layers, with_attention) {
+            check(observer)?;
+            let path = self.run.join(&name);
+            let whole = (header(n, spec.d_model).len() + 4 * rows * spec.d_model) as u64;
+            match StateWriter::digest(&path, whole)? {
+                Some(digest) if kept.digests.get(&name) == Some(&text_of(&digest)) => digests.push(digest),
+                _ => {
+                    observer.note(&format!(
+                        "`{name}` is not as the manifest says: the {} samples are run from the first again",
+                        self.split
+                    ));
+                    return Ok(Begun::default());
+                }
+            }
+        }
+        Ok(Begun { chunks: kept.chunks, digests })
+    }
+
+    /// Runs the model over `samples`, but for those of the chunks that have `begun`, and writes the files. `on_disk` is called
+    /// when more chunks are on disk, with all that are, which is behind what is written: disks are waited for while the model
+    /// runs. Returns the number of tokens run.
     pub fn collect(
         &self,
         model: &dyn Backbone,
         samples: &[Sample],
-        keep_attention: bool,
-        first_chunk: usize,
+        with_attention: bool,
+        begun: Begun,
         observer: &dyn Observer,
-        mut chunk_done: impl FnMut(usize) -> Result<()>,
+        mut on_disk: impl FnMut(Kept) -> Result<()>,
     ) -> Result<usize> {
         let spec = model.spec();
-        create_folder(&self.folder)?;
-        let mut paths: Vec<PathBuf> = (0..=spec.n_layers).map(|layer| self.layer_path(layer)).collect();
-        if keep_attention {
-            create_folder(&self.folder.join("attn"))?;
-            paths.extend((0..spec.n_layers).map(|layer| self.attention_path(layer)));
-        }
-        let writers =
-            paths.iter().map(|path| StateWriter::open(path, samples.len(), spec.d_model, first_chunk > 0));
+        let names = self.names(spec.n_layers, with_attention);
+        let paths: Vec<PathBuf> = names.iter().map(|name| self.run.join(name)).collect();
+        paths.iter().filter_map(|path| path.parent()).try_for_each(create_folder)?;
+        let rows = begun.chunks.saturating_mul(CHUNK).min(samples.len());
+        let mut digests = begun.digests.into_iter();
+        let writers = paths
+            .iter()
+            .map(|path| StateWriter::open(path, samples.len(), spec.d_model, rows, digests.next()));
         let mut writers = writers.collect::<Result<Vec<_>>>()?;
+        sync_names(&paths)?;
+        let mut syncing = Syncing::default();
         let mut tokens = 0;
         let chunks: Vec<&[Sample]> = samples.chunks(CHUNK).collect();
-        let mut next = first_chunk.min(chunks.len());
-        for round in chunks[next..].chunks(ROUND) {
-            // No batch crosses a chunk, but threads go on to the next chunk while the last batches of one are run.
-            let packed: Vec<Vec<PackedBatch>> =
-                round.iter().map(|chunk| PackedBatch::pack(chunk, spec.kind, TOKEN_BUDGET)).collect();
-            let ends: Vec<usize> =
-                packed.iter().map(|batches| batches.last().map_or(0, |b| b.samples.end)).collect();
-            let batches: Vec<PackedBatch> = packed.into_iter().flatten().collect();
-            let mut chunk = StateChunk::new(spec, keep_attention);
-            let mut at = 0;
-            run_batches(model, &batches, keep_attention, |index, states| {
-                let batch = &batches[index];
-                chunk.append(batch, &states)?;
-                observer.advance(batch.tokens() as u64);
-                check(observer)?;
-                if batch.samples.end < ends[at] {
-                    return Ok(());
-                }
-                let whole = std::mem::replace(&mut chunk, StateChunk::new(spec, keep_attention));
-                let first = next * CHUNK;
-                for (layer, rows) in whole.layers.iter().enumerate() {
-                    self.check_finite(rows, layer, first, spec.d_model)?;
-                }
-                for (writer, rows) in writers.iter_mut().zip(whole.layers.iter().chain(&whole.attention)) {
-                    writer.write(first, rows)?;
-                }
-                tokens += whole.tokens;
-                (at, next) = (at + 1, next + 1);
-                chunk_done(next)
-            })?;
-        }
+        let mut next = begun.chunks.min(chunks.len());
+        let mut run = || -> Result<()> {
+            for round in chunks[next..].chunks(ROUND) {
+                // No batch crosses a chunk, but threads go on to the next chunk while the last batches of one are run.
+                let packed: Vec<Vec<PackedBatch>> =
+                    round.iter().map(|chunk| PackedBatch::pack(chunk, spec.kind, TOKEN_BUDGET)).collect();
+                let ends: Vec<usize> =
+                    packed.iter().map(|batches| batches.last().map_or(0, |b| b.samples.end)).collect();
+                let batches: Vec<PackedBatch> = packed.into_iter().flatten().collect();
+                let mut chunk = StateChunk::new(spec, with_attention);
+                let mut at = 0;
+                run_batches(model, &batches, with_attention, |index, states| {
+                    let batch = &batches[index];
+                    chunk.append(batch, &states)?;
+                    observer.advance(batch.tokens() as u64);
+                    check(observer)?;
+                    if batch.samples.end < ends[at] {
+                        return Ok(());
+                    }
+                    let whole = std::mem::replace(&mut chunk, StateChunk::new(spec, with_attention));
+                    for (layer, rows) in whole.layers.iter().enumerate() {
+                        self.check_finite(rows, layer, next * CHUNK, spec.d_model)?;
+                    }
+                    for (writer, rows) in writers.iter_mut().zip(whole.layers.iter().chain(&whole.attention))
+                    {
+                        writer.write(rows)?;
+                    }
+                    tokens += whole.tokens;
+                    (at, next) = (at + 1, next + 1);
+                    let digests = names.iter().cloned().zip(writers.iter().map(StateWriter::text)).collect();
+                    syncing.written(Kept { chunks: next, digests }, &writers, &mut on_disk)
+                })?;
+            }
+            Ok(())
+        };
+        let ended = run();
+        // What was whole before it was stopped counts.
+        let kept = syncing.finish(&mut on_disk);
+        ended.and(kept)?;
         writers.into_iter().try_for_each(StateWriter::finish)?;
+        sync(&paths)?;
         Ok(tokens)
     }
 
@@ -238,54 +321,89 @@ impl StateFiles {
     }
 }
 
+/// What a state file begins with.
+fn header(n: usize, d: usize) -> Vec<u8> {
+    let states =
+        serde_json::json!({"states": {"dtype": "F32", "shape": [n, d], "data_offsets": [0, n * d * 4]}});
+    let states = states.to_string();
+    // Tensors begin at a multiple of eight bytes.
+    let length = states.len().next_multiple_of(8);
+    let mut header = (length as u64).to_le_bytes().to_vec();
+    header.extend(states.bytes());
+    header.resize(8 + length, b' ');
+    header
+}
+
+fn text_of(digest: &Sha256) -> String {
+    hexadecimal(&digest.clone().finalize())
+}
+
 /// A state file that grows: written under its temporary name until it is whole.
 struct StateWriter {
     path: PathBuf,
-    file: File,
-    data_start: u64,
-    d: usize,
+    file: Arc<File>,
+    /// Of all that was written.
+    digest: Sha256,
 }
 
 impl StateWriter {
-    fn open(path: &Path, n: usize, d: usize, resume: bool) -> Result<Self> {
-        let header =
-            serde_json::json!({"states": {"dtype": "F32", "shape": [n, d], "data_offsets": [0, n * d * 4]}});
-        let mut header = header.to_string().into_bytes();
-        header.resize(header.len().next_multiple_of(8), b' ');
+    /// The file of `n` states of width `d`: a new one, or where it has a `digest` the one that is there, of whose rows the
+    /// first `rows` count.
+    fn open(path: &Path, n: usize, d: usize, rows: usize, digest: Option<Sha256>) -> Result<Self> {
         let part = temporary(path);
-        let data_start = 8 + header.len() as u64;
-        let attempt = || -> std::io::Result<File> {
-            if resume {
-                // A split that was whole when the run was stopped has its final name already.
-                let existing = if part.exists() { &part } else { path };
-                if *existing != part {
-                    std::fs::rename(existing, &part)?;
-                }
-                let mut file = File::options().read(true).write(true).open(&part)?;
-                let mut found = vec![0; header.len()];
-                file.seek(SeekFrom::Start(8))?;
-                file.read_exact(&mut found)?;
-                if found != header {
-                    return Err(std::io::Error::other("not the unfinished state file of this run"));
-                }
-                return Ok(file);
+        let header = header(n, d);
+        let attempt = || -> std::io::Result<(File, Sha256)> {
+            let Some(digest) = digest else {
+                let mut file = create_anew(&part)?;
+                file.write_all(&header)?;
+                return Ok((file, Sha256::new_with_prefix(&header)));
+            };
+            // A split that was whole when the run was stopped has its final name already.
+            if !part.exists() {
+                std::fs::rename(path, &part)?;
             }
-            let mut file = File::create(&part)?;
-            file.write_all(&(header.len() as u64).to_le_bytes())?;
-            file.write_all(&header)?;
-            Ok(file)
+            let file = open_unfinished(&part)?.ok_or(ErrorKind::NotFound)?;
+            file.set_len((header.len() + 4 * rows * d) as u64)?;
+            Ok((file, digest))
         };
-        let file = attempt().map_err(Error::io("write", &part))?;
-        Ok(Self { path: path.to_owned(), file, data_start, d })
+        let (file, digest) = attempt().map_err(Error::io("write", &part))?;
+        Ok(Self { path: path.to_owned(), file: Arc::new(file), digest })
     }
 
-    /// Writes rows from row `first` on.
-    fn write(&mut self, first: usize, rows: &[f32]) -> Result<()> {
-        let offset = self.data_start + (first * self.d * 4) as u64;
-        self.file
-            .seek(SeekFrom::Start(offset))
-            .and_then(|_| self.file.write_all(bytemuck::cast_slice(rows)))
-            .map_err(Error::io("write", &self.path))
+    /// The digest of the first `length` bytes of the file that becomes `path`, or has become it; `None` where there are not so
+    /// many.
+    fn digest(path: &Path, length: u64) -> Result<Option<Sha256>> {
+        let part = temporary(path);
+        let place = if part.exists() { &part } else { path };
+        let read = || -> std::io::Result<Option<Sha256>> {
+            let Some(file) = open_unfinished(place)? else { return Ok(None) };
+            let (mut file, mut left) = (file.take(length), length);
+            let mut digest = Sha256::new();
+            let mut piece = vec![0; 1 << 20];
+            while left > 0 {
+                match file.read(&mut piece)? {
+                    0 => return Ok(None),
+                    n => {
+                        digest.update(&piece[..n]);
+                        left -= n as u64;
+                    }
+                }
+            }
+            Ok(Some(digest))
+        };
+        read().map_err(Error::io("read", place))
+    }
+
+    /// Writes rows behind those that are there.
+    fn write(&mut self, rows: &[f32]) -> Result<()> {
+        let bytes = bytemuck::cast_slice(rows);
+        self.digest.update(bytes);
+        (&*self.file).write_all(bytes).map_err(Error::io("write", &self.path))
+    }
+
+    /// The digest of all that was written.
+    fn text(&self) -> String {
+        text_of(&self.digest)
     }
 
     fn finish(self) -> Result<()> {
@@ -293,10 +411,68 @@ impl StateWriter {
     }
 }
 
+/// State files that grow, and their names.
+type Growing = Vec<(PathBuf, Arc<File>)>;
+
+/// Waits for the disk beside the work that goes on, so that what a manifest counts is there, whatever happens to the machine.
+#[derive(Default)]
+struct Syncing {
+    /// Waits for what it is given back with.
+    thread: Option<(JoinHandle<Result<()>>, Kept)>,
+    /// What was written since, and the files that it is in.
+    written: Option<(Kept, Growing)>,
+}
+
+impl Syncing {
+    /// Takes what is written by now. `on_disk` is called where more is on disk than before.
+    fn written(
+        &mut self,
+        kept: Kept,
+        writers: &[StateWriter],
+        on_disk: &mut impl FnMut(Kept) -> Result<()>,
+    ) -> Result<()> {
+        self.written = Some((kept, writers.iter().map(|w| (w.path.clone(), w.file.clone())).collect()));
+        if self.thread.as_ref().is_some_and(|(thread, _)| !thread.is_finished()) {
+            return Ok(());
+        }
+        self.wait(on_disk)?;
+        if let Some((kept, files)) = self.written.take() {
+            let again = files.clone();
+            match std::thread::Builder::new().spawn(move || sync_all(&files)) {
+                Ok(thread) => self.thread = Some((thread, kept)),
+                // No thread can be had: the work waits.
+                Err(_) => {
+                    sync_all(&again)?;
+                    on_disk(kept)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was written is on disk.
+    fn finish(mut self, on_disk: &mut impl FnMut(Kept) -> Result<()>) -> Result<()> {
+        self.wait(on_disk)?;
+        let Some((kept, files)) = self.written.take() else { return Ok(()) };
+        sync_all(&files)?;
+        on_disk(kept)
+    }
+
+    fn wait(&mut self, on_disk: &mut impl FnMut(Kept) -> Result<()>) -> Result<()> {
+        let Some((thread, kept)) = self.thread.take() else { return Ok(()) };
+        thread.join().map_err(|_| Error::Internal("a thread that waits for the disk panicked".into()))??;
+        on_disk(kept)
+    }
+}
+
+fn sync_all(files: &[(PathBuf, Arc<File>)]) -> Result<()> {
+    files.iter().try_for_each(|(path, file)| sync_file(file).map_err(Error::io("write", path)))
+}
+
 /// A state file opened for reading: tensor `states`, f32 `[n, d]`, mapped into memory.
 #[derive(Debug)]
 pub struct StateFile {
-    map: memmap2::Mmap,
+    map: Mapped,
     data: std::ops::Range<usize>,
     /// Samples.
     pub n: usize,
@@ -307,9 +483,7 @@ pub struct StateFile {
 impl StateFile {
     /// Opens a safetensors file with an f32 tensor `states` of two dimensions.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = crate::files::open(path)?;
-        // SAFETY: the map is read-only, and this crate never changes a state file in place once it has its final name.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        let map = Mapped::open(path)?;
         let (data, n, d) = {
             let tensors = SafeTensors::deserialize(&map).map_err(Error::format(path))?;
             let view = tensors.tensor("states").map_err(Error::format(path))?;

@@ -128,7 +128,27 @@ fn samples_that_the_model_cannot_run_are_named_by_line() {
 #[test]
 fn a_weight_that_is_not_finite_is_named() {
     let mut checkpoint = Checkpoint::random(1);
-    checkpoint.set("h.1.mlp.c_fc.bias", |_, j| if j == 5 { f32::NAN } else { 0.0 });
-    let Err(Error::WeightNotFinite { tensor, value, .. }) = open(&checkpoint) else { panic!("no error") };
-    assert!(tensor == "h.1.mlp.c_fc.bias" && value.is_nan());
+    for (bad, says) in [
+        (f32::NAN, "holds NaN, which is no number"),
+        (f32::INFINITY, "holds plus infinity"),
+        (f32::NEG_INFINITY, "holds minus infinity"),
+    ] {
+        checkpoint.set("h.1.mlp.c_fc.bias", |_, j| if j == 5 { bad } else { 0.0 });
+        let Err(error @ Error::WeightNotFinite { .. }) = open(&checkpoint) else { panic!("no error") };
+        let said = error.to_string();
+        assert!(said.contains("`h.1.mlp.c_fc.bias`") && said.ends_with(says), "{said}");
+    }
+}
+
+#[test]
+fn weights_too_large_to_be_run_are_named() {
+    let mut checkpoint = Checkpoint::random(1);
+    assert_eq!(open(&checkpoint).unwrap().notes, [""; 0]);
+    checkpoint.set("h.1.mlp.c_fc.bias", |_, j| if j == 5 { -1e38 } else { 0.0 });
+    checkpoint.set("h.0.ln_1.weight", |_, _| 1e30);
+    let notes = open(&checkpoint).unwrap().notes.join(";");
+    assert!(
+        notes.contains("`h.1.mlp.c_fc.bias` holds weights up to 1e38 in magnitude, and 1 more"),
+        "{notes}"
+    );
 }

@@ -16,14 +16,14 @@ use jumplens::files::sha256;
 use jumplens::hub::{Hub, Sources};
 use jumplens::manifest::SamplesRecord;
 use jumplens::nn::Precision;
-use jumplens::progress::Silent;
+use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::{Fits, Pairs};
 use jumplens::tokenize::Positions;
 use jumplens::{Error, Result};
-use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
+use parquet::basic::{BrotliLevel, Compression, Encoding, GzipLevel, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
@@ -32,6 +32,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use unicode_segmentation::UnicodeSegmentation;
 
 fn data(name: &str) -> PathBuf {
@@ -123,10 +124,44 @@ fn abbreviations_initials_and_numbers_end_no_sentence() {
     assert_eq!(ends, [false, true, true, true]);
 }
 
+/// Wants to stop after a while.
+struct Stopped(Instant, Duration);
+
+impl Observer for Stopped {
+    fn cancelled(&self) -> bool {
+        self.0.elapsed() > self.1
+    }
+}
+
+#[test]
+fn blank_lines_by_the_billion_are_passed_over_in_seconds_and_interrupted_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("blank.txt.zst");
+    // A frame of blank lines, many times: 100 kB in all for each gigabyte.
+    let (feeds, frames) = (64 << 20, 48);
+    let frame = zstd::encode_all(&vec![b'\n'; feeds][..], 1).unwrap();
+    let end = zstd::encode_all(&b"A sentence at the end.\r\n \r\n\r\r\xff"[..], 1).unwrap();
+    fs::write(&path, [frame.repeat(frames), end].concat()).unwrap();
+    let corpus = open(&path, &Reading::default()).unwrap();
+    let stopped = Stopped(Instant::now(), Duration::from_millis(200));
+    assert!(matches!(corpus.each_in_order(&stopped, |_, _| Ok(true)), Err(Error::Interrupted)));
+    assert!(stopped.0.elapsed() < Duration::from_secs(2), "{:?}", stopped.0.elapsed());
+    let (started, mut found) = (Instant::now(), Vec::new());
+    let read = corpus.each_in_order(&Silent, |number, text| {
+        found.push((number, text.to_owned()));
+        Ok(true)
+    });
+    assert_eq!(found, [(0, "A sentence at the end.".to_owned())]);
+    let Err(Error::CorpusRow { place, .. }) = read else { panic!("no error") };
+    assert_eq!(place, format!("line {}", feeds * frames + 5));
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    eprintln!("{} GB of line ends in {:.1?}", (feeds * frames) >> 30, started.elapsed());
+}
+
 #[test]
 fn no_sentence_of_the_dump_has_markup_in_it() {
     let corpus = open(&data("enwiki-sample.xml.bz2"), &Reading::default()).unwrap();
-    let all = corpus.first_sentences(usize::MAX).unwrap();
+    let all = corpus.first_sentences(usize::MAX, &Silent).unwrap();
     assert!(all.len() > 16_000, "{}", all.len());
     let markup = [
         "{{", "}}", "[[", "]]", "|}", "{|", "<ref", "</", "thumb|", "&nbsp;", "''", "==", "http://[", "( )",
@@ -591,5 +626,75 @@ proptest! {
     fn escapes_of_xml_come_back(text in any::<String>()) {
         let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
         prop_assert_eq!(dump::unescape(&escaped), text);
+    }
+}
+
+/// A file of one column of strings.
+fn write_parquet(path: &Path, texts: &[Option<String>], optional: bool, properties: WriterProperties) {
+    let kind = if optional { "optional" } else { "required" };
+    let schema = parse_message_type(&format!("message s {{ {kind} binary text (UTF8); }}")).unwrap();
+    let file = fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let values: Vec<ByteArray> = texts.iter().flatten().map(|text| text.as_str().into()).collect();
+    let levels: Vec<i16> = texts.iter().map(|text| i16::from(text.is_some())).collect();
+    let levels = optional.then_some(&levels[..]);
+    column.typed::<ByteArrayType>().write_batch(&values, levels, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn parquet_pages_of_every_kind_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let text = |i: usize| {
+        let begin = &"a sentence begins as many others do, "[..20 + i * 7 % 17];
+        (!i.is_multiple_of(5)).then(|| format!("{begin}{i}{}", "x".repeat(i % 13)))
+    };
+    let texts: Vec<Option<String>> = (0..3000).map(text).collect();
+    let compressions = [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(Default::default()),
+        Compression::BROTLI(Default::default()),
+        Compression::ZSTD(Default::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+    ];
+    let encodings = [
+        None,
+        Some(Encoding::PLAIN),
+        Some(Encoding::DELTA_LENGTH_BYTE_ARRAY),
+        Some(Encoding::DELTA_BYTE_ARRAY),
+    ];
+    for (compression, encoding) in compressions.into_iter().flat_map(|c| encodings.map(|e| (c, e))) {
+        for (version, optional) in [
+            (WriterVersion::PARQUET_1_0, true),
+            (WriterVersion::PARQUET_2_0, true),
+            (WriterVersion::PARQUET_1_0, false),
+            (WriterVersion::PARQUET_2_0, false),
+        ] {
+            let texts: Vec<Option<String>> =
+                texts.iter().filter(|text| optional || text.is_some()).cloned().collect();
+            let mut properties = WriterProperties::builder()
+                .set_writer_version(version)
+                .set_compression(compression)
+                .set_dictionary_enabled(encoding.is_none())
+                .set_data_page_row_count_limit(700)
+                .set_write_batch_size(100);
+            if let Some(encoding) = encoding {
+                properties = properties.set_encoding(encoding);
+            }
+            write_parquet(&path, &texts, optional, properties.build());
+            let reading = Reading { rows: Some(Rows::Sentences), ..Reading::default() };
+            let corpus =
+                Corpus::open(path.to_str().unwrap(), &reading, 0, &Sources::default(), &Silent).unwrap();
+            let expected: Vec<String> = texts.into_iter().flatten().collect();
+            let about = format!("{compression:?} {encoding:?} {version:?} {optional}");
+            assert!(corpus.first_sentences(5000, &Silent).unwrap() == expected, "{about}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use jumplens::moments::{MomentsFile, Shard, fit_folder, merge};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::run::{Existing, Run, SampleSource, Settings};
+use jumplens::seal::seal;
 use jumplens::shortcut::{Fits, Pairs, Ridge};
 use jumplens::store::Stage;
 use serde_json::{Value, json};
@@ -43,6 +44,13 @@ fn small_run(folder: &Path, pairs: Pairs, shard: Option<Shard>) -> Run {
     run
 }
 
+/// The same with a digest of itself that is right, so that it does not end at that.
+fn sealed(file: &[u8]) -> Vec<u8> {
+    let mut file = file.to_vec();
+    seal(&mut file);
+    file
+}
+
 /// Opens a run and does a stage of it again.
 fn stage(folder: &Path, stage: Stage) -> Result<()> {
     Run::open(folder, &sources(), &Silent)?.stage(stage, &Silent)
@@ -57,7 +65,7 @@ fn a_damaged_manifest_is_read_or_refused() {
     let whole = fs::read(&manifest).unwrap();
     for (name, times) in [(Stage::States, 150), (Stage::Moments, 150), (Stage::Fit, 100)] {
         read_damaged(name.name(), &whole, times, |bytes| {
-            write(&manifest, bytes);
+            write(&manifest, &sealed(bytes));
             stage(&path, name)
         });
         write(&manifest, &whole);
@@ -77,7 +85,7 @@ fn what_a_manifest_alone_claims_is_refused() {
         for (field, value) in changes.as_object().unwrap() {
             changed[field] = value.clone();
         }
-        write(&manifest, changed.to_string().as_bytes());
+        write(&manifest, &sealed(changed.to_string().as_bytes()));
         let result = stage(&path, of);
         assert!(!read_or_refused(&result, says), "{says}");
         let message = result.unwrap_err().to_string();
@@ -99,7 +107,7 @@ fn what_a_manifest_alone_claims_is_refused() {
     let mut changed = whole.clone();
     changed["stages"]["states"] =
         json!({ "done": false, "seconds": 0.0, "chunks": { "train": 1_u64 << 60 } });
-    write(&manifest, changed.to_string().as_bytes());
+    write(&manifest, &sealed(changed.to_string().as_bytes()));
     stage(&path, Stage::States).unwrap();
 }
 
@@ -127,12 +135,12 @@ fn damaged_sums_are_read_or_refused() {
             fit_folder(&file, &fits, &fitted, true, &Silent)
         };
         read_damaged("sums", &whole, times, |bytes| {
-            write(&paths[0], bytes);
+            write(&paths[0], &sealed(bytes));
             fit(&paths[..1])
         });
         read_damaged("sums of a share", &second, times, |bytes| {
             write(&paths[0], &first);
-            write(&paths[1], bytes);
+            write(&paths[1], &sealed(bytes));
             fit(&paths)
         });
     }
@@ -164,7 +172,8 @@ fn layers_that_only_a_file_of_sums_claims_are_refused() {
         header["__metadata__"]["jumplens_moments"] = record.to_string().into();
         record[field] = before;
         let header = header.to_string();
-        write(&path, &[&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat());
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
+        write(&path, &sealed(&bytes));
         let result = MomentsFile::open(&path).map(drop);
         assert!(!read_or_refused(&result, field), "{field} of {value}");
     }
@@ -189,7 +198,7 @@ fn values_that_no_sum_of_states_has_are_refused() {
         let offset = start + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize + 8 * at;
         let mut bytes = whole.clone();
         bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
-        write(&path, &bytes);
+        write(&path, &sealed(&bytes));
         let error = MomentsFile::open(&path).unwrap_err().to_string();
         assert!(error.contains(&format!("value {at} of tensor `{tensor}` is {value}")), "{error}");
     }

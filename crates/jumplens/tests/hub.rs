@@ -19,6 +19,7 @@ use safetensors::tensor::SafeTensors;
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const LATER: &str = "89abcdef0123456789abcdef0123456789abcdef";
@@ -299,6 +300,144 @@ fn refusals_are_told_apart() {
 }
 
 #[test]
+fn what_hardly_comes_is_given_up_or_gone_on_with() {
+    let (cache, server) = (tempfile::tempdir().unwrap(), Server::start([("org/tiny", tiny(COMMIT))]));
+    let hub = Hub { stall_timeout: Duration::from_secs(1), ..hub(&server, cache.path()) };
+    let started = Instant::now();
+    server.set(|state| state.slow_after = vec![0]);
+    let Err(Error::Network { url, message }) = find("org/tiny", &hub) else { panic!("no error") };
+    assert!(url.ends_with("/revision/main") && message.contains("at least 10000"), "{url}: {message}");
+    assert!(message.contains("`HF_HUB_DOWNLOAD_TIMEOUT`"), "{message}");
+    // A file is asked for again from where it slowed down; the list is quick and the file is not.
+    let half = TINY_GPT2.weights.len() / 2;
+    server.set(|state| state.slow_after = vec![usize::MAX, half]);
+    server.requests();
+    assert_eq!(find("org/tiny", &hub).unwrap().weights[0].bytes(), TINY_GPT2.weights);
+    let again = format!("GET /org/tiny/resolve/{COMMIT}/model.safetensors ");
+    let from =
+        server.requests().iter().find_map(|request| request.strip_prefix(&again)?.parse::<usize>().ok());
+    assert!(from.is_some_and(|from| (half..half + 1000).contains(&from)), "from {from:?}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn files_of_a_size_that_none_has_are_not_fetched() {
+    let (cache, server) = (tempfile::tempdir().unwrap(), Server::start([("org/tiny", tiny(COMMIT))]));
+    let claim = (etag(TINY_GPT2.config), 1 << 40);
+    server.set(|state| drop(state.claims.insert("config.json".to_owned(), claim)));
+    let Err(Error::Network { url, message }) = find("org/tiny", &hub(&server, cache.path())) else {
+        panic!("no error")
+    };
+    assert!(url.ends_with("config.json") && message.contains("256 MB at most"), "{message}");
+}
+
+#[test]
+fn a_busy_hub_is_asked_again_when_it_says() {
+    let (cache, server) = (tempfile::tempdir().unwrap(), Server::start([("org/tiny", tiny(COMMIT))]));
+    let hub = hub(&server, cache.path());
+    let busy = |status: &'static str, after: &str| (status, vec![format!("Retry-After: {after}")]);
+    let (many, down) = ("429 Too Many Requests", "503 Service Unavailable");
+    let date = (
+        down,
+        vec![
+            "Date: Sun, 06 Nov 1994 08:49:59 GMT".to_owned(),
+            "Retry-After: Sun, 06 Nov 1994 08:50:00 GMT".to_owned(),
+        ],
+    );
+    server.set(|state| state.busy = vec![busy(many, "1"), date]);
+    let (started, watch) = (Instant::now(), Watch::default());
+    find_with("org/tiny", hub.clone(), &watch).unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+    let notes = watch.notes.take();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    for (note, status) in notes.iter().zip([many, down]) {
+        assert!(note.contains(&server.endpoint) && note.contains("asks to wait 1 s"), "{note}");
+        assert!(note.contains(status), "{note}");
+    }
+
+    // In vain: an end comes.
+    fs::remove_dir_all(cache.path().join("models--org--tiny")).unwrap();
+    server.set(|state| state.busy = vec![busy(many, "0"); 5]);
+    server.requests();
+    let Err(Error::Network { message, .. }) = find("org/tiny", &hub) else { panic!("no error") };
+    assert!(message.contains(many), "{message}");
+    assert_eq!(server.requests().len(), 5);
+    // For longer than anyone waits.
+    server.set(|state| state.busy = vec![busy(many, "3600")]);
+    let Err(Error::Network { message, .. }) = find("org/tiny", &hub) else { panic!("no error") };
+    assert!(message.contains("3600 s") && message.contains(many), "{message}");
+    assert_eq!(server.requests().len(), 1);
+    // A wait can be interrupted.
+    struct Impatient(Instant);
+    impl Observer for Impatient {
+        fn cancelled(&self) -> bool {
+            self.0.elapsed() > Duration::from_millis(300)
+        }
+    }
+    server.set(|state| state.busy = vec![busy(many, "60")]);
+    let started = Instant::now();
+    assert!(matches!(find_with("org/tiny", hub, &Impatient(started)), Err(Error::Interrupted)));
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn what_has_no_digest_is_said_to_be_unverified() {
+    let (cache, server) = (tempfile::tempdir().unwrap(), Server::start([("org/tiny", tiny(COMMIT))]));
+    let claim = |bytes: &[u8]| ("5f0c-1".to_owned(), bytes.len());
+    server.set(|state| drop(state.claims.insert("config.json".to_owned(), claim(TINY_GPT2.config))));
+    let watch = Watch::default();
+    assert_eq!(
+        find_with("org/tiny", hub(&server, cache.path()), &watch).unwrap().config.bytes(),
+        TINY_GPT2.config
+    );
+    let notes = watch.notes.take();
+    assert!(
+        notes.len() == 1 && notes[0].contains("`config.json` of `org/tiny` could not be verified"),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn names_of_files_are_escaped_and_none_leads_outside() {
+    let names = [
+        "data/50%.parquet",
+        "data/a b?c.parquet",
+        "data/naïve.parquet",
+        "data/train#1.parquet",
+        "data/train.parquet",
+    ];
+    let files =
+        |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), name.as_bytes().to_vec())).collect();
+    let set = |names: &[&str]| Model { commit: COMMIT.to_owned(), files: files(names), gate: None };
+    let outside =
+        ["../a.parquet", "/a.parquet", "a/../../b.parquet", "a\0.parquet", "a\n.parquet", "a\\b.parquet"];
+    let (cache, server) = (tempfile::tempdir().unwrap(), Server::start([("datasets/org/odd", set(&names))]));
+    let hub = hub(&server, cache.path());
+    let name = HubName::parse("org/odd").unwrap();
+    let fetch = || hub.data_set(&name, |names| Ok(names.to_vec()), |_| true, &Silent);
+    let found = fetch().unwrap();
+    assert_eq!(found.names, names);
+    for (name, path) in names.iter().zip(&found.paths) {
+        assert_eq!(fs::read_to_string(path).unwrap(), *name);
+    }
+    let before = files_below(cache.path());
+    for name in outside {
+        server.set(|state| drop(state.models.insert("datasets/org/odd".to_owned(), set(&[names[0], name]))));
+        let Err(Error::Network { message, .. }) = fetch() else { panic!("{name:?} was taken") };
+        assert!(message.contains("no path inside"), "{message}");
+    }
+    assert_eq!(files_below(cache.path()), before);
+}
+
+fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let below = |path: std::path::PathBuf| if path.is_dir() { files_below(&path) } else { vec![path] };
+    let mut files: Vec<_> = entries.flat_map(below).collect();
+    files.sort();
+    files
+}
+
+#[test]
 fn a_run_stays_with_its_commit() {
     let (at, server) = (tempfile::tempdir().unwrap(), Server::start([("org/tiny", tiny(COMMIT))]));
     let hub = hub(&server, &at.path().join("cache"));
@@ -468,6 +607,8 @@ fn settings_are_those_of_huggingface_hub() {
         assert_eq!(hub(&[("HF_HUB_OFFLINE", value)]).offline, offline, "{value}");
     }
     fs::create_dir(at("h")).unwrap();
+    let patience = |seconds: &str| hub(&[("HF_HUB_DOWNLOAD_TIMEOUT", seconds)]).stall_timeout.as_secs();
+    assert_eq!([patience("120"), patience("0"), patience("soon")], [120, 30, 30]);
     fs::write(at("h/token"), "from-file\n").unwrap();
     assert_eq!(hub(&[("HF_HOME", "~/h")]).token.as_deref(), Some("from-file"));
     assert_eq!(hub(&[("HF_HOME", "~/h"), ("HF_TOKEN", " given ")]).token.as_deref(), Some("given"));

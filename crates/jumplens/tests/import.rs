@@ -307,3 +307,19 @@ fn a_file_of_maps_stands_for_a_folder() {
     let map = shortcuts.load_pairs(1, &[3], D).unwrap().remove(&3).unwrap();
     assert_eq!(values(map.weight()), by_rule(131, D * D));
 }
+
+/// `numpy.load` gives the last of the two, other readers the first.
+#[test]
+fn an_archive_with_a_name_twice_is_refused_by_it() {
+    let mut bytes = std::fs::read(fixture("maps.npz")).unwrap();
+    let (from, to) = (b"0_3.npy", b"1_3.npy");
+    let places: Vec<usize> =
+        (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+    assert_eq!(places.len(), 2, "in front of the array, and in the list of all");
+    places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("maps.npz");
+    std::fs::write(&path, bytes).unwrap();
+    let error = Foreign::read(&path).unwrap_err().to_string();
+    assert!(error.contains("its record `1_3.npy` is in it twice"), "{error}");
+}

@@ -2,6 +2,8 @@
 
 mod common;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use jumplens::batch::PackedBatch;
 use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Kind, PRE_NORM_PARTS, Spec, load};
@@ -293,4 +295,62 @@ fn no_id_beyond_the_embedding_is_looked_up() {
     let Err(Error::NoSuchToken { id: 4096, vocab_size: 4096 }) = batch(4096).embed(&*model) else {
         panic!("looked up")
     };
+}
+
+/// The bundled GPT-2's tokenizer, with `parts` in its tokenizer.json.
+fn with_parts(parts: &[(&str, Value)]) -> Result<Tokenizer> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut json: Value = serde_json::from_slice(jumplens_assets::TINY_GPT2.tokenizer).unwrap();
+    for (name, part) in parts {
+        json[name] = part.clone();
+    }
+    fs::write(folder.path().join("config.json"), jumplens_assets::TINY_GPT2.config).unwrap();
+    fs::write(folder.path().join("model.safetensors"), jumplens_assets::TINY_GPT2.weights).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let files = ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent)?;
+    let model = load(&files, Precision::F32)?.model;
+    Tokenizer::open(files.tokenizer.as_ref().unwrap(), model.spec(), true)
+}
+
+#[test]
+fn a_tokenizer_that_makes_texts_grow_without_bound_is_refused() {
+    use serde_json::json;
+    let replace =
+        |from: &str, to: String| json!({"type": "Replace", "pattern": {"Regex": from}, "content": to});
+    let sequence = |parts: Vec<Value>| json!({"type": "Sequence", "normalizers": parts});
+    let doubled = || vec![replace("a", "a".repeat(60)); 6];
+    // The length of a trie, the trie, and a text to put in the place of another.
+    let charsmap = [&[4u8, 0, 0, 0, 1, 2, 3, 4][..], &[b'x'; 300], &[0]].concat();
+    let charsmap = STANDARD.encode(&charsmap);
+    let added = json!([{"id": 0, "content": "aaaa", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": true, "special": false}]);
+    for (name, parts) in [
+        ("one step", vec![("normalizer", replace("a", "b".repeat(100_000)))]),
+        (
+            "what is put before",
+            vec![("normalizer", json!({"type": "Prepend", "prepend": "a".repeat(1 << 20)}))],
+        ),
+        ("a table", vec![("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": charsmap}))]),
+        ("an added token", vec![("normalizer", sequence(doubled())), ("added_tokens", added)]),
+        ("a decoder", vec![("decoder", json!({"type": "Sequence", "decoders": doubled()}))]),
+    ] {
+        let Err(Error::Config { path, message }) = with_parts(&parts).map(drop) else {
+            panic!("{name} was taken")
+        };
+        assert!(path.ends_with("tokenizer.json") && message.contains("too long"), "{name}: {message}");
+    }
+    // Steps that only together are too much, and only for some texts.
+    let tokenizer = with_parts(&[("normalizer", sequence(doubled()))]).unwrap();
+    assert!(!tokenizer.encode("no such letter: b, c").unwrap().is_empty());
+    let Err(Error::Config { path, message }) = tokenizer.encode("a") else { panic!("a text of gigabytes") };
+    assert!(path.ends_with("tokenizer.json") && message.contains("1 bytes became"), "{message}");
+    // As Llama's, and many steps of which none does much.
+    let usual =
+        vec![json!({"type": "Prepend", "prepend": "▁"}), replace(" ", "▁".into()), json!({"type": "NFKC"})];
+    let escape = |c: char| json!({"type": "Replace", "pattern": {"String": c.to_string()}, "content": format!("&#{};", c as u32)});
+    let escapes = "<>'\"[]|".chars().map(escape).collect();
+    for steps in [usual, escapes] {
+        let tokenizer = with_parts(&[("normalizer", sequence(steps))]).unwrap();
+        assert!(!tokenizer.encode("some [words] of a text").unwrap().is_empty());
+    }
 }

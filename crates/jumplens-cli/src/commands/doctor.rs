@@ -15,7 +15,7 @@ pub fn doctor(args: &DoctorArgs, printer: &Printer) -> Result<(), Failure> {
     let (sources, progress) = (args.unread.sources(), Progress::new(printer));
     let files = ModelFiles::find(&args.model, &sources, &progress)?;
     let corpus = Corpus::open(&args.corpus, &Reading::default(), 0, &sources, &progress)?;
-    let sentences = corpus.first_sentences(SENTENCES)?;
+    let sentences = corpus.first_sentences(SENTENCES, &progress)?;
     let findings = examine(&files, sentences.iter().map(String::as_str), &progress)?;
     let line = |Finding { about, outcome, detail }: &Finding| {
         let mark = match outcome {

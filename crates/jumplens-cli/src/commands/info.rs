@@ -1,13 +1,13 @@
 //! `jumplens info`: what a model is made of.
 
 use super::Failure;
-use crate::args::{Format, InfoArgs, TRAIN, VAL};
+use crate::args::{Format, InfoArgs};
 use crate::printer::Printer;
 use crate::progress::Progress;
 use jumplens::hub::{ModelFiles, SourceFile};
 use jumplens::models::{Kind, Spec, load_with_contents};
 use jumplens::nn::Precision;
-use jumplens::run::memory_bytes;
+use jumplens::run::{MemoryUse, memory_bytes};
 use jumplens::shortcut::{self, Pairs};
 use jumplens::states;
 use jumplens::weights::Contents;
@@ -19,17 +19,31 @@ pub fn info(args: &InfoArgs, printer: &Printer) -> Result<(), Failure> {
     let (loaded, contents) = load_with_contents(&files, Precision::F32)?;
     loaded.notes.iter().for_each(|note| printer.note(&format!("`{}`: {note}", files.id)));
     let (spec, has_head) = (loaded.model.spec(), loaded.model.head().is_some());
-    let text = match args.format {
-        Format::Text => text(&files, spec, has_head, &contents),
-        Format::Json => json(&files, spec, has_head, &contents),
-    };
-    Ok(printer.result(&text)?)
+    match args.format {
+        Format::Text => printer.result(&text(args, &files, spec, has_head, &contents))?,
+        Format::Json => printer.json(&json(args, &files, spec, has_head, &contents))?,
+    }
+    Ok(())
 }
 
-/// Bytes that a run with the default numbers of samples takes: states, all maps, maps to the last layer alone.
-fn disk(spec: &Spec) -> [u64; 3] {
+/// Bytes that a run takes: states, all maps, maps to the last layer alone.
+fn disk(args: &InfoArgs, spec: &Spec) -> [u64; 3] {
     let maps = |pairs| shortcut::disk_bytes(spec, pairs);
-    [states::disk_bytes(spec, TRAIN, VAL), maps(Pairs::All), maps(Pairs::ToFinal)]
+    [states::disk_bytes(spec, args.train as usize, args.val as usize), maps(Pairs::All), maps(Pairs::ToFinal)]
+}
+
+/// Bytes of memory that it takes with all maps.
+fn memory(args: &InfoArgs, files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) -> u64 {
+    let of = MemoryUse {
+        dtype: args.dtype.into(),
+        train: args.train as usize,
+        val: args.val as usize,
+        pairs: Pairs::All,
+        has_head,
+        threads: rayon::current_num_threads(),
+        disk: files.all().iter().map(|file| file.bytes().len() as u64).sum(),
+    };
+    memory_bytes(spec, contents, &of)
 }
 
 fn kind(spec: &Spec) -> &'static str {
@@ -44,7 +58,7 @@ fn name(file: &SourceFile) -> String {
     file.path.file_name().unwrap_or_default().display().to_string()
 }
 
-fn text(files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) -> String {
+fn text(args: &InfoArgs, files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) -> String {
     let dtypes: Vec<String> = match contents.by_dtype.len() {
         1 => contents.by_dtype.keys().cloned().collect(),
         _ => contents.by_dtype.iter().map(|(dtype, count)| format!("{dtype} ({count})")).collect(),
@@ -64,13 +78,18 @@ fn text(files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) ->
         ("stored as", dtypes.join(", ")),
     ]);
     let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-    let [states, all, to_final] = disk(spec);
+    let [states, all, to_final] = disk(args, spec);
+    let dtype = Precision::from(args.dtype);
     lines.extend([
-        ("states", format!("{} for {TRAIN} + {VAL} samples", megabytes(states))),
+        ("states", format!("{} for {} + {} samples", megabytes(states), args.train, args.val)),
         ("shortcuts", format!("{}, or {} with `--pairs to-final`", megabytes(all), megabytes(to_final))),
         (
             "memory",
-            format!("{} at most in f32, and the batches", megabytes(memory_bytes(spec, contents.parameters))),
+            format!(
+                "{} at most in {dtype} on {} threads",
+                megabytes(memory(args, files, spec, has_head, contents)),
+                rayon::current_num_threads()
+            ),
         ),
     ]);
     let mut text = String::new();
@@ -87,13 +106,13 @@ fn text(files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) ->
     text
 }
 
-fn json(files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) -> String {
+fn json(args: &InfoArgs, files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) -> String {
     let rows: Vec<_> = files
         .all()
         .into_iter()
         .map(|file| json!({ "name": name(file), "bytes": file.bytes().len(), "sha256": file.sha256() }))
         .collect();
-    let [states, all, to_final] = disk(spec);
+    let [states, all, to_final] = disk(args, spec);
     let value = json!({
         "model": files.id,
         "revision": files.revision,
@@ -109,9 +128,9 @@ fn json(files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) ->
         "parameters_by_dtype": contents.by_dtype,
         "files": rows,
         "disk_bytes": {
-            "train": TRAIN, "val": VAL, "states": states, "shortcuts_all": all, "shortcuts_to_final": to_final,
+            "train": args.train, "val": args.val, "states": states, "shortcuts_all": all, "shortcuts_to_final": to_final,
         },
-        "memory_bytes": memory_bytes(spec, contents.parameters),
+        "memory_bytes": memory(args, files, spec, has_head, contents),
     });
     format!("{value:#}\n")
 }

@@ -13,6 +13,7 @@ mod stage;
 use crate::args::{BeginArgs, Command, UnreadArgs, usual};
 use crate::printer::Printer;
 use crate::progress::Progress;
+use crate::shell::quoted;
 use jumplens::run::{Asked, Existing, Run};
 use jumplens::store::Manifest;
 use std::path::Path;
@@ -63,7 +64,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
 
 /// What has to be said of a run before anything else, and what looks closer.
 fn loudest(manifest: &Manifest) -> Vec<String> {
-    let model = &manifest.model.id;
+    let model = quoted(&manifest.model.id);
     let advised = |line: String| format!("{line}; `jumplens doctor {model}` looks closer");
     manifest.warnings().into_iter().map(advised).collect()
 }

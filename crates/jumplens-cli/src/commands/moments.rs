@@ -12,7 +12,7 @@ use jumplens::store::Stage;
 use std::path::Path;
 
 pub fn moments(args: &MomentsArgs, printer: &Printer) -> Result<(), Failure> {
-    let folder = args.out.clone().unwrap_or_else(|| args.input.default_folder());
+    let folder = args.folder();
     let asked = Asked { shard: args.shard, ..args.input.asked() };
     let progress = Progress::new(printer);
     if !args.overwrite

@@ -6,12 +6,10 @@ use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::sources::sources;
 use crate::table;
-use jumplens::Error;
 use jumplens::eval::Summary;
 use jumplens::evidence::Evidence;
 use jumplens::plot::Style;
 use jumplens::run::{Asked, Run, diagnostics, draw};
-use jumplens::states::CHUNK;
 use jumplens::store::{Manifest, Stage};
 use std::path::Path;
 
@@ -20,12 +18,7 @@ pub fn run(args: &BeginArgs, printer: &Printer) -> Result<(), Failure> {
         return Ok(());
     }
     let mut run = begin(args, printer)?;
-    if let Err(error) = run.all(&Progress::new(printer)) {
-        if matches!(error, Error::Interrupted) {
-            printer.note(&format!("Kept in `{}`: {}", run.folder().display(), kept(run.manifest())));
-        }
-        return Err(error.into());
-    }
+    run.all(&Progress::new(printer))?;
     show(run.folder(), run.manifest(), &run.summary()?, printer)
 }
 
@@ -63,7 +56,7 @@ fn is_measured(args: &BeginArgs, printer: &Printer) -> Result<bool, Failure> {
         return Ok(false);
     };
     // Nothing else is made from it, so that it may be gone.
-    let Ok(summary) = Summary::read(&folder) else { return Ok(false) };
+    let Ok(Some(summary)) = Summary::read(&folder) else { return Ok(false) };
     if !manifest.is_done(Stage::Plot) {
         draw(&folder, &Style::default(), &Progress::new(printer))?;
         let manifest = Manifest::read(&folder)?.unwrap_or(manifest);
@@ -78,14 +71,4 @@ fn is_measured(args: &BeginArgs, printer: &Printer) -> Result<bool, Failure> {
     let shown = format!("`{folder}/report.html` shows it");
     printer.note(&format!("The run in `{folder}` is finished: nothing is left to do; {shown}"));
     Ok(true)
-}
-
-/// What of a run is on disk for good.
-fn kept(manifest: &Manifest) -> String {
-    let done = Stage::ALL.into_iter().filter(|stage| manifest.is_done(*stage));
-    let stages = done.map(|stage| stage.to_string());
-    let begun = manifest.stages.get(&Stage::States).filter(|record| !record.done);
-    let chunks = begun.into_iter().flat_map(|record| &record.chunks);
-    let chunks = chunks.map(|(split, chunks)| format!("{chunks} chunks of {CHUNK} {split} states"));
-    stages.chain(chunks).collect::<Vec<_>>().join(", ")
 }

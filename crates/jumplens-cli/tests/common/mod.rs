@@ -121,6 +121,22 @@ pub fn edit(path: &Path, from: &str, to: &str) {
     fs::write(path, text.replacen(from, to, 1)).unwrap();
 }
 
+/// A samples file of `n` samples of three tokens, which are quickly run.
+pub fn write_short_samples(path: &Path, n: usize) {
+    let line =
+        |i: usize| format!("{{\"ids\": [{}, {}, {}], \"position\": 1}}\n", i % 900, i * i % 900, i % 7);
+    fs::write(path, (0..n).map(line).collect::<String>()).unwrap();
+}
+
+/// Changes the manifest of `folder`, which then has no digest of itself, as none of an earlier version has.
+pub fn edit_manifest(folder: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let path = folder.join("manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest.as_object_mut().unwrap().remove(jumplens::seal::KEY);
+    change(&mut manifest);
+    fs::write(path, manifest.to_string()).unwrap();
+}
+
 /// Takes the tensors whose names begin with `prefix` out of a safetensors file.
 pub fn remove_tensors(path: &Path, prefix: &str) {
     let bytes = fs::read(path).unwrap();

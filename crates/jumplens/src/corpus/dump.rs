@@ -187,13 +187,24 @@ impl<R: BufRead> Pages<R> {
             self.wiki = Some(Arc::new(Wiki::from_header(&self.buffer[self.start..open])));
         }
         let offset = self.offset + open as u64;
-        let unended = || malformed(offset, "a page begins here that does not end");
+        // Read on only as far as a page may go, so that more than that says why nothing was found.
+        let unended = |pages: &Self, from: usize| {
+            let message = match pages.buffer.len() - from > LONGEST_REVISION {
+                true => format!(
+                    "a page begins here with more than {} MB in one piece, which is more than is read",
+                    LONGEST_REVISION >> 20
+                ),
+                false => "a page begins here that does not end".to_owned(),
+            };
+            malformed(offset, &message)
+        };
         self.page.clear();
         let (mut head, mut revision, mut newest) = (None, 0, None);
         let mut at = self.pass(open + page_start.needle().len());
         loop {
             let begin = at;
-            let (tag, is_revision) = self.find_revision_or_end(at)?.ok_or_else(unended)?;
+            let found = self.find_revision_or_end(at)?;
+            let (tag, is_revision) = found.ok_or_else(|| unended(self, at))?;
             let head = *head.get_or_insert_with(|| {
                 self.page.extend_from_slice(&self.buffer[begin..tag]);
                 self.page.len()
@@ -202,7 +213,8 @@ impl<R: BufRead> Pages<R> {
                 self.pass(tag + PAGE_END.len());
                 return Ok(Some(RawPage { offset, bytes: &self.page, revision: (head, revision) }));
             }
-            let end = self.find(&revision_end, tag, LONGEST_REVISION)?.ok_or_else(unended)?;
+            let end = self.find(&revision_end, tag, LONGEST_REVISION)?;
+            let end = end.ok_or_else(|| unended(self, tag))?;
             let xml = &self.buffer[tag..end + revision_end.needle().len()];
             if memmem::find(xml, PAGE_END).is_some() {
                 return Err(self.malformed(tag, "a revision begins here that does not end"));
@@ -418,7 +430,7 @@ mod tests {
     #[test]
     fn what_does_not_end_is_named_by_its_byte() {
         let fails = |xml: &str| {
-            let error = Pages::new(xml.as_bytes()).next_page().map(drop).unwrap_err();
+            let error = Pages::new(io::BufReader::new(xml.as_bytes())).next_page().map(drop).unwrap_err();
             error.to_string()
         };
         let whole = format!("<mediawiki>{}", page(&[revision("", "a"), revision("", "b")]));
@@ -435,6 +447,15 @@ mod tests {
             fails(&unended),
             format!("byte {at} of its XML: a revision begins here that does not end")
         );
+        // A revision that is longer than any is not read to its end to see whether it has one.
+        let long = "x".repeat(LONGEST_REVISION + (1 << 20));
+        for long in [revision("", &long), long] {
+            let error = fails(&format!("<mediawiki>{}</mediawiki>", page(&[long])));
+            assert!(
+                error.starts_with("byte 11 of its XML: ") && error.contains("more than 64 MB"),
+                "{error}"
+            );
+        }
         // Where in the file, though the revision before it is not kept.
         let history = whole.replace(">b<", ">b\u{fffd}<").into_bytes();
         let at = memmem::find(&history, b"\xef\xbf\xbd").unwrap();

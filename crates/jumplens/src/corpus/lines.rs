@@ -31,19 +31,26 @@ pub(super) fn each_line(
 ) -> Result<bool> {
     let mut line = Vec::new();
     let mut ended_by_cr = false;
-    for number in 1.. {
+    let mut number = 0;
+    loop {
+        number += 1 + pass_blank(stream, &mut ended_by_cr).map_err(|error| stream.error(error))?;
         let fail = |message: String| Error::CorpusRow {
             path: path.to_owned(),
             place: format!("line {number}"),
             message,
         };
-        match next_line(stream, &mut line, &mut ended_by_cr).map_err(|error| stream.error(error))? {
+        match next_line(stream, &mut line, &mut ended_by_cr, LONGEST_LINE)
+            .map_err(|error| stream.error(error))?
+        {
             Found::Line => {}
             Found::End => break,
             Found::TooLong => return Err(fail(format!("longer than {} MB", LONGEST_LINE >> 20))),
         }
         // Some programs put a mark of the byte order before the first one.
         let bytes = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line[..] };
+        if (number == 1 || memchr::memchr(0, bytes).is_some()) && is_utf16(bytes) {
+            return Err(fail("UTF-16, by its bytes, and not UTF-8".to_owned()));
+        }
         let text = std::str::from_utf8(bytes)
             .map_err(|error| fail(format!("not UTF-8 from byte {} of the line on", error.valid_up_to())))?
             .trim();
@@ -54,17 +61,73 @@ pub(super) fn each_line(
     Ok(true)
 }
 
+/// True for the bytes of a line in UTF-16: its byte-order mark, or in every second place what no text has. The high bytes of
+/// Latin, Greek, Cyrillic, Hebrew and Arabic letters are below 8; other scripts in UTF-16 are no UTF-8 anyway.
+fn is_utf16(line: &[u8]) -> bool {
+    let high = |first: usize| {
+        let places = line.iter().skip(first).step_by(2);
+        let (low, all) = places.fold((0, 0), |(low, all), byte| (low + usize::from(*byte < 8), all + 1));
+        low >= 2 && low * 10 >= all * 9
+    };
+    line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") || high(0) != high(1)
+}
+
+/// Passes over blank lines from the beginning of a line on, which files may have by the billion. Gives how many they were.
+fn pass_blank(reader: &mut impl BufRead, ended_by_cr: &mut bool) -> io::Result<usize> {
+    const WORD: usize = size_of::<u64>();
+    const FEEDS: [u8; WORD] = [b'\n'; WORD];
+    let mut lines = 0;
+    loop {
+        let bytes = match reader.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let (mut at, mut passed) = (0, 0);
+        while let Some(&byte) = bytes.get(at) {
+            match byte {
+                b'\n' => {
+                    lines += usize::from(!std::mem::take(ended_by_cr));
+                    at += 1;
+                    let feeds =
+                        bytes[at..].chunks_exact(WORD).take_while(|word| *word == FEEDS).count() * WORD;
+                    lines += feeds;
+                    at += feeds;
+                }
+                b'\r' => {
+                    lines += 1;
+                    *ended_by_cr = true;
+                    at += 1;
+                }
+                _ => break,
+            }
+            passed = at;
+        }
+        let whole = passed == bytes.len();
+        reader.consume(passed);
+        if passed == 0 || !whole {
+            return Ok(lines);
+        }
+    }
+}
+
 /// What was found where a line was looked for.
 #[derive(Debug, PartialEq, Eq)]
-enum Found {
+pub(crate) enum Found {
     Line,
     End,
     TooLong,
 }
 
 /// Reads a line into `line`, which ends as Python has it: with a line feed, a carriage return, or both in this order. It is
-/// without its end. `ended_by_cr` says whether the line before ended with a carriage return, and is false to begin with.
-fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>, ended_by_cr: &mut bool) -> io::Result<Found> {
+/// without its end, and no longer than `longest` bytes. `ended_by_cr` says whether the line before ended with a carriage
+/// return, and is false to begin with.
+pub(crate) fn next_line(
+    reader: &mut impl BufRead,
+    line: &mut Vec<u8>,
+    ended_by_cr: &mut bool,
+    longest: usize,
+) -> io::Result<Found> {
     line.clear();
     let mut any = false;
     loop {
@@ -83,7 +146,7 @@ fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>, ended_by_cr: &mut bo
         any = true;
         let end = memchr::memchr2(b'\n', b'\r', bytes);
         let length = end.unwrap_or(bytes.len());
-        if line.len() + length > LONGEST_LINE {
+        if line.len() + length > longest {
             return Ok(Found::TooLong);
         }
         line.extend_from_slice(&bytes[..length]);
@@ -100,14 +163,13 @@ fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>, ended_by_cr: &mut bo
 /// Puts the lines of a file into `sink`, numbered from `first` on. Gives what was read, and the next number; `None` where
 /// the sink wanted no more.
 pub(super) fn read(
+    mut stream: Stream,
     path: &Path,
     format: Format,
     rows: Rows,
     first: u64,
-    threads: usize,
     sink: &mut dyn Sink,
 ) -> Result<Option<(FileRecord, u64)>> {
-    let mut stream = Stream::open(path, threads)?;
     let (mut next, mut seen) = (first, 0);
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let more = each_line(&mut stream, path, |number, line, bytes| {
@@ -287,7 +349,7 @@ mod tests {
     fn lines(text: &[u8], at_a_time: usize) -> Vec<Vec<u8>> {
         let mut reader = BufReader::with_capacity(at_a_time, text);
         let (mut lines, mut line, mut ended_by_cr) = (Vec::new(), Vec::new(), false);
-        while next_line(&mut reader, &mut line, &mut ended_by_cr).unwrap() == Found::Line {
+        while next_line(&mut reader, &mut line, &mut ended_by_cr, LONGEST_LINE).unwrap() == Found::Line {
             lines.push(line.clone());
         }
         lines

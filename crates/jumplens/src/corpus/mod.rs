@@ -25,6 +25,7 @@ mod wiki;
 pub mod wikitext;
 
 pub use hub::DataSetName;
+pub(crate) use lines::{Found, next_line};
 pub use lines::{NoText, text_of};
 pub(crate) use sampling::{Accept, in_random_order};
 pub use sampling::{Draw, DrawOptions, DrawnSentence, HowMany, SplitBy};
@@ -278,7 +279,7 @@ impl Corpus {
             if metadata.is_dir() {
                 return Err(Error::io("read", path)(std::io::ErrorKind::IsADirectory.into()));
             }
-            if metadata.len() == 0 {
+            if metadata.is_file() && metadata.len() == 0 {
                 return Err(Error::EmptyCorpus { name: name.to_owned() });
             }
             return Ok(Source::Files { kind, paths: vec![path.to_owned()] });
@@ -307,7 +308,11 @@ impl Corpus {
 
     /// Calls `take` with the sentences in order, each with its number from 0, until it wants no more. What is left of the
     /// corpus is read as well, for its digest.
-    pub fn each_in_order(&self, mut take: impl FnMut(u64, &str) -> Result<bool>) -> Result<CorpusRecord> {
+    pub fn each_in_order(
+        &self,
+        observer: &dyn Observer,
+        mut take: impl FnMut(u64, &str) -> Result<bool>,
+    ) -> Result<CorpusRecord> {
         let mut number = 0;
         let mut wanted = true;
         let mut next = |text: &str| -> Result<bool> {
@@ -323,7 +328,7 @@ impl Corpus {
                 (self.id.clone(), sha256(text.as_bytes()))
             }
             Source::Files { paths, .. } => {
-                let mut stream = Stream::open(&paths[0], rayon::current_num_threads())?;
+                let mut stream = Stream::open(&paths[0], rayon::current_num_threads(), observer)?;
                 lines::each_line(&mut stream, &paths[0], |_, line, _| next(line))?;
                 (crate::files::absolute(&self.id), stream.finish()?.sha256)
             }
@@ -341,10 +346,10 @@ impl Corpus {
     }
 
     /// The first `number` sentences, for a look at a model; those of documents in the order they stand in.
-    pub fn first_sentences(&self, number: usize) -> Result<Vec<String>> {
+    pub fn first_sentences(&self, number: usize, observer: &dyn Observer) -> Result<Vec<String>> {
         let mut first = Vec::new();
         if self.is_in_order() {
-            self.each_in_order(|_, text| {
+            self.each_in_order(observer, |_, text| {
                 if first.len() < number {
                     first.push(text.to_owned());
                 }
@@ -352,7 +357,7 @@ impl Corpus {
             })?;
         } else {
             let mut sink = First { sentences: &mut first, number };
-            self.read(&mut sink, 1)?;
+            self.read(&mut sink, 1, observer)?;
         }
         Ok(first)
     }
@@ -374,7 +379,7 @@ impl Corpus {
         let threads = rayon::current_num_threads();
         observer.begin("corpus", self.bytes(), "bytes");
         let drawing = Drawing { draw, need, seed, accept };
-        let (read, sketch) = drawing.run(threads, observer, |sink| self.read(sink, threads))?;
+        let (read, sketch) = drawing.run(threads, observer, |sink| self.read(sink, threads, observer))?;
         observer.end();
         let (files, documents) = read.ok_or_else(|| Error::Internal("a draw ended early".into()))?;
         if documents == 0 {
@@ -433,7 +438,7 @@ impl Corpus {
             return self.draw(&draw, [number, 0], seed, &accept, observer);
         }
         let mut train = Vec::new();
-        let mut record = self.each_in_order(|index, text| {
+        let mut record = self.each_in_order(observer, |index, text| {
             if draw.fits(text) && accept(text)? {
                 let document = format!("{}:{index}", self.id);
                 train.push(DrawnSentence {
@@ -499,7 +504,12 @@ impl Corpus {
     }
 
     /// Puts all documents into `sink`. Gives the files and the number of documents; `None` where the sink wanted no more.
-    fn read(&self, sink: &mut dyn Sink, threads: usize) -> Result<Option<(Vec<FileRecord>, u64)>> {
+    fn read(
+        &self,
+        sink: &mut dyn Sink,
+        threads: usize,
+        observer: &dyn Observer,
+    ) -> Result<Option<(Vec<FileRecord>, u64)>> {
         let mut files = Vec::new();
         let mut next = 0;
         let (kind, paths) = match &self.source {
@@ -523,10 +533,14 @@ impl Corpus {
         };
         for (index, path) in paths.iter().enumerate() {
             let read = match kind {
-                FileKind::Text => lines::read(path, lines::Format::Plain, self.rows, next, threads, sink)?,
+                FileKind::Text => {
+                    let stream = Stream::open(path, threads, observer)?;
+                    lines::read(stream, path, lines::Format::Plain, self.rows, next, sink)?
+                }
                 FileKind::Json => {
+                    let stream = Stream::open(path, threads, observer)?;
                     let format = lines::Format::Json { column: &self.column };
-                    lines::read(path, format, self.rows, next, threads, sink)?
+                    lines::read(stream, path, format, self.rows, next, sink)?
                 }
                 FileKind::Parquet => {
                     let known = match &self.source {
@@ -535,7 +549,7 @@ impl Corpus {
                     };
                     parquet::read(path, &self.column, self.rows, next, known, sink)?
                 }
-                FileKind::Dump => read_dump(path, next, threads, sink)?,
+                FileKind::Dump => read_dump(Stream::open(path, threads, observer)?, path, next, sink)?,
             };
             let Some((file, after)) = read else { return Ok(None) };
             files.push(file);
@@ -548,12 +562,12 @@ impl Corpus {
 /// Puts the articles of a dump into `sink`, as [`lines::read`] does lines: pages of the main namespace that are no
 /// redirects.
 fn read_dump(
+    stream: Stream,
     path: &Path,
     first: u64,
-    threads: usize,
     sink: &mut dyn Sink,
 ) -> Result<Option<(FileRecord, u64)>> {
-    let mut pages = Pages::new(Stream::open(path, threads)?);
+    let mut pages = Pages::new(stream);
     let fail = |place: u64, message: String| Error::CorpusRow {
         path: path.to_owned(),
         place: format!("byte {place} of its XML"),

@@ -1,4 +1,5 @@
-//! Files as streams of bytes: decompressed by what their names end in, and hashed as they are read.
+//! Files as streams of bytes: decompressed by what their names end in, hashed as they are read, and interrupted between one
+//! piece and the next, whatever is looked for in them.
 //!
 //! A compressed file is a row of streams (members of gzip, frames of Zstandard) that are decoded one after another. Zeros
 //! behind one are passed over: tapes and downloads leave them. Anything else there is an error, since it may be the rest
@@ -7,6 +8,7 @@
 use super::FileRecord;
 use super::bz2::ParallelReader;
 use crate::error::{Error, Result};
+use crate::progress::{Observer, check};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -176,16 +178,17 @@ impl<D: Decoder> Read for Streams<D> {
 }
 
 /// A file's contents without its compression.
-pub(super) struct Stream {
+pub(super) struct Stream<'a> {
     path: PathBuf,
     tally: Arc<Tally>,
     inner: Box<dyn BufRead>,
+    observer: &'a dyn Observer,
 }
 
-impl Stream {
+impl<'a> Stream<'a> {
     /// Opens a file that may end in `.bz2` (decoded on `threads` threads), `.gz` or `.zst`.
-    pub(super) fn open(path: &Path, threads: usize) -> Result<Self> {
-        let (file, tally) = TalliedFile::new(crate::files::open(path)?);
+    pub(super) fn open(path: &Path, threads: usize, observer: &'a dyn Observer) -> Result<Self> {
+        let (file, tally) = TalliedFile::new(crate::files::open_stream(path)?);
         let inner: Box<dyn BufRead> = match path.extension().and_then(|extension| extension.to_str()) {
             Some("bz2") => Box::new(ParallelReader::new(file, threads)),
             Some("gz") => Box::new(BufReader::with_capacity(
@@ -197,7 +200,7 @@ impl Stream {
             }
             _ => Box::new(BufReader::with_capacity(BUFFER, file)),
         };
-        Ok(Self { path: path.to_owned(), tally, inner })
+        Ok(Self { path: path.to_owned(), tally, inner, observer })
     }
 
     /// Bytes of the file that have been read so far.
@@ -208,6 +211,9 @@ impl Stream {
     /// What an error of reading means for this file.
     pub(super) fn error(&self, error: io::Error) -> Error {
         let path = self.path.clone();
+        if let Some(Error::Interrupted) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            return Error::Interrupted;
+        }
         let damage = error.get_ref().and_then(|inner| inner.downcast_ref::<Damage>());
         match (damage, error.kind()) {
             (Some(Damage { offset, message }), _) => {
@@ -228,10 +234,10 @@ impl Stream {
     /// Reads what is left, and gives what is to be recorded of the file.
     pub(super) fn finish(mut self) -> Result<FileRecord> {
         loop {
-            let left = self.inner.fill_buf().map(<[u8]>::len);
+            let left = self.fill_buf().map(<[u8]>::len);
             match left {
                 Ok(0) => break,
-                Ok(n) => self.inner.consume(n),
+                Ok(n) => self.consume(n),
                 Err(error) => return Err(self.error(error)),
             }
         }
@@ -244,14 +250,16 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for Stream<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        check(self.observer).map_err(io::Error::other)?;
         self.inner.read(into)
     }
 }
 
-impl BufRead for Stream {
+impl BufRead for Stream<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        check(self.observer).map_err(io::Error::other)?;
         self.inner.fill_buf()
     }
 
@@ -263,6 +271,7 @@ impl BufRead for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Silent;
     use std::io::Write;
 
     fn compressed(ending: &str, text: &[u8]) -> Vec<u8> {
@@ -287,7 +296,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(format!("file.{ending}"));
         std::fs::write(&path, bytes).unwrap();
-        let mut stream = Stream::open(&path, 2)?;
+        let mut stream = Stream::open(&path, 2, &Silent)?;
         let mut text = Vec::new();
         stream.read_to_end(&mut text).map_err(|error| stream.error(error))?;
         Ok((text, stream.finish()?))

@@ -26,10 +26,10 @@ pub use early_exit::{
 };
 pub use inspect::{Inspection, inspect};
 pub(crate) use losses::{Losses, WORST, with_losses};
-pub(crate) use predictions::batches;
 pub use predictions::{
     CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, evaluate, write_predictions,
 };
+pub(crate) use predictions::{TOKEN_BUDGET, batches};
 pub(crate) use predictions::{maps_to_last, predict, with_unembedding};
 pub(crate) use r2::score;
 pub use r2::{r2_score, r2_table};

@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub const TOP_K: usize = 10;
 
 /// Tokens in a batch: fewer than for the states, since up to L copies of it are in flight, one a starting layer.
-const TOKEN_BUDGET: usize = 128;
+pub(crate) const TOKEN_BUDGET: usize = 128;
 
 /// What one cast predicts for one sample from one layer.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,8 +4,10 @@ use super::early_exit::layers_saved;
 use super::tables::{ExitRow, LayerRow, R2Row, Tables};
 use crate::error::{Error, Result};
 use crate::models::Spec;
+use crate::seal::{self, Seal};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// A pair of layers and its r².
@@ -58,11 +60,20 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Reads the file that a run left in `folder`.
-    pub fn read(folder: &Path) -> Result<Self> {
+    /// Reads the file that a run left in `folder`, where it is there. [`Error::ChangedFolder`] where it is not as it was
+    /// written.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join("results").join("summary.json");
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        serde_json::from_slice(&bytes).map_err(Error::format(&path))
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        // Earlier versions wrote no digest.
+        match seal::check(&bytes) {
+            Seal::Broken => Err(Error::ChangedFolder { path }),
+            _ => serde_json::from_slice(&bytes).map(Some).map_err(Error::format(&path)),
+        }
     }
 
     /// Of the same run, with the figures of `tables`.

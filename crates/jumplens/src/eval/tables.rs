@@ -224,11 +224,29 @@ impl Tables {
     }
 }
 
-/// Writes `rows` with a header line, under a temporary name first.
+/// Stands in front of a text that a spreadsheet would run as a formula, and shows it as it is.
+const TEXT: u8 = b'\'';
+
+/// True where a cell is a text that begins as a formula does, or as one that is marked as none. What is a number is none.
+fn needs_mark(cell: &[u8]) -> bool {
+    let begins = cell.first().is_some_and(|byte| b"=+-@\t\r".contains(byte) || *byte == TEXT);
+    begins && !std::str::from_utf8(cell).is_ok_and(|text| text.parse::<f64>().is_ok())
+}
+
+/// Writes `rows` with a header line, under a temporary name first. A text that begins with `=`, `+`, `-`, `@`, a tab, a
+/// carriage return or `'` gets a `'` in front.
 pub fn write_csv<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows {
         writer.serialize(row).map_err(Error::format(path))?;
+    }
+    let bytes = writer.into_inner().map_err(Error::format(path))?;
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&bytes[..]);
+    let mut writer = csv::Writer::from_writer(Vec::with_capacity(bytes.len()));
+    for record in reader.byte_records() {
+        let cells = record.map_err(Error::format(path))?;
+        let marked = |cell: &[u8]| if needs_mark(cell) { [&[TEXT], cell].concat() } else { cell.to_vec() };
+        writer.write_record(cells.iter().map(marked)).map_err(Error::format(path))?;
     }
     let bytes = writer.into_inner().map_err(Error::format(path))?;
     write_atomically(path, &bytes)
@@ -237,5 +255,46 @@ pub fn write_csv<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
 /// Reads the rows of a file that [`write_csv`] wrote; columns it does not know are passed over.
 pub fn read_csv<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let file = crate::files::open(path)?;
-    csv::Reader::from_reader(file).deserialize().collect::<Result<_, _>>().map_err(Error::format(path))
+    let mut reader = csv::Reader::from_reader(file);
+    let head = reader.headers().map_err(Error::format(path))?.clone();
+    let row = |record: Result<csv::StringRecord, csv::Error>| {
+        let plain = |cell: &str| match cell.as_bytes().split_first() {
+            Some((&TEXT, rest)) if needs_mark(rest) => cell[1..].to_owned(),
+            _ => cell.to_owned(),
+        };
+        record?.iter().map(plain).collect::<csv::StringRecord>().deserialize(Some(&head))
+    };
+    reader.records().map(row).collect::<Result<_, _>>().map_err(Error::format(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formulas_are_written_as_texts_and_read_as_they_were() {
+        let names =
+            ["=1+1", "+b", "-x", "@SUM(1)", "\t=1", "\r=1", "'=1", "''", "'", "mat+b", "", "a,\"b\"\nc"];
+        let row = |name: &str| R2Row {
+            mapping: name.into(),
+            from: 0,
+            to: 1,
+            r2: -0.5,
+            r2_train: f64::NEG_INFINITY,
+        };
+        let rows: Vec<R2Row> = names.iter().map(|name| row(name)).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r2.csv");
+        write_csv(&path, &rows).unwrap();
+        assert_eq!(read_csv::<R2Row>(&path).unwrap(), rows);
+        let mut cells = csv::Reader::from_path(&path).unwrap();
+        for (record, name) in cells.records().zip(names) {
+            let record = record.unwrap();
+            let is_marked = &record[0] != name;
+            assert_eq!(is_marked, name.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']), "{name:?}");
+            assert!(!record[0].starts_with(['=', '+', '-', '@', '\t', '\r']), "{name:?}");
+            // Numbers are as they were.
+            assert_eq!((&record[3], &record[4]), ("-0.5", "-inf"));
+        }
+    }
 }

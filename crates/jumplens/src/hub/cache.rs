@@ -10,7 +10,7 @@
 
 use super::{DataSetFiles, ModelFiles, RepoKind, SourceFile};
 use crate::error::{Error, Result};
-use crate::files::{create_folder, git_sha1, write_atomically};
+use crate::files::{create_folder, git_sha1, read_to_string, write_atomically};
 use crate::progress::{Observer, check};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -59,14 +59,14 @@ impl Repo {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
-        let commit = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
+        let commit = read_to_string(&self.folder.join("refs").join(revision)).ok()?;
         Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
     /// Notes the commit that `revision` is at.
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
         let path = self.folder.join("refs").join(revision);
-        if is_commit(revision) || fs::read_to_string(&path).is_ok_and(|known| known.trim() == commit) {
+        if is_commit(revision) || read_to_string(&path).is_ok_and(|known| known.trim() == commit) {
             return Ok(());
         }
         path.parent().map_or(Ok(()), create_folder)?;

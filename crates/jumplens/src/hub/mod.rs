@@ -11,7 +11,7 @@ pub use tokenizer::{TokenizerFiles, Vocabulary};
 
 use crate::error::{Error, Result};
 use crate::fields::AllowUnread;
-use crate::files::sha256;
+use crate::files::{Mapped, sha256};
 use crate::gguf;
 use crate::progress::Observer;
 use std::collections::BTreeSet;
@@ -91,17 +91,14 @@ pub struct SourceFile {
 #[derive(Debug, Clone)]
 enum Bytes {
     Static(&'static [u8]),
-    Mapped(Arc<memmap2::Mmap>),
+    Mapped(Arc<Mapped>),
 }
 
 impl SourceFile {
     /// Opens a file on disk. [`Error::Pointer`] where a pointer of Git LFS or git-annex stands for it.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = crate::files::open(path)?;
-        // SAFETY: the map is read-only; like every reader of mapped weights it relies on nobody cutting the file
-        // short while it is being read, which is over once the model is loaded.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
-        Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(Arc::new(map)), sha256: Arc::default() })
+        let bytes = Bytes::Mapped(Arc::new(Mapped::open(path)?));
+        Ok(Self { path: path.to_owned(), bytes, sha256: Arc::default() })
     }
 
     /// A bundled file.
@@ -109,11 +106,26 @@ impl SourceFile {
         Self { path: path.into(), bytes: Bytes::Static(bytes), sha256: Arc::default() }
     }
 
+    /// True where it is compiled into the program.
+    pub(crate) fn is_bundled(&self) -> bool {
+        matches!(self.bytes, Bytes::Static(_))
+    }
+
     /// All of it.
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Static(bytes) => bytes,
             Bytes::Mapped(map) => map,
+        }
+    }
+
+    /// Sees that what was read of it is what it held when it was opened: [`Error::ChangedMeanwhile`].
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        match &self.bytes {
+            Bytes::Mapped(mapped) if !mapped.is_as_opened() => {
+                Err(Error::ChangedMeanwhile { path: self.path.clone() })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -172,7 +184,7 @@ impl ModelFiles {
 
     /// True where the files are compiled into the program.
     pub fn is_bundled(&self) -> bool {
-        matches!(self.config.bytes, Bytes::Static(_))
+        self.config.is_bundled()
     }
 
     /// Lower-case hexadecimal SHA-256 of the weights; of several files, of their digests one after another.

@@ -10,13 +10,15 @@
 use super::cache::{Repo, digest_like, is_commit};
 use super::{ModelFiles, RepoKind, ShardIndex, SourceFile, WEIGHTS, tokenizer};
 use crate::error::{Error, Result};
+use crate::files::{create_anew, open_unfinished};
 use crate::progress::{Observer, check};
 use serde::Deserialize;
-use std::fmt;
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::cell::Cell;
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, Proxy};
 
@@ -26,8 +28,10 @@ const MAIN: &str = "main";
 const PUBLIC: &str = "https://huggingface.co";
 /// How long a connection, or an answer's beginning, may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a download may stand still.
+/// How long an answer may take for [`SLOWEST`] bytes, where nothing else is said.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The fewest bytes that have to come within that time, unless that is the end of the answer.
+const SLOWEST: u64 = 10_000;
 /// How often a download that broke off is gone on with at once, each time only where it has come further.
 const RESUMES: usize = 3;
 /// Redirects that are followed.
@@ -36,6 +40,13 @@ const REDIRECTS: usize = 5;
 const BUFFER: usize = 1 << 16;
 /// The longest list of files that is read.
 const LONGEST_LIST: u64 = 64 << 20;
+/// The longest of a model's files other than its weights.
+const LONGEST_TEXT: u64 = 256 << 20;
+/// How often a request that the Hub puts off is made, and for how long in all a command waits.
+const TRIES: u32 = 5;
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How often a wait looks whether it was interrupted.
+const WAIT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Models that go by a shorter name than their full one.
 const SHORT_NAMES: [(&str, &str); 6] = [
@@ -107,18 +118,21 @@ pub struct Hub {
     pub offline: bool,
     /// Goes through the proxy that `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` describe.
     pub proxy: bool,
+    /// How long an answer may take for 10 kB, or for its end.
+    pub stall_timeout: Duration,
 }
 
 impl fmt::Debug for Hub {
     /// Without the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoint, cache, token, offline, proxy } = self;
+        let Self { endpoint, cache, token, offline, proxy, stall_timeout } = self;
         f.debug_struct("Hub")
             .field("endpoint", endpoint)
             .field("cache", cache)
             .field("token", &token.as_ref().map(|_| "…"))
             .field("offline", offline)
             .field("proxy", proxy)
+            .field("stall_timeout", stall_timeout)
             .finish()
     }
 }
@@ -126,11 +140,19 @@ impl fmt::Debug for Hub {
 impl Hub {
     /// The public Hub with a cache in `cache`, without a token.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
-        Self { endpoint: PUBLIC.to_owned(), cache: cache.into(), token: None, offline: false, proxy: false }
+        Self {
+            endpoint: PUBLIC.to_owned(),
+            cache: cache.into(),
+            token: None,
+            offline: false,
+            proxy: false,
+            stall_timeout: STALL_TIMEOUT,
+        }
     }
 
     /// As the environment variables say that `huggingface_hub` reads: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`,
-    /// `XDG_CACHE_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`; with the proxy they name, if any.
+    /// `XDG_CACHE_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT`; with the proxy they name,
+    /// if any.
     pub fn from_env() -> Self {
         let home = std::env::home_dir().unwrap_or_default();
         Self { proxy: true, ..Self::from_variables(&home, |name| std::env::var(name).ok()) }
@@ -152,15 +174,20 @@ impl Hub {
         });
         let token = variable("HF_TOKEN").or_else(|| {
             let path = folder("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
-            fs::read_to_string(path).ok()
+            crate::files::read_to_string(&path).ok()
         });
         let offline = variable("HF_HUB_OFFLINE")
             .is_some_and(|value| ["1", "on", "yes", "true"].contains(&&*value.trim().to_ascii_lowercase()));
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| PUBLIC.to_owned());
+        let stall_timeout = variable("HF_HUB_DOWNLOAD_TIMEOUT")
+            .and_then(|seconds| seconds.trim().parse().ok())
+            .filter(|seconds| *seconds > 0)
+            .map_or(STALL_TIMEOUT, Duration::from_secs);
         Self {
             endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
             token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
             offline,
+            stall_timeout,
             ..Self::new(folder("HF_HUB_CACHE").unwrap_or_else(|| hf_home.join("hub")))
         }
     }
@@ -234,7 +261,7 @@ impl Hub {
 
     /// Asks the Hub what is there, and fetches what is needed and not in the cache.
     fn fetch(&self, name: &HubName, observer: &dyn Observer) -> Result<ModelFiles> {
-        let client = Client::new(self, RepoKind::Model, name);
+        let client = Client::new(self, RepoKind::Model, name, observer);
         let Revision { sha: commit, siblings } = client.revision()?;
         let listed = |file: &str| siblings.iter().any(|sibling| sibling.rfilename == file);
         let repos = || name.ids().map(|id| Repo::new(&self.cache, RepoKind::Model, id));
@@ -259,7 +286,7 @@ impl Hub {
         }
         if weights.ends_with(".json") {
             if absent(weights) {
-                client.download(&client.metadata(&commit, weights)?, &repo, observer)?;
+                client.download(&client.metadata(&commit, weights)?, &repo)?;
             }
             let index = ShardIndex::open(&snapshot.join(weights))?;
             wanted.extend(index.shards().into_iter().map(str::to_owned));
@@ -270,7 +297,7 @@ impl Hub {
             check(observer)?;
             files.push(client.metadata(&commit, file)?);
         }
-        client.download_all(&files, &repo, observer)?;
+        client.download_all(&files, &repo)?;
         repo.set_commit(name.revision(), &commit)?;
         let incomplete =
             || Error::Internal(format!("`{}` lacks a file that was fetched", snapshot.display()));
@@ -319,7 +346,7 @@ impl Hub {
                 cache: self.cache.clone(),
             });
         }
-        let client = Client::new(self, RepoKind::DataSet, name);
+        let client = Client::new(self, RepoKind::DataSet, name, observer);
         let Revision { sha: commit, siblings } = match client.revision() {
             Ok(revision) => revision,
             Err(error @ Error::Network { .. }) => {
@@ -331,19 +358,19 @@ impl Hub {
             Err(error) => return Err(error),
         };
         let mut names: Vec<String> = siblings.into_iter().map(|sibling| sibling.rfilename).collect();
-        // They become paths.
-        names.retain(|name| {
-            name.split('/').all(|part| !["", ".", ".."].contains(&part)) && !name.contains('\\')
-        });
         names.sort();
         let wanted = choose(&names)?;
+        if let Some(outside) = wanted.iter().find(|name| !is_inside(name)) {
+            let message = format!("the list of files has {outside:?}, which is no path inside of a data set");
+            return Err(network(&client.revision_url(), message));
+        }
         let snapshot = repo.snapshot(&commit);
         let mut files = Vec::new();
         for file in wanted.iter().filter(|file| !snapshot.join(file).exists()) {
             check(observer)?;
             files.push(client.metadata(&commit, file)?);
         }
-        client.download_all(&files, &repo, observer)?;
+        client.download_all(&files, &repo)?;
         repo.set_commit(name.revision(), &commit)?;
         repo.data_set(&commit, wanted)
     }
@@ -392,16 +419,60 @@ fn incomplete(blob: &Path) -> PathBuf {
     blob.with_file_name(name)
 }
 
+/// An answer's contents, which may neither stand still nor come so slowly that they may as well.
+struct Steady<R> {
+    inner: R,
+    patience: Duration,
+    since: Instant,
+    /// Bytes that have come since then.
+    came: u64,
+}
+
+impl<R> Steady<R> {
+    fn new(inner: R, patience: Duration) -> Self {
+        Self { inner, patience, since: Instant::now(), came: 0 }
+    }
+}
+
+impl<R: Read> Read for Steady<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let too_slow = |came: u64, patience: Duration| {
+            let seconds = patience.as_secs_f64();
+            let message = format!(
+                "{came} bytes came in {seconds} s, and at least {SLOWEST} should (`HF_HUB_DOWNLOAD_TIMEOUT` sets the seconds)"
+            );
+            io::Error::new(io::ErrorKind::TimedOut, message)
+        };
+        let read = self.inner.read(into).map_err(|error| {
+            match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                Some(ureq::Error::Timeout(_)) => too_slow(self.came, self.patience),
+                _ => error,
+            }
+        })?;
+        self.came += read as u64;
+        if self.since.elapsed() >= self.patience {
+            if self.came < SLOWEST && read > 0 {
+                return Err(too_slow(self.came, self.patience));
+            }
+            (self.since, self.came) = (Instant::now(), 0);
+        }
+        Ok(read)
+    }
+}
+
 /// Asks the Hub about one model or data set.
 struct Client<'a> {
     hub: &'a Hub,
     kind: RepoKind,
     name: &'a HubName,
     agent: Agent,
+    observer: &'a dyn Observer,
+    /// How long the Hub has made it wait so far.
+    waited: Cell<Duration>,
 }
 
 impl<'a> Client<'a> {
-    fn new(hub: &'a Hub, kind: RepoKind, name: &'a HubName) -> Self {
+    fn new(hub: &'a Hub, kind: RepoKind, name: &'a HubName, observer: &'a dyn Observer) -> Self {
         let config = Agent::config_builder()
             .proxy(hub.proxy.then(Proxy::try_from_env).flatten())
             // Redirects and statuses say more than `ureq` would pass on, see `send` and `refusal`.
@@ -410,19 +481,65 @@ impl<'a> Client<'a> {
             .timeout_resolve(Some(ANSWER_TIMEOUT))
             .timeout_connect(Some(ANSWER_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
-            .timeout_per_read(Some(STALL_TIMEOUT))
+            .timeout_per_read(Some(hub.stall_timeout))
             .user_agent(concat!("jumplens/", env!("CARGO_PKG_VERSION")));
-        Self { hub, kind, name, agent: config.build().into() }
+        let waited = Cell::new(Duration::ZERO);
+        Self { hub, kind, name, agent: config.build().into(), observer, waited }
     }
 
-    /// The address of `path`, its parts put together as they are.
+    /// The address of `path`, the name of a file that may have any character in it.
     fn url(&self, path: &str) -> String {
-        format!("{}/{path}", self.hub.endpoint)
+        format!("{}/{}", self.hub.endpoint, escaped(path))
+    }
+
+    fn revision_url(&self) -> String {
+        let kind = match self.kind {
+            RepoKind::Model => "models",
+            RepoKind::DataSet => "datasets",
+        };
+        let revision = escaped(self.name.revision()).replace('/', "%2F");
+        format!("{}/{revision}", self.url(&format!("api/{kind}/{}/revision", self.name.id)))
+    }
+
+    /// Sends a request, again where the Hub says that it has too much to do, as often and as late as it likes within
+    /// [`TRIES`] and [`LONGEST_WAIT`].
+    fn send(&self, head: bool, url: &str, from: u64) -> Result<Response<Body>> {
+        let mut tries = 1;
+        loop {
+            let response = self.send_once(head, url, from)?;
+            let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+            if !busy.contains(&response.status()) || tries == TRIES {
+                return Ok(response);
+            }
+            let asked = retry_after(&response);
+            let wait = asked.unwrap_or(Duration::from_secs(1 << tries.min(6)));
+            let status = response.status();
+            if self.waited.get() + wait > LONGEST_WAIT {
+                let message = format!(
+                    "the answer was {status}, to be asked again in {} s, which is more than the {} s that are waited in all",
+                    wait.as_secs(),
+                    LONGEST_WAIT.as_secs()
+                );
+                return Err(network(url, message));
+            }
+            let place = &self.hub.endpoint;
+            self.observer.note(&match asked {
+                Some(wait) => format!("{place} asks to wait {} s ({status})", wait.as_secs()),
+                None => format!("{place} has too much to do ({status}): waiting {} s", wait.as_secs()),
+            });
+            self.waited.set(self.waited.get() + wait);
+            let until = Instant::now() + wait;
+            while Instant::now() < until {
+                check(self.observer)?;
+                std::thread::sleep(WAIT_INTERVAL.min(until.saturating_duration_since(Instant::now())));
+            }
+            tries += 1;
+        }
     }
 
     /// Sends a request and follows redirects: `HEAD` only within the Hub, whose answer has the file's digest, `GET` to
     /// wherever the contents are. The token goes to the Hub alone.
-    fn send(&self, head: bool, url: &str, from: u64) -> Result<Response<Body>> {
+    fn send_once(&self, head: bool, url: &str, from: u64) -> Result<Response<Body>> {
         let mut at = url.to_owned();
         for _ in 0..=REDIRECTS {
             let mut request = if head { self.agent.head(&at) } else { self.agent.get(&at) };
@@ -438,13 +555,7 @@ impl<'a> Client<'a> {
             else {
                 return Ok(response);
             };
-            let next = match location {
-                whole if whole.contains("://") => whole.to_owned(),
-                other_host if other_host.starts_with("//") => {
-                    format!("{}:{other_host}", at.split(':').next().unwrap_or_default())
-                }
-                path => format!("{}/{}", origin(&at), path.trim_start_matches('/')),
-            };
+            let next = redirected(&at, location);
             if head && origin(&next) != origin(&self.hub.endpoint) {
                 return Ok(response);
             }
@@ -483,21 +594,24 @@ impl<'a> Client<'a> {
 
     /// The commit that the name's revision stands for, and its files.
     fn revision(&self) -> Result<Revision> {
-        let kind = match self.kind {
-            RepoKind::Model => "models",
-            RepoKind::DataSet => "datasets",
-        };
-        let url = self.url(&format!(
-            "api/{kind}/{}/revision/{}",
-            self.name.id,
-            self.name.revision().replace('/', "%2F")
-        ));
-        let mut response = self.send(false, &url, 0)?;
+        let url = self.revision_url();
+        let response = self.send(false, &url, 0)?;
         if !response.status().is_success() {
             return Err(self.refusal(&url, &response, None));
         }
-        let text = response.body_mut().with_config().limit(LONGEST_LIST).read_to_vec();
-        let text = text.map_err(|error| network(&url, error))?;
+        let mut body = Steady::new(response.into_body().into_reader(), self.hub.stall_timeout);
+        let (mut text, mut buffer) = (Vec::new(), vec![0; BUFFER]);
+        loop {
+            check(self.observer)?;
+            match body.read(&mut buffer).map_err(|error| network(&url, error))? {
+                0 => break,
+                read => text.extend_from_slice(&buffer[..read]),
+            }
+            if text.len() as u64 > LONGEST_LIST {
+                let message = format!("the list of files is longer than {} MB", LONGEST_LIST >> 20);
+                return Err(network(&url, message));
+            }
+        }
         let revision: Revision = serde_json::from_slice(&text)
             .map_err(|error| network(&url, format!("the answer is not a {}'s: {error}", self.kind)))?;
         // It becomes a folder's name.
@@ -525,29 +639,36 @@ impl<'a> Client<'a> {
         }
         let size = either("x-linked-size", "content-length").and_then(|size| size.parse().ok());
         let size = size.ok_or_else(|| network(&url, "the answer does not give the file's size"))?;
+        if [".json", ".txt"].iter().any(|ending| file.ends_with(ending)) && size > LONGEST_TEXT {
+            let message = format!(
+                "the file has {size} bytes by the answer, and one of its kind {} MB at most",
+                LONGEST_TEXT >> 20
+            );
+            return Err(network(&url, message));
+        }
         Ok(RemoteFile { name: file.to_owned(), commit: commit.to_owned(), url, etag, size })
     }
 
     /// Puts files into the cache, as one piece of work.
-    fn download_all(&self, files: &[RemoteFile], repo: &Repo, observer: &dyn Observer) -> Result<()> {
+    fn download_all(&self, files: &[RemoteFile], repo: &Repo) -> Result<()> {
         if !files.is_empty() {
-            observer.begin("download", files.iter().map(|file| file.left(repo)).sum(), "bytes");
-            files.iter().try_for_each(|file| self.download(file, repo, observer))?;
-            observer.end();
+            self.observer.begin("download", files.iter().map(|file| file.left(repo)).sum(), "bytes");
+            files.iter().try_for_each(|file| self.download(file, repo))?;
+            self.observer.end();
         }
         Ok(())
     }
 
     /// Puts a file into the cache.
-    fn download(&self, file: &RemoteFile, repo: &Repo, observer: &dyn Observer) -> Result<()> {
+    fn download(&self, file: &RemoteFile, repo: &Repo) -> Result<()> {
         let blob = repo.blob(&file.etag);
         if !blob.exists() {
-            let _held = repo.lock(&file.etag, observer)?;
+            let _held = repo.lock(&file.etag, self.observer)?;
             // Whoever held the lock before may have fetched it.
             if !blob.exists() {
                 let part = incomplete(&blob);
                 let mut resumes = 0;
-                while let Err(error) = self.receive(file, &part, observer) {
+                while let Err(error) = self.receive(file, &part) {
                     let Broken { error, came } = error;
                     if !came || resumes == RESUMES || !matches!(*error, Error::Network { .. }) {
                         return Err(*error);
@@ -555,12 +676,17 @@ impl<'a> Client<'a> {
                     resumes += 1;
                 }
                 let source = SourceFile::open(&part)?;
-                if let Some(got) = digest_like(&file.etag, &source)
-                    && got != file.etag
-                {
-                    let _ = fs::remove_file(&part);
-                    let (url, expected) = (file.url.clone(), file.etag.clone());
-                    return Err(Error::DamagedDownload { url, expected, got });
+                match digest_like(&file.etag, &source) {
+                    Some(got) if got != file.etag => {
+                        let _ = fs::remove_file(&part);
+                        let (url, expected) = (file.url.clone(), file.etag.clone());
+                        return Err(Error::DamagedDownload { url, expected, got });
+                    }
+                    Some(_) => {}
+                    None => self.observer.note(&format!(
+                        "`{}` of `{}` could not be verified: {} gives no digest of it (its `ETag` is `{}`)",
+                        file.name, self.name.id, self.hub.endpoint, file.etag
+                    )),
                 }
                 drop(source);
                 fs::rename(&part, &blob).map_err(Error::io("write", &blob))?;
@@ -570,9 +696,10 @@ impl<'a> Client<'a> {
     }
 
     /// Appends what is missing to the partial file `path`.
-    fn receive(&self, file: &RemoteFile, path: &Path, observer: &dyn Observer) -> Result<(), Broken> {
+    fn receive(&self, file: &RemoteFile, path: &Path) -> Result<(), Broken> {
         let io = |error| Error::io("write", path)(error);
-        let mut part = File::options().create(true).append(true).open(path).map_err(io)?;
+        let begun = open_unfinished(path).map_err(io)?;
+        let mut part = begun.map_or_else(|| create_anew(path), Ok).map_err(io)?;
         let mut have = part.metadata().map_err(io)?.len();
         if have > file.size {
             part.set_len(0).map_err(io)?;
@@ -599,11 +726,12 @@ impl<'a> Client<'a> {
             _ => return Err(self.refusal(&file.url, &response, Some(&file.name)).into()),
         }
         // One byte more than there should be is enough to see that there are too many.
-        let mut body = response.into_body().into_reader().take(file.size - have + 1);
+        let body = response.into_body().into_reader().take(file.size - have + 1);
+        let mut body = Steady::new(body, self.hub.stall_timeout);
         let mut buffer = vec![0; BUFFER];
         let mut came = false;
         loop {
-            check(observer)?;
+            check(self.observer)?;
             let message = match body.read(&mut buffer) {
                 Ok(0) if have == file.size => return Ok(()),
                 Ok(0) => format!("the connection broke off after {have} of {} bytes", file.size),
@@ -614,7 +742,7 @@ impl<'a> Client<'a> {
                 Ok(read) => {
                     part.write_all(&buffer[..read]).map_err(io)?;
                     have += read as u64;
-                    observer.advance(read as u64);
+                    self.observer.advance(read as u64);
                     came = true;
                     continue;
                 }
@@ -650,5 +778,140 @@ fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
 /// Scheme, host and port.
 fn origin(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
-    url[host..].find('/').map_or(url, |end| &url[..host + end])
+    url[host..].find(['/', '?', '#']).map_or(url, |end| &url[..host + end])
+}
+
+/// The parts of a path as they may stand in an address: all but letters, digits and `-._~` by their bytes.
+fn escaped(path: &str) -> String {
+    path.bytes().fold(String::with_capacity(path.len()), |mut text, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                text.push(byte.into())
+            }
+            _ => {
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+        text
+    })
+}
+
+/// Where the answer of `at` leads whose header says `location`: an address, or what it is from there.
+fn redirected(at: &str, location: &str) -> String {
+    let scheme = location.find([':', '/', '?', '#']).filter(|end| location[*end..].starts_with("://"));
+    let path = &at[..at.find(['?', '#']).unwrap_or(at.len())];
+    match location {
+        whole if scheme.is_some() => whole.to_owned(),
+        host if host.starts_with("//") => format!("{}:{host}", at.split(':').next().unwrap_or_default()),
+        whole if whole.starts_with('/') => format!("{}{whole}", origin(at)),
+        query if query.starts_with('?') => format!("{path}{query}"),
+        beside => {
+            let folder =
+                path[origin(at).len()..].rfind('/').map_or("", |end| &path[..origin(at).len() + end]);
+            format!("{}/{beside}", if folder.is_empty() { origin(at) } else { folder })
+        }
+    }
+}
+
+/// True for a name that is a path inside of a folder, whichever system that is on.
+fn is_inside(name: &str) -> bool {
+    name.split('/').all(|part| !["", ".", ".."].contains(&part))
+        && !name.contains(|c: char| c == '\\' || c == ':' || c.is_control())
+}
+
+/// How long an answer asks to be waited for: seconds, or a date, which is held against that of the answer itself.
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let said = header(response, "retry-after")?.trim();
+    if let Ok(seconds) = said.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let (until, now) = (seconds_of(said)?, seconds_of(header(response, "date")?)?);
+    Some(Duration::from_secs(until.saturating_sub(now)))
+}
+
+/// A date as HTTP has it, `Sun, 06 Nov 1994 08:49:37 GMT`, in seconds since the year 0 (RFC 9110, 5.6.7).
+fn seconds_of(date: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let [day, month, year, time, "GMT"] = date.split_once(", ")?.1.split(' ').collect::<Vec<_>>()[..] else {
+        return None;
+    };
+    let number = |text: &str| text.parse::<u64>().ok().filter(|number| *number < 10_000);
+    let [hours, minutes, seconds] = time.split(':').collect::<Vec<_>>()[..] else { return None };
+    let month = MONTHS.iter().position(|name| *name == month)? as u64;
+    // Years from March on, so that the day that some years have more comes last.
+    let (year, month) =
+        if month < 2 { (number(year)?.checked_sub(1)?, month + 10) } else { (number(year)?, month - 2) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + number(day)?;
+    Some(((days * 24 + number(hours)?) * 60 + number(minutes)?) * 60 + number(seconds)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_lead_where_rfc_3986_says() {
+        // `urllib.parse.urljoin` of Python, on all of them.
+        let at = "https://hub.co/a/b?c=d/e#f";
+        for (location, expected) in [
+            ("https://cdn.co/x?y=z", "https://cdn.co/x?y=z"),
+            ("//cdn.co/x", "https://cdn.co/x"),
+            ("/x?to=https://cdn.co/y", "https://hub.co/x?to=https://cdn.co/y"),
+            ("x", "https://hub.co/a/x"),
+            ("x?to=https://cdn.co/y", "https://hub.co/a/x?to=https://cdn.co/y"),
+            ("?to=https://cdn.co/y", "https://hub.co/a/b?to=https://cdn.co/y"),
+            ("x/y:z", "https://hub.co/a/x/y:z"),
+        ] {
+            assert_eq!(redirected(at, location), expected, "{location}");
+        }
+        assert_eq!(redirected("https://hub.co", "x"), "https://hub.co/x");
+        assert_eq!(redirected("https://hub.co?a=/b", "/x"), "https://hub.co/x");
+        assert_eq!(origin("https://hub.co?a=https://other.co/"), "https://hub.co");
+    }
+
+    #[test]
+    fn names_are_escaped_as_by_urllib() {
+        // `urllib.parse.quote` of Python.
+        for (name, expected) in [
+            ("data/train-00000-of-00002.parquet", "data/train-00000-of-00002.parquet"),
+            ("train#1.parquet", "train%231.parquet"),
+            ("a b?c%d&e+f", "a%20b%3Fc%25d%26e%2Bf"),
+            ("naïve/東京~_.", "na%C3%AFve/%E6%9D%B1%E4%BA%AC~_."),
+        ] {
+            assert_eq!(escaped(name), expected);
+        }
+    }
+
+    #[test]
+    fn only_paths_inside_are_taken() {
+        for inside in ["a", "data/train#1.parquet", "a b/..c", "naïve"] {
+            assert!(is_inside(inside), "{inside}");
+        }
+        for outside in
+            ["", "/a", "a/", "..", "a/../b", "a//b", "./a", "a\\b", "C:a", "a\0b", "a\nb", "a\u{85}"]
+        {
+            assert!(!is_inside(outside), "{outside:?}");
+        }
+    }
+
+    #[test]
+    fn dates_differ_by_seconds() {
+        let seconds = |date: &str| seconds_of(date);
+        // `calendar.timegm` of Python, less that of the first.
+        let first = seconds("Thu, 01 Jan 1970 00:00:00 GMT").unwrap();
+        for (date, expected) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777),
+            ("Tue, 29 Feb 2000 23:59:59 GMT", 951_868_799),
+            ("Wed, 01 Mar 2000 00:00:00 GMT", 951_868_800),
+            ("Mon, 28 Feb 2101 12:00:00 GMT", 4_139_035_200),
+        ] {
+            assert_eq!(seconds(date).unwrap() - first, expected, "{date}");
+        }
+        for odd in
+            ["", "soon", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun, 06 Nov 1994 08:49 GMT", "a, b c d e:f:g GMT"]
+        {
+            assert_eq!(seconds(odd), None, "{odd}");
+        }
+    }
 }

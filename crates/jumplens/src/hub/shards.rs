@@ -30,7 +30,7 @@ impl ShardIndex {
             let mut parts = Path::new(shard).components().peekable();
             parts.peek().is_some()
                 && parts.all(|part| matches!(part, Component::Normal(_)))
-                && !shard.contains(['\\', ':'])
+                && !shard.contains(|c: char| c == '\\' || c == ':' || c.is_control())
         };
         if let Some((tensor, shard)) = weight_map.iter().find(|(_, shard)| !inside(shard)) {
             return Err(fail(format!(

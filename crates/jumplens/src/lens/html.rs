@@ -33,6 +33,24 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
+/// A sentence of a message: what it has in backticks as code.
+fn sentence(text: &str) -> String {
+    let text = escaped(&spelled(text));
+    let parts: Vec<&str> = text.split('`').collect();
+    // An odd one is no mark.
+    let paired = parts.len() - 1 - (parts.len() - 1) % 2;
+    let mut html = parts[0].to_owned();
+    for (place, part) in parts.iter().enumerate().skip(1) {
+        html.push_str(match place {
+            place if place > paired => "`",
+            place if place % 2 == 1 => "<code>",
+            _ => "</code>",
+        });
+        html.push_str(part);
+    }
+    html
+}
+
 /// The tokens of a cell with their probabilities, a line each, and what else is known of it.
 pub(super) fn details(cell: &Cell) -> String {
     if cell.top.is_empty() {
@@ -69,7 +87,7 @@ pub fn html(reading: &Reading) -> String {
         )),
     );
     for note in reading.notes() {
-        let _ = writeln!(page, "<p class=\"note\"><strong>Note:</strong> {}</p>", escaped(&note));
+        let _ = writeln!(page, "<p class=\"note\"><strong>Note:</strong> {}</p>", sentence(&note));
     }
     for cast in &reading.casts {
         table(&mut page, reading, cast);
@@ -82,7 +100,7 @@ fn table(page: &mut String, reading: &Reading, cast: &CastReading) {
     let _ = write!(
         page,
         "<h2>{}</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th>layer</th>",
-        escaped(reading.choice().as_deref().unwrap_or(&cast.cast))
+        escaped(&spelled(reading.choice().as_deref().unwrap_or(&cast.cast)))
     );
     for &position in &reading.positions {
         let text = escaped(&shown(&reading.tokens[position].text));
@@ -108,4 +126,16 @@ fn table(page: &mut String, reading: &Reading, cast: &CastReading) {
         *page += "</tr>\n";
     }
     *page += "</tbody>\n</table></div>\n";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backticks_become_code() {
+        assert_eq!(sentence("a `b` c `<d>`"), "a <code>b</code> c <code>&lt;d&gt;</code>");
+        assert_eq!(sentence("a `b` c ` d\x1b"), "a <code>b</code> c ` d\\u{1b}");
+        assert_eq!(sentence("none"), "none");
+    }
 }

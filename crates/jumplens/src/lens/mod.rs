@@ -7,7 +7,7 @@ mod svg;
 
 pub use color::{Rgb, color};
 pub use html::html;
-pub use shown::{clipped, shown, spelled, width};
+pub use shown::{clipped, is_hidden, shown, spelled, width};
 pub use svg::svg;
 
 use crate::batch::PackedBatch;

@@ -15,7 +15,7 @@ pub fn spelled(text: &str) -> String {
             '\n' => shown.push_str("\\n"),
             '\t' => shown.push_str("\\t"),
             '\r' => shown.push_str("\\r"),
-            c if c.is_control() || acts(c) => shown.extend(c.escape_unicode()),
+            c if is_hidden(c) => shown.extend(c.escape_unicode()),
             // A mark that joins the character before it needs one.
             c if c.width() == Some(0) && shown.is_empty() => shown.extend(['◌', c]),
             c => shown.push(c),
@@ -24,7 +24,11 @@ pub fn spelled(text: &str) -> String {
     shown
 }
 
-/// Separators of lines, and characters that are not seen but change how others are.
+/// Controls, separators of lines, and characters that are not seen but change how others are.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control() || acts(c)
+}
+
 fn acts(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
@@ -80,7 +84,7 @@ mod tests {
         #[test]
         fn any_text_fits_into_any_width(text in any::<String>(), columns in 0..20usize) {
             let text = shown(&text);
-            prop_assert!(!text.chars().any(|c| c.is_control() || acts(c)));
+            prop_assert!(!text.chars().any(is_hidden));
             prop_assert!(width(&clipped(&text, columns)) <= columns);
         }
     }

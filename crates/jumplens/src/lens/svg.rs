@@ -36,7 +36,7 @@ pub fn svg(reading: &Reading) -> String {
         .choice()
         .into_iter()
         .chain(reading.notes().into_iter().map(|note| format!("note: {note}")))
-        .flat_map(|line| wrapped(&line, (wide - GAP) / CHARACTER))
+        .flat_map(|line| wrapped(&spelled(&line), (wide - GAP) / CHARACTER))
         .collect();
     let top = GAP + lines.len() * CELL.1;
     let high = top + panels.len() * panel_height;
@@ -83,7 +83,7 @@ fn panel(
     let mut text = |x: usize, y: usize, style: &str, content: &str| {
         let _ = writeln!(figure, "<text x=\"{x}\" y=\"{}\" {style}>{}</text>", baseline(y), escaped(content));
     };
-    text(4, top, "font-weight=\"700\"", &cast.cast);
+    text(4, top, "font-weight=\"700\"", &spelled(&cast.cast));
     for (column, place) in places.clone().enumerate() {
         let token = shown(&reading.tokens[reading.positions[place]].text);
         text(

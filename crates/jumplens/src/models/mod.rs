@@ -14,7 +14,7 @@ mod rotary;
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::gguf;
-use crate::hub::ModelFiles;
+use crate::hub::{ModelFiles, SourceFile};
 use crate::nn::{Activation, Linear, Precision, QueryRows, RowPart, SelfAttention, WeightLayout};
 use crate::weights::{Contents, Scope, Weights};
 use candle_core::Tensor;
@@ -266,7 +266,8 @@ pub fn load_with_contents(files: &ModelFiles, precision: Precision) -> Result<(L
         }
         None => Err(config.fault("no `model_type`")),
     }?;
-    loaded.notes.extend(notes);
+    files.all().into_iter().try_for_each(SourceFile::check_unchanged)?;
+    loaded.notes.extend(notes.into_iter().chain(weights.note_large()));
     Ok((loaded, weights.contents()))
 }
 

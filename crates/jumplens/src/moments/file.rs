@@ -13,6 +13,8 @@
 use super::total::Total;
 use super::{LEARNING_CURVE, MomentsRecord, SECTIONS, VAL};
 use crate::error::{Error, Result};
+use crate::files::Mapped;
+use crate::seal::{self, Seal};
 use crate::shortcut::{PairSums, Pairs, TargetSums, pair_name};
 use crate::store::check_inside;
 use crate::tensor_file::{self, Entry};
@@ -144,25 +146,32 @@ fn values(bytes: &[u8]) -> impl Iterator<Item = f64> {
 #[derive(Debug)]
 pub struct MomentsFile {
     path: PathBuf,
-    map: memmap2::Mmap,
+    map: Mapped,
     /// What it says of itself.
     pub record: MomentsRecord,
 }
 
 impl MomentsFile {
-    /// Opens a file, and sees that every sum that it should have is there, and can be one; in a run folder, that it is as it
-    /// was left.
+    /// Opens a file, and sees that it is as it was written, and that every sum that it should have is there, and can be one.
+    /// [`Error::ChangedFolder`] where it is not as it was written, [`Error::Format`] where it does not say.
     pub fn open(path: &Path) -> Result<Self> {
         check_inside(path)?;
-        let file = crate::files::open(path)?;
-        // SAFETY: the map is read-only, and files of sums are never changed in place once they have their final name.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        let map = Mapped::open(path)?;
         let fail = |message: String| Error::Format { path: path.to_owned(), message };
+        let seal = seal::check(&map);
+        if seal == Seal::Broken {
+            return Err(Error::ChangedFolder { path: path.to_owned() });
+        }
         let (_, metadata) = SafeTensors::read_metadata(&map).map_err(Error::format(path))?;
         let record = metadata.metadata().as_ref().and_then(|entries| entries.get(RECORD));
         let record = record.ok_or_else(|| fail("it holds no second-moment sums".to_owned()))?;
         let record: MomentsRecord = serde_json::from_str(record).map_err(Error::format(path))?;
         record.manifest.is_of_this_version(path)?;
+        if seal == Seal::Missing {
+            return Err(fail(
+                "it has no digest of itself, as sums of an earlier version have none".to_owned(),
+            ));
+        }
         if !metadata.tensors().keys().any(|name| name.ends_with(REST)) {
             return Err(fail(format!("its sums lack their `{REST}`, as those of an earlier version do")));
         }

@@ -2,6 +2,7 @@
 
 use super::file::{MomentsFile, layout, write};
 use crate::error::{Error, Result};
+use crate::files::sync;
 use crate::manifest::Difference;
 use crate::progress::{Observer, check};
 use crate::store::check_outside;
@@ -50,5 +51,5 @@ pub fn merge(paths: &[PathBuf], out: &Path, overwrite: bool, observer: &dyn Obse
         Ok(total)
     })?;
     observer.end();
-    Ok(())
+    sync(&[out.to_owned()])
 }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::eval::Summary;
 use crate::eval::tables::Tables;
 use crate::plot;
+use crate::seal;
 use crate::store::Stage;
 use base64::Engine;
 use serde_json::{Value, json};
@@ -89,16 +90,19 @@ fn data(source: &Source) -> Result<Value> {
     let (thinned, effective_rank) = plot::spectra_summary(spectra);
     let lens = if layers.is_empty() { None } else { json_file(&results.join("lens.json"))? };
     let mut manifest = json_file(&source.folder.join("manifest.json"))?;
-    // Of the stage that writes the page, so that the page is the same when it is written again.
-    if let Some(stages) = manifest.as_mut().and_then(|manifest| manifest.get_mut("stages")?.as_object_mut()) {
-        stages.remove(Stage::Plot.name());
+    // Without the stage that writes the page, so that the page is the same when it is written again.
+    if let Some(manifest) = manifest.as_mut().and_then(Value::as_object_mut) {
+        manifest.remove(seal::KEY);
+        if let Some(stages) = manifest.get_mut("stages").and_then(Value::as_object_mut) {
+            stages.remove(Stage::Plot.name());
+        }
     }
     Ok(json!({
         "title": source.title,
         "version": env!("CARGO_PKG_VERSION"),
         "warnings": source.warnings,
         "manifest": manifest,
-        "summary": summary(&results, source.tables)?,
+        "summary": summary(source.folder, source.tables)?,
         "lens": lens,
         "files": files,
         "spectra": thinned,
@@ -109,10 +113,8 @@ fn data(source: &Source) -> Result<Value> {
 }
 
 /// The headline figures, where the run has some: those of `tables`, since the file may be of tables that are not current.
-fn summary(results: &Path, tables: &Tables) -> Result<Option<Summary>> {
-    let path = results.join("summary.json");
-    let summary = json_file(&path)?.map(serde_json::from_value::<Summary>).transpose();
-    Ok(summary.map_err(Error::format(&path))?.map(|summary| summary.with_tables(tables)))
+fn summary(folder: &Path, tables: &Tables) -> Result<Option<Summary>> {
+    Ok(Summary::read(folder)?.map(|summary| summary.with_tables(tables)))
 }
 
 /// The value of a JSON file, where it is there.

@@ -16,6 +16,9 @@
     return node;
   }
 
+  /** A sentence with what it has in backticks as code. */
+  const coded = (text) => text.split(/`([^`]*)`/).map((part, place) => (place % 2 ? element("code", {}, part) : part));
+
   function drawn(name, attributes = {}, text = "") {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
@@ -64,10 +67,14 @@
     const number = (field) => (field === "inf" ? Infinity : field === "-inf" ? -Infinity : Number(field));
     return lines.map((line) => Object.fromEntries(head.map((column, place) => {
       const field = line[place];
-      if (column === "mapping") return [column, field];
+      // As in the file, where a text that a spreadsheet would run has a mark in front.
+      if (column === "mapping") return [column, field.replace(/^'(?=['=+\-@\t\r])/, "")];
       return [column, field === "" || field === undefined ? null : number(field)];
     })));
   }
+
+  /** A text as the files have it, since what is copied goes into a spreadsheet too. */
+  const marked = (text) => (/^[=+\-@\t\r']/.test(text) && Number.isNaN(Number(text)) ? "'" + text : text);
 
   function fields(line) {
     return [...line.matchAll(/("([^"]|"")*"|[^,]*)(,|$)/g)].slice(0, line.endsWith(",") ? undefined : -1)
@@ -96,7 +103,7 @@
 
   // ---- Looks of the casts
 
-  const LOOKS = { mat: ["--mat", []], id: ["--id", [9, 5]], mean: ["--mean", [3, 4]], mat_attn: ["--attn", [14, 5]], mat_ffn: ["--ffn", [5, 4]], mat_ln1_ln2: ["--ln", [9, 3]] };
+  const LOOKS = { __proto__: null, mat: ["--mat", []], id: ["--id", [9, 5]], mean: ["--mean", [3, 4]], mat_attn: ["--attn", [14, 5]], mat_ffn: ["--ffn", [5, 4]], mat_ln1_ln2: ["--ln", [9, 3]] };
   const OTHERS = [["--other1", [11, 4]], ["--other2", [4, 3]], ["--other3", [2, 3]]];
   const others = unique([...r2, ...layers].map((row) => row.mapping)).filter((cast) => !LOOKS[cast]).sort();
   const look = (cast) => LOOKS[cast] || OTHERS[Math.max(0, others.indexOf(cast)) % OTHERS.length];
@@ -249,7 +256,7 @@
     }
     const said = element("span", { role: "status" });
     const copy = element("button", { type: "button", id: "copy", onclick: async () => {
-      const cell = (row, [key]) => (row[key] === null || row[key] === undefined ? "" : String(row[key]));
+      const cell = (row, [key]) => (row[key] === null || row[key] === undefined ? "" : key === "mapping" ? marked(row[key]) : String(row[key]));
       const tabbed = [used.map(([key]) => key), ...rows.map((row) => used.map((column) => cell(row, column)))].map((cells) => cells.join("\t")).join("\n");
       said.textContent = (await copied(tabbed)) ? " Copied, with all digits" : " The browser does not let this page copy";
     } }, "Copy table");
@@ -432,13 +439,14 @@
     const controls = element("div", { class: "controls" });
     const scroll = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Top tokens by layer and position" });
     const readout = element("table", { class: "readout", "aria-live": "polite" });
-    const visible = (text) => (text === "" ? "∅" : text.replaceAll("\n", "⏎").replaceAll("\t", "⇥"));
+    const hidden = /[\p{Cc}\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+    const visible = (text) => (text === "" ? "∅" : text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replace(hidden, (c) => `\\u{${c.codePointAt(0).toString(16)}}`));
     function redraw() {
       const sentence = sentences[state.sentence];
       const cast = sentence.casts[Math.min(state.cast, sentence.casts.length - 1)];
       const casts = sentence.casts.map((cast, index) => [String(index), cast.cast]);
       controls.replaceChildren(
-        menu("Sentence", sentences.map((other, index) => [String(index), `${index + 1}: ${(other.text || "").slice(0, 40)}`]), String(state.sentence), (index) => { state.sentence = Number(index); redraw(); }),
+        menu("Sentence", sentences.map((other, index) => [String(index), `${index + 1}: ${visible((other.text || "").slice(0, 40))}`]), String(state.sentence), (index) => { state.sentence = Number(index); redraw(); }),
         choice("Cast", "lens-cast", casts, String(state.cast), false, (index) => { state.cast = Number(index); redraw(); }));
       const head = element("tr", {}, element("th", {}, "ℓ"), ...sentence.tokens.map((token) => element("th", { scope: "col" }, visible(token.text))));
       const rows = cast.layers.map((layer, row) => {
@@ -524,7 +532,7 @@
 
   function warnings() {
     for (const line of data.warnings || []) {
-      main.append(element("p", { class: "warning", role: "alert" }, element("b", {}, "Warning: "), line));
+      main.append(element("p", { class: "warning", role: "alert" }, element("b", {}, "Warning: "), ...coded(line)));
     }
   }
 

@@ -4,7 +4,7 @@ use super::REPORT;
 use crate::error::{Error, Result};
 use crate::eval::tables::Tables;
 use crate::evidence::Evidence;
-use crate::files::{create_folder, write_atomically};
+use crate::files::{create_folder, sync, write_atomically};
 use crate::manifest::{Manifest, StageRecord};
 use crate::plot::{Style, figures, write_figures};
 use crate::progress::Observer;
@@ -36,6 +36,9 @@ pub(crate) fn finished_tables(folder: &Path, manifest: Option<&Manifest>) -> Res
 fn no_tables(folder: &Path, manifest: Option<&Manifest>, needed_by: &'static str) -> Error {
     if let Some(kind) = manifest.map(|manifest| manifest.kind).filter(|kind| !kind.is_run()) {
         return Error::Unfinished { path: folder.to_owned(), kind };
+    }
+    if !folder.exists() {
+        return Error::NoFolder { path: folder.to_owned() };
     }
     let is_done = |stage: &Stage| manifest.is_some_and(|manifest| manifest.is_done(*stage));
     let stage = Stage::OF_RUN.into_iter().find(|stage| !is_done(stage)).unwrap_or(Stage::R2);
@@ -136,6 +139,7 @@ pub(super) fn draw_tables(
     let report = report::page(&source)?;
     write_atomically(&folder.join(REPORT), report.as_bytes())?;
     written.push(folder.join(REPORT));
+    sync(&written)?;
     observer.advance(written.len() as u64);
     Ok(written)
 }

@@ -3,6 +3,7 @@
 
 mod figures;
 mod maps;
+mod memory;
 mod records;
 mod settings;
 mod stages;
@@ -10,6 +11,7 @@ mod stages;
 pub use crate::samples::SampleSource;
 pub use figures::draw;
 pub(crate) use figures::{finished_tables, read_tables, with_tables};
+pub use memory::{MemoryUse, memory_bytes};
 pub use settings::{Asked, Settings};
 
 use crate::error::{Error, Result};
@@ -29,17 +31,6 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// Bytes of memory that a run in f32 takes at most, state files that are mapped and samples left out: in `evaluate`, which
-/// holds the weights, the unembedding a second time as products read it, the maps to the last layer and those of
-/// attention and feed-forward parts, and the first products of both with the maps of the norms folded in (no more than
-/// the blocks' own weights). Batches come on top, some 100 MB a thread at GPT-2's width.
-pub fn memory_bytes(spec: &Spec, parameters: u64) -> u64 {
-    let (d, layers) = (spec.d_model as u64, spec.n_layers as u64);
-    let unembedding = spec.vocab_size as u64 * d;
-    let blocks = parameters.saturating_sub(unembedding);
-    4 * (parameters + unembedding + 3 * layers * d * d + blocks)
-}
 
 /// What to do with an output folder that holds a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -448,6 +439,7 @@ fn begun(folder: &Path) -> Result<Manifest> {
         Found::Run(manifest) if manifest.kind == Kind::Fitted || manifest.is_done(Stage::Samples) => {
             Ok(*manifest)
         }
+        Found::Nothing if !folder.exists() => Err(Error::NoFolder { path: folder.to_owned() }),
         Found::Run(_) | Found::Nothing => Err(missing()),
         found => Err(not_a_run(folder, found)),
     }

@@ -92,15 +92,17 @@ impl Run {
         self.finish(StageRecord { done: true, seconds, ..StageRecord::default() }, stage, observer)
     }
 
+    /// Records that a stage is done, with the digests of its files where the record has none yet.
     pub(super) fn finish(
         &mut self,
-        record: StageRecord,
+        mut record: StageRecord,
         stage: Stage,
         observer: &dyn Observer,
     ) -> Result<()> {
         observer.end();
-        let record =
-            StageRecord { files: integrity::digests(&self.folder, |path| stage.writes(path))?, ..record };
+        if record.files.is_empty() {
+            record.files = integrity::digests(&self.folder, |path| stage.writes(path))?;
+        }
         self.intact.get_mut().insert(stage);
         self.manifest.stages.insert(stage, record);
         self.manifest.write(&self.folder)

@@ -311,7 +311,7 @@ impl Asked {
         }
         let corpus = Corpus::open(&name, &reading, manifest.seed, sources, &Silent)?;
         let is_same = match corpus.is_in_order() {
-            true => corpus.each_in_order(|_, _| Ok(false))?.sha256 == record.sha256,
+            true => corpus.each_in_order(&Silent, |_, _| Ok(false))?.sha256 == record.sha256,
             false => corpus.is_as_recorded(record),
         };
         match is_same {

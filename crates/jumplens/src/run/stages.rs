@@ -6,18 +6,19 @@ use crate::batch::{PackedBatch, tokens};
 use crate::error::{Error, Result};
 use crate::eval::tables::{ExitLayerRow, ExitRow, write_csv};
 use crate::eval::{
-    ExitRule, advise, batches, diagnose, early_exit, evaluate, exit_layers, layer_rows, r2_table, rank_rows,
-    sentences, spectra, write_predictions,
+    ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, exit_layers, layer_rows, r2_table,
+    rank_rows, sentences, spectra, write_predictions,
 };
-use crate::files::write_atomically;
+use crate::files::{write_atomically, write_durably};
 use crate::lens::{ID, Input, Reading, View};
 use crate::manifest::StageRecord;
 use crate::moments::{self, Shard};
 use crate::plot::Style;
 use crate::progress::{Observer, check};
 use crate::sanity;
+use crate::seal;
 use crate::shortcut::{Fits, Shortcuts, fit_pairs, fit_parts};
-use crate::states::{CHUNK, StateFiles, TOKEN_BUDGET};
+use crate::states::{Begun, CHUNK, Kept, StateFiles, TOKEN_BUDGET};
 use crate::store::{MOMENTS, Stage};
 use crate::tokenize::{Sample, read_samples};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,10 @@ impl Run {
     /// Does every stage that is not done yet, or has lost a file since, and that the model has all it takes for.
     pub fn all(&mut self, observer: &dyn Observer) -> Result<()> {
         self.forget_changed(observer)?;
+        let has_tables = [Stage::R2, Stage::Evaluate].iter().any(|stage| self.manifest.is_done(*stage));
+        if has_tables && !matches!(Summary::read(&self.folder), Ok(Some(_))) {
+            self.write_summary(None)?;
+        }
         for stage in Stage::OF_RUN {
             if stage == Stage::Evaluate && self.model.head().is_none() {
                 observer.note(&format!("evaluate  skipped: {}", self.no_head()));
@@ -69,13 +74,25 @@ impl Run {
     pub fn states(&mut self, observer: &dyn Observer) -> Result<()> {
         self.needs(Stage::Samples, Stage::States)?;
         let splits = [("train", self.read_samples("train")?), ("val", self.read_samples("val")?)];
-        let chunks = match self.manifest.stages.get(&Stage::States) {
-            Some(record) if !record.done => record.chunks.clone(),
+        let (mut chunks, mut kept) = match self.manifest.stages.get(&Stage::States) {
+            Some(record) if !record.done => (record.chunks.clone(), record.kept.clone()),
             _ => Default::default(),
         };
+        let spec = self.model.spec();
+        let begun = |(split, samples): &(&'static str, Vec<Sample>)| {
+            let chunks = chunks.get(*split).copied().unwrap_or(0);
+            let kept = Kept { chunks, digests: kept.clone() };
+            let files = StateFiles::new(&self.folder, split);
+            files.begun(spec, samples.len(), *split == "train", &kept, observer)
+        };
+        let earlier = splits.iter().map(begun).collect::<Result<Vec<_>>>()?;
+        for ((split, _), _) in splits.iter().zip(&earlier).filter(|(_, earlier)| earlier.chunks == 0) {
+            chunks.remove(*split);
+            kept.retain(|name, _| !Path::new(name).starts_with(Path::new("states").join(split)));
+        }
         self.manifest.forget(Stage::States);
-        let record = StageRecord { chunks, ..StageRecord::default() };
-        self.manifest.stages.insert(Stage::States, record.clone());
+        let record = StageRecord { chunks, kept, ..StageRecord::default() };
+        self.manifest.stages.insert(Stage::States, record);
         self.manifest.write(&self.folder)?;
         let begun = Instant::now();
         let text = sanity::check_text(&*self.model, self.manifest.dtype, &splits[0].1)?;
@@ -84,31 +101,32 @@ impl Run {
             warnings.iter().for_each(|line| observer.warning(line));
         }
         check(observer)?;
-        let spec = self.model.spec();
-        let left = |split: &str, samples: &[Sample]| {
-            let whole = record.chunks.get(split).copied().unwrap_or(0).saturating_mul(CHUNK);
+        let left = |(samples, earlier): (&[Sample], &Begun)| {
+            let whole = earlier.chunks.saturating_mul(CHUNK);
             let chunks = samples[whole.min(samples.len())..].chunks(CHUNK);
             chunks.map(|chunk| tokens(&PackedBatch::pack(chunk, spec.kind, TOKEN_BUDGET))).sum::<usize>()
         };
-        let total = splits.iter().map(|(split, samples)| left(split, samples)).sum::<usize>();
+        let total = splits.iter().map(|(_, samples)| &samples[..]).zip(&earlier).map(left).sum::<usize>();
         observer.begin(Stage::States.name(), total as u64, "tokens");
         let started = Instant::now();
         let mut run = 0;
-        for (split, samples) in &splits {
-            let first = record.chunks.get(*split).copied().unwrap_or(0);
+        for ((split, samples), earlier) in splits.iter().zip(earlier) {
             let files = StateFiles::new(&self.folder, split);
             // The parts' maps are fitted on the train samples alone.
-            run += files.collect(&*self.model, samples, *split == "train", first, observer, |chunks| {
+            run += files.collect(&*self.model, samples, *split == "train", earlier, observer, |kept| {
                 if let Some(record) = self.manifest.stages.get_mut(&Stage::States) {
-                    record.chunks.insert((*split).to_owned(), chunks);
+                    record.chunks.insert((*split).to_owned(), kept.chunks);
+                    record.kept.extend(kept.digests);
                 }
                 self.manifest.write(&self.folder)
             })?;
         }
+        let record = self.manifest.stages.get(&Stage::States);
+        let files = record.map(|record| record.kept.clone()).unwrap_or_default();
         let tokens_per_second = (run > 0).then(|| run as f64 / started.elapsed().as_secs_f64());
         let seconds = begun.elapsed().as_secs_f64();
         self.finish(
-            StageRecord { done: true, seconds, tokens_per_second, text, ..StageRecord::default() },
+            StageRecord { done: true, seconds, tokens_per_second, text, files, ..StageRecord::default() },
             Stage::States,
             observer,
         )
@@ -174,7 +192,7 @@ impl Run {
         write_csv(&results.join("spectra.csv"), &spectra)?;
         write_csv(&results.join("sources.csv"), &sources)?;
         write_csv(&results.join("learning_curve.csv"), &curve)?;
-        self.write_summary(Stage::R2)?;
+        self.write_summary(Some(Stage::R2))?;
         self.finish_measured(Stage::R2, started, shortcuts, observer)
     }
 
@@ -203,7 +221,7 @@ impl Run {
         write_csv(&results.join("ranks.csv"), &rank_rows(&evaluation))?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
         self.write_sentences(&samples, &maps, &casts[0], observer)?;
-        self.write_summary(Stage::Evaluate)?;
+        self.write_summary(Some(Stage::Evaluate))?;
         self.finish_measured(Stage::Evaluate, started, shortcuts, observer)
     }
 
@@ -256,12 +274,10 @@ impl Run {
         write_atomically(&self.results()?.join("lens.json"), &json)
     }
 
-    /// Once the tables of `stage` are there.
-    pub(super) fn write_summary(&self, stage: Stage) -> Result<()> {
-        let mut text = serde_json::to_string_pretty(&self.summary_with(Some(stage))?)
-            .map_err(|error| Error::Internal(error.to_string()))?;
-        text.push('\n');
-        write_atomically(&self.results()?.join("summary.json"), text.as_bytes())
+    /// Of the stages that are done, and of `stage` once its tables are there.
+    pub(super) fn write_summary(&self, stage: Option<Stage>) -> Result<()> {
+        let text = seal::json(&self.summary_with(stage)?)?;
+        write_durably(&self.results()?.join("summary.json"), &text)
     }
 
     pub(super) fn read_samples(&self, split: &str) -> Result<Vec<Sample>> {

@@ -6,13 +6,15 @@ use crate::error::{Error, Result};
 use crate::files::create_folder;
 use crate::hub::SourceFile;
 use crate::nn::with_values;
-use crate::store::maps_at;
+use crate::seal::{self, Seal};
+use crate::store::{check_inside, maps_at};
 use crate::tensor_file::{self, Entry};
 use candle_core::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The tensor name of `A_{from→to}`: `00_12`.
 pub fn pair_name(from: usize, to: usize) -> String {
@@ -45,25 +47,34 @@ pub struct Shortcuts {
     cast: String,
     /// Is written into every file.
     origin: Option<Origin>,
+    /// Files of a folder that were read, and seen to be as they were written.
+    opened: Arc<Mutex<BTreeMap<PathBuf, Opened>>>,
 }
 
 #[derive(Debug, Clone)]
 enum Place {
     Folder(PathBuf),
-    File(SourceFile),
+    File(Opened),
 }
 
 impl Shortcuts {
     /// The shortcuts in `folder`, which need not be there yet.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { place: Place::Folder(folder.into()), cast: MAT.to_owned(), origin: None }
+        let place = Place::Folder(folder.into());
+        Self { place, cast: MAT.to_owned(), origin: None, opened: Arc::default() }
     }
 
     /// Those of one cast, all in one file: the tensors that the files of a folder have, side by side.
+    /// [`Error::ChangedFolder`] where this program wrote the file, and it is not as it was written.
     pub fn in_file(file: SourceFile) -> Result<Self> {
-        let notes = Opened(file.clone()).notes()?;
-        let cast = notes.get(CAST).and_then(|cast| cast.as_str()).unwrap_or(MAT).to_owned();
-        Ok(Self { place: Place::File(file), cast, origin: None })
+        let file = Opened::new(file)?;
+        let cast = file.notes()?.get(CAST).and_then(|cast| cast.as_str()).unwrap_or(MAT).to_owned();
+        // Files are named after it.
+        if Path::new(&cast).file_name() != Some(cast.as_ref()) {
+            let message = format!("its cast `{}` is no name", cast.escape_debug());
+            return Err(Error::format(file.path())(message));
+        }
+        Ok(Self { place: Place::File(file), cast, origin: None, opened: Arc::default() })
     }
 
     /// Those at `path`: a run's, where it is a run folder, or a folder or file of shortcuts. Where this program left them, all
@@ -99,7 +110,7 @@ impl Shortcuts {
             Place::Folder(folder) if name != self.cast => Place::Folder(folder.join(name)),
             place => place.clone(),
         };
-        Self { place, cast: name.to_owned(), origin: self.origin.clone() }
+        Self { place, cast: name.to_owned(), ..self.clone() }
     }
 
     /// The names of the casts whose maps are there, `mat` first, the others in the order of their names.
@@ -130,7 +141,7 @@ impl Shortcuts {
         let mut sources: Vec<usize> = match &self.place {
             Place::Folder(folder) => numbered_files(folder)?,
             Place::File(file) => {
-                let names = Opened(file.clone()).names()?;
+                let names = file.names()?;
                 names.iter().filter_map(|name| name.split_once('_')?.0.parse().ok()).collect()
             }
         };
@@ -162,17 +173,25 @@ impl Shortcuts {
     }
 
     pub(super) fn open_pairs(&self, from: usize) -> Result<Opened> {
-        match &self.place {
-            Place::Folder(folder) => Opened::new(&numbered(folder, from)),
-            Place::File(file) => Ok(Opened(file.clone())),
-        }
+        self.open_numbered(Path::new(""), from)
     }
 
     fn open_parts(&self, layer: usize) -> Result<Opened> {
-        match &self.place {
-            Place::Folder(folder) => Opened::new(&numbered(&folder.join(PARTS), layer)),
-            Place::File(file) => Ok(Opened(file.clone())),
+        self.open_numbered(Path::new(PARTS), layer)
+    }
+
+    fn open_numbered(&self, below: &Path, number: usize) -> Result<Opened> {
+        let folder = match &self.place {
+            Place::Folder(folder) => folder,
+            Place::File(file) => return Ok(file.clone()),
+        };
+        let path = numbered(&folder.join(below), number);
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = opened.get(&path) {
+            return Ok(file.clone());
         }
+        let file = Opened::new(SourceFile::open(&path)?)?;
+        Ok(opened.entry(path).or_insert(file).clone())
     }
 
     /// `notes`, and what all files say.
@@ -193,13 +212,20 @@ impl Shortcuts {
     /// Writes the maps from layer `from`, by target layer.
     pub fn save_pairs(&self, from: usize, maps: &BTreeMap<usize, LinearMap>, notes: &Notes) -> Result<()> {
         let named = maps.iter().map(|(to, map)| (pair_name(from, *to), map)).collect();
-        save(&numbered(self.to_write()?, from), named, &self.all_notes(Some(&self.cast), notes)?)
+        self.save(&numbered(self.to_write()?, from), named, &self.all_notes(Some(&self.cast), notes)?)
     }
 
     /// Writes the maps of the parts of block `layer`, by part name.
     pub fn save_parts(&self, layer: usize, maps: &BTreeMap<&str, LinearMap>) -> Result<()> {
         let named = maps.iter().map(|(part, map)| ((*part).to_owned(), map)).collect();
-        save(&numbered(&self.to_write()?.join(PARTS), layer), named, &self.all_notes(None, &Notes::new())?)
+        let path = numbered(&self.to_write()?.join(PARTS), layer);
+        self.save(&path, named, &self.all_notes(None, &Notes::new())?)
+    }
+
+    fn save(&self, path: &Path, maps: Vec<(String, &LinearMap)>, notes: &Notes) -> Result<()> {
+        save(path, maps, notes)?;
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        Ok(())
     }
 
     /// What each file says of where its maps come from.
@@ -340,11 +366,27 @@ impl View for TensorView<'_> {
 }
 
 /// A file of maps.
+#[derive(Debug, Clone)]
 pub(super) struct Opened(SourceFile);
 
 impl Opened {
-    fn new(path: &Path) -> Result<Self> {
-        SourceFile::open(path).map(Self)
+    /// Sees that it is as it was written, where this program wrote it.
+    fn new(file: SourceFile) -> Result<Self> {
+        let opened = Self(file);
+        match seal::check(opened.bytes()) {
+            Seal::Whole => {}
+            Seal::Broken => return Err(Error::ChangedFolder { path: opened.path().to_owned() }),
+            // Maps of other programs have none, nor had those of earlier versions: there the manifest beside them has it.
+            Seal::Missing => {
+                let is_own = !opened.0.is_bundled() && !opened.notes()?.is_empty();
+                if is_own && !check_inside(opened.path())? {
+                    let message = "it has no digest of itself, as maps of an earlier version have none: export or import \
+                                   them again";
+                    return Err(Error::format(opened.path())(message));
+                }
+            }
+        }
+        Ok(opened)
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Source layers that are worked on at one time, where there are threads for them.
-const LANES: usize = 8;
+pub(crate) const LANES: usize = 8;
 
 /// Fits the maps of `fits` on the train states, and writes them. Advances by one a map. Goes through the state files block
 /// by block, so that memory does not grow with their length.
@@ -173,7 +173,7 @@ pub fn fit_parts(
 }
 
 /// Bytes of parts' outputs that are kept from one pass to the next on each lane; those beyond are computed again.
-const KEPT: usize = 1 << 28;
+pub(crate) const KEPT: usize = 1 << 28;
 
 /// What the parts of one block read and put out at the chosen positions.
 struct PartRows<'a> {

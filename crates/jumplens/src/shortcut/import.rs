@@ -1,5 +1,6 @@
 //! Maps that other programs wrote: pickles of the reference implementation, tuned lenses, NumPy's and safetensors files.
 
+use super::origin::beyond_the_last;
 use super::{LinearMap, MAT, Notes, Origin, Shortcuts};
 use crate::error::{Error, Result};
 use crate::hub::SourceFile;
@@ -274,6 +275,21 @@ impl Foreign {
         };
         match earlier {
             Some(_) => Err(fail(format!("{name} is there twice"))),
+            None => Ok(()),
+        }
+    }
+
+    /// [`Error::ForeignShortcuts`] for `path`, which they were read from, where a map leads beyond the last of `n_layers`
+    /// layers, or is of a block beyond it.
+    pub fn check_layers(&self, path: &Path, n_layers: usize) -> Result<()> {
+        let pair = self.pairs.keys().find(|(_, to)| *to > n_layers);
+        let part = self.parts.keys().find(|(block, _)| *block >= n_layers);
+        let beyond = pair.map(|(from, to)| (*from, *to)).or(part.map(|(block, _)| (*block, *block + 1)));
+        match beyond {
+            Some((from, to)) => {
+                let what = beyond_the_last(from, to, n_layers);
+                Err(Error::ForeignShortcuts { path: path.to_owned(), what })
+            }
             None => Ok(()),
         }
     }

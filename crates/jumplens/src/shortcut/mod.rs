@@ -15,7 +15,7 @@ mod sums;
 pub use casts::{Fits, Kind, MapCast, Pairs, Ridge};
 pub use export::{Format, chosen_pairs, export};
 pub use files::{MAT, Notes, Shortcuts, pair_name};
-pub(crate) use fit::save_maps;
+pub(crate) use fit::{KEPT, LANES, save_maps};
 pub use fit::{fit_pairs, fit_parts};
 pub use fitted::{Fitted, Maps};
 pub use import::Foreign;

@@ -7,7 +7,7 @@ use crate::manifest::{Manifest, ModelRecord, SamplesRecord};
 use crate::nn::Precision;
 use crate::store::{Found, look};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What maps to the last layer lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +154,11 @@ impl Origin {
     }
 }
 
+/// Says that a map leads beyond the last of `last` layers.
+pub(super) fn beyond_the_last(from: usize, to: usize, last: usize) -> String {
+    format!("there is one from layer {from} to {to}, and the model has {last} layers")
+}
+
 /// A path or name without the folders above it.
 fn short(id: &str) -> &str {
     let path = Path::new(id);
@@ -186,6 +191,12 @@ impl Shortcuts {
                 None => {}
             }
         }
+        if let Some((path, what)) = own.n_layers.map(|last| self.beyond(last)).transpose()?.flatten() {
+            if !forced {
+                return Err(Error::ForeignShortcuts { path, what });
+            }
+            forced_to.get_or_insert((path, what));
+        }
         Ok(match (forced_to, unknown) {
             (Some((path, what)), _) => {
                 Some(format!("the maps in `{}` are applied although {what}", path.display()))
@@ -196,6 +207,22 @@ impl Shortcuts {
             )),
             (None, None) => None,
         })
+    }
+
+    /// A map that leads beyond the last of `last` layers, where there is one, in words.
+    fn beyond(&self, last: usize) -> Result<Option<(PathBuf, String)>> {
+        for cast in self.casts()? {
+            let maps = self.cast(&cast);
+            for from in maps.sources()? {
+                if let Some(to) = maps.targets(from)?.into_iter().find(|to| *to > last) {
+                    return Ok(Some((
+                        maps.open_pairs(from)?.path().to_owned(),
+                        beyond_the_last(from, to, last),
+                    )));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// What the manifest beside the folder says of the model.

@@ -5,10 +5,12 @@ use super::lock;
 use super::manifest::{FORMAT, MANIFEST, Manifest};
 use super::{Stage, walk};
 use crate::error::{Error, Result};
-use crate::files::{create_folder, write_atomically};
+use crate::files::{create_folder, temporary, write_durably};
 use crate::progress::Observer;
+use crate::seal::{self, Seal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -95,10 +97,7 @@ impl Record {
     }
 
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
-        let mut text =
-            serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
-        text.push('\n');
-        write_atomically(&folder.join(MANIFEST), text.as_bytes())
+        write_manifest(folder, self)
     }
 
     fn describe(&self) -> String {
@@ -117,6 +116,11 @@ impl Record {
             None => Ok(()),
         }
     }
+}
+
+/// Writes `manifest` as the manifest of `folder`, with a digest of itself as its last field.
+pub(super) fn write_manifest(folder: &Path, manifest: &impl Serialize) -> Result<()> {
+    write_durably(&folder.join(MANIFEST), &seal::json(manifest)?)
 }
 
 /// The digests of the files that are `inside`, or below it.
@@ -155,7 +159,7 @@ struct Head {
 /// Looks at what is in `folder`. [`Error::Io`] where that cannot be told.
 pub fn look(folder: &Path) -> Result<Found> {
     let path = folder.join(MANIFEST);
-    let bytes = match std::fs::read(&path) {
+    let bytes = match crate::files::read_plain(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Ok(if is_empty(folder)? { Found::Nothing } else { Found::Others });
@@ -166,13 +170,15 @@ pub fn look(folder: &Path) -> Result<Found> {
         let ours = ours && only_ours(folder)?;
         Ok(Found::Damaged { message, ours })
     };
-    let head: Head = match serde_json::from_slice(&bytes) {
+    // Not as a `Head` at once, which a list could be too.
+    let fields = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes);
+    let head: Head = match fields.and_then(|fields| serde_json::from_value(fields.into())) {
         Ok(head) => head,
         Err(error) => {
             let text = String::from_utf8_lossy(&bytes);
             let text: String = text.chars().take(40).filter(|c| !c.is_whitespace()).collect();
             let ours = text.starts_with("{\"format\":") || folder.join(lock::NAME).exists();
-            return damaged(error.to_string(), ours);
+            return damaged(in_words(&error), ours);
         }
     };
     let Some(format) = head.format else {
@@ -181,13 +187,33 @@ pub fn look(folder: &Path) -> Result<Found> {
     if format > u64::from(FORMAT) {
         return damaged(format!("written by a newer version of jumplens (format {format})"), true);
     }
+    // Earlier versions wrote no digest.
+    if seal::check(&bytes) == Seal::Broken {
+        return damaged("it was changed since it was written".to_owned(), true);
+    }
     let read = || -> serde_json::Result<Found> {
         Ok(match head.kind.as_deref() {
             None | Some("run" | "fitted") => Found::Run(Box::new(read_run(&bytes)?)),
             Some(_) => Found::Made(serde_json::from_slice(&bytes)?),
         })
     };
-    read().or_else(|error| damaged(error.to_string(), true))
+    read().or_else(|error| damaged(in_words(&error), true))
+}
+
+/// A parser's message without the names that types have in its program.
+fn in_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let mut words: Vec<&str> = text.split(' ').collect();
+    while let Some(place) = words.windows(2).position(|pair| pair[0] == "struct") {
+        words.splice(place..place + 2, ["an", "object"]);
+    }
+    let whole = |word: &str| ["u32", "u64", "usize"].contains(&word);
+    let words = words.iter().map(|word| if whole(word) { "a whole number" } else { word });
+    let text = words.collect::<Vec<_>>().join(" ");
+    let other = [("invalid type: sequence", "found a list"), ("invalid type: map", "found an object")];
+    let other =
+        other.into_iter().chain([("invalid type: ", "found "), ("expected a map", "expected an object")]);
+    other.fold(text, |text, (from, to)| text.replace(from, to))
 }
 
 fn read_run(bytes: &[u8]) -> serde_json::Result<Manifest> {
@@ -200,10 +226,12 @@ fn read_run(bytes: &[u8]) -> serde_json::Result<Manifest> {
     Ok(manifest)
 }
 
-/// True where `folder` is not there, or has nothing in it but a lock.
+/// True where `folder` is not there, or has nothing in it but a lock, and the manifest of what ended before it was there.
 fn is_empty(folder: &Path) -> Result<bool> {
+    let unfinished = temporary(Path::new(MANIFEST));
+    let is_nothing = |name: &OsStr| name == lock::NAME || name == unfinished;
     match std::fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == lock::NAME))),
+        Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(|entry| is_nothing(&entry.file_name())))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
         Err(error) => Err(Error::io("read", folder)(error)),
     }
@@ -391,10 +419,11 @@ pub(crate) fn maps_at(path: &Path) -> Result<PathBuf> {
 /// Folders from a file up to that of the manifest that knows it, with the file, at most.
 const DEEPEST: usize = 4;
 
-/// Sees that what is at `path` is as it was left, where it lies in a folder that this program made. [`Error::ChangedFile`] and
-/// [`Error::ChangedFolder`] where it is not, [`Error::StageMissing`] and [`Error::Unfinished`] where it may not be all.
-pub(crate) fn check_inside(path: &Path) -> Result<()> {
-    let Ok(whole) = std::fs::canonicalize(path) else { return Ok(()) };
+/// Sees that what is at `path` is as it was left, where it lies in a folder that this program made. True where the folder's
+/// manifest knows it. [`Error::ChangedFile`] and [`Error::ChangedFolder`] where it is not as it was left,
+/// [`Error::StageMissing`] and [`Error::Unfinished`] where it may not be all.
+pub(crate) fn check_inside(path: &Path) -> Result<bool> {
+    let Ok(whole) = std::fs::canonicalize(path) else { return Ok(false) };
     for folder in whole.ancestors().take(DEEPEST) {
         if !folder.join(MANIFEST).is_file() {
             continue;
@@ -402,20 +431,22 @@ pub(crate) fn check_inside(path: &Path) -> Result<()> {
         let Ok(inside) = whole.strip_prefix(folder) else { continue };
         return match look(folder)? {
             Found::Run(manifest) => match Stage::ALL.into_iter().find(|stage| stage.writes(inside)) {
-                Some(stage) => manifest.check_within(folder, stage, "reading its files", inside),
-                None => Ok(()),
+                Some(stage) => {
+                    manifest.check_within(folder, stage, "reading its files", inside).map(|()| true)
+                }
+                None => Ok(false),
             },
             Found::Made(record) if record.files.keys().any(|name| Path::new(name).starts_with(inside)) => {
-                record.check(folder, inside)
+                record.check(folder, inside).map(|()| true)
             }
             Found::Made(record) if !record.done => {
                 Err(Error::Unfinished { path: folder.to_owned(), kind: record.kind })
             }
             Found::Damaged { message, ours: true } => Err(damaged(folder, message, true)),
-            _ => Ok(()),
+            _ => Ok(false),
         };
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Sees that the file `path`, which is to be written, does not lie in a folder that this program made: nothing there is

@@ -2,7 +2,7 @@
 //! anything is made from it.
 
 use crate::error::{Error, Result};
-use crate::files::sha256_of;
+use crate::files::{sha256_of, sync};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 /// SHA-256 by path below the run folder, with `/` between folders whatever the system.
 pub type Digests = BTreeMap<String, String>;
 
-/// The digests of the files below the folder `run` that `is_its` takes in, unfinished ones left out.
+/// The digests of the files below the folder `run` that `is_its` takes in, unfinished ones left out, once they are on disk.
 pub(crate) fn digests(run: &Path, is_its: impl Fn(&Path) -> bool) -> Result<Digests> {
     let mut paths = Vec::new();
     walk(run, Path::new(""), &mut paths)?;
@@ -20,7 +20,9 @@ pub(crate) fn digests(run: &Path, is_its: impl Fn(&Path) -> bool) -> Result<Dige
         let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
         Ok((parts.join("/"), sha256_of(&run.join(path))?))
     };
-    paths.par_iter().map(digest).collect()
+    let digests = paths.par_iter().map(digest).collect::<Result<_>>()?;
+    sync(&paths.iter().map(|path| run.join(path)).collect::<Vec<_>>())?;
+    Ok(digests)
 }
 
 /// The files below `run`/`folder`, by path from `run`.

@@ -3,7 +3,6 @@
 use super::{Kind, Stage, folder};
 use crate::corpus::CorpusRecord;
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
 use crate::hub::HubName;
 use crate::moments::Shard;
 use crate::nn::Precision;
@@ -228,6 +227,9 @@ pub struct StageRecord {
     /// For an unfinished `states`: chunks that are on disk, by split.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub chunks: BTreeMap<String, usize>,
+    /// SHA-256 of each state file up to the end of those chunks, by path below the run folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<String, String>,
 }
 
 /// The whole file.
@@ -330,10 +332,7 @@ impl Manifest {
     }
 
     pub(crate) fn write(&self, run: &Path) -> Result<()> {
-        let mut text =
-            serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
-        text.push('\n');
-        write_atomically(&run.join(MANIFEST), text.as_bytes())
+        folder::write_manifest(run, self)
     }
 
     /// True once `stage` is finished.

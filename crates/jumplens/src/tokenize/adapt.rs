@@ -1,6 +1,7 @@
 //! A tokenizer with what its [`Settings`] say, as the `__init__` of its class in `transformers` 4.49 applies it.
 
 use super::class::{MadeOf, PrefixSpace};
+use super::growth::Growth;
 use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::fields::AllowUnread;
@@ -21,6 +22,7 @@ pub(super) fn adapt(
     settings: &Settings,
     path: &Path,
     is_json: bool,
+    growth: &Growth,
     allowed: &AllowUnread,
 ) -> Result<Vec<String>> {
     let mut notes = settings.notes().to_vec();
@@ -30,7 +32,9 @@ pub(super) fn adapt(
     }
     let own =
         if is_json { inner.get_added_tokens_decoder().into_iter().collect() } else { Default::default() };
-    inner.add_tokens(settings.tokens(&own)).map_err(Error::format(&settings.path))?;
+    let tokens = settings.tokens(&own);
+    tokens.iter().try_for_each(|token| growth.check(&token.content))?;
+    inner.add_tokens(tokens).map_err(Error::format(&settings.path))?;
     inner.set_encode_special_tokens(settings.is("split_special_tokens") == Some(true));
 
     let before = around(inner, path)?;

@@ -2,24 +2,27 @@
 
 mod adapt;
 mod byte_pairs;
+mod charsmap;
 mod class;
+mod growth;
 mod settings;
 mod word_piece;
 
 use crate::caught::caught;
-use crate::corpus::{HowMany, in_random_order};
+use crate::corpus::{Found, HowMany, in_random_order, next_line};
 use crate::error::{Error, Result};
 use crate::gguf;
 use crate::hub::{TokenizerFiles, Vocabulary};
 use crate::models::{Kind, Spec};
 use adapt::adapt;
+use growth::Growth;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write;
+use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
 
@@ -103,12 +106,16 @@ const MASK: &str = "[MASK]";
 /// The largest share of an embedding's rows that may be without a token before a user is told.
 const MANY_SPARE_ROWS: f64 = 0.04;
 
+/// No line of a samples file may have more bytes.
+const LONGEST_SAMPLE: usize = 16 << 20;
+
 /// Characters of a text that a message quotes.
 const LONGEST_QUOTE: usize = 120;
 
 /// A tokenizer with the model whose texts it is for.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    growth: Growth,
     path: PathBuf,
     kind: Kind,
     vocab_size: usize,
@@ -139,6 +146,8 @@ impl Tokenizer {
             Vocabulary::Gguf(file) => (Cow::Owned(gguf::tokenizer_json(file, &files.allow_unread)?), None),
         };
         let is_json = matches!(files.vocabulary, Vocabulary::Json(_));
+        charsmap::check(&json).map_err(Error::format(&path))?;
+        let growth = if is_json { Growth::read(&path, &json)? } else { Growth::default() };
         let mut inner = caught(&path, || tokenizers::Tokenizer::from_bytes(json))?;
         // Padding and the longest sequence are this crate's own business, whatever the file says.
         inner.with_padding(None);
@@ -149,12 +158,12 @@ impl Tokenizer {
             || settings.as_ref().is_some_and(|settings| settings.adds(mask_token));
         let unnamed = settings.as_ref().map_or_else(Vec::new, |settings| settings.unnamed(&inner));
         let mut notes = match &settings {
-            Some(settings) => adapt(&mut inner, settings, &path, is_json, &files.allow_unread)?,
+            Some(settings) => adapt(&mut inner, settings, &path, is_json, &growth, &files.allow_unread)?,
             None => Vec::new(),
         };
         notes.extend(vocabulary_note(&inner, spec.vocab_size, &unnamed));
         let vocab_size = spec.vocab_size;
-        let mut tokenizer = Self { inner, path, kind: spec.kind, vocab_size, mask: None, notes };
+        let mut tokenizer = Self { inner, growth, path, kind: spec.kind, vocab_size, mask: None, notes };
         let special = tokenizer.encode("")?.len();
         if special >= spec.max_positions {
             return Err(Error::Option(format!(
@@ -199,8 +208,10 @@ impl Tokenizer {
     }
 
     /// Token ids of `text` with those that the tokenizer puts around it, cut within them at the model's longest sequence.
-    /// [`Error::NoEmbedding`] where the model has none for one of them.
+    /// [`Error::NoEmbedding`] where the model has none for one of them; [`Error::Config`] where the tokenizer makes
+    /// the text more than 64 times as long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.growth.check(text)?;
         let encoding = caught(&self.path, || self.inner.encode_fast(text, true))?;
         self.check(encoding.get_ids(), text)?;
         Ok(encoding.get_ids().to_vec())
@@ -328,12 +339,23 @@ fn vocabulary_note(inner: &tokenizers::Tokenizer, rows: usize, unnamed: &[String
 
 /// Reads a samples file: JSON lines `{"ids": [...], "position": p}`, `target` and `text` optional; blank lines are
 /// passed over. For causal models a missing `target` is the id after the position. Each line is checked against the
-/// model: [`Error::Sample`] names the first that cannot be run.
+/// model: [`Error::Sample`] names the first that cannot be run, or is longer than 16 MB.
 pub fn read_samples(path: &Path, spec: &Spec) -> Result<Vec<Sample>> {
-    let text = crate::files::read_to_string(path)?;
-    let mut samples = Vec::new();
-    for (index, line) in crate::files::lines(&text).enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let fail = |message: String| Error::Sample { path: path.to_owned(), line: index + 1, message };
+    let mut reader = BufReader::with_capacity(1 << 18, crate::files::open(path)?);
+    let (mut samples, mut line, mut ended_by_cr) = (Vec::new(), Vec::new(), false);
+    for number in 1.. {
+        let fail = |message: String| Error::Sample { path: path.to_owned(), line: number, message };
+        let found = next_line(&mut reader, &mut line, &mut ended_by_cr, LONGEST_SAMPLE);
+        match found.map_err(Error::io("read", path))? {
+            Found::Line => {}
+            Found::End => break,
+            Found::TooLong => return Err(fail(format!("longer than {} MB", LONGEST_SAMPLE >> 20))),
+        }
+        let line = std::str::from_utf8(&line)
+            .map_err(|error| fail(format!("not UTF-8 from byte {} of the line on", error.valid_up_to())))?;
+        if line.trim().is_empty() {
+            continue;
+        }
         let mut sample: Sample =
             serde_json::from_str(line).map_err(|error| fail(format!("not a sample: {error}")))?;
         check(&sample, spec).map_err(fail)?;

@@ -12,7 +12,7 @@ use crate::gguf::{Quant, is_gguf};
 use crate::hub::{ShardIndex, SourceFile};
 use crate::nn::Precision;
 use candle_core::{Device, Tensor};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -76,10 +76,14 @@ impl Entry {
         if self.offset != 0.0 {
             values.iter_mut().for_each(|value| *value += self.offset);
         }
-        match values.iter().find(|value| !value.is_finite()) {
-            Some(value) => Err(Error::WeightNotFinite { path: path(), tensor: name.into(), value: *value }),
-            None => Ok(values),
-        }
+        let Some(value) = values.iter().copied().find(|value| !value.is_finite()) else { return Ok(values) };
+        let stored = || bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b));
+        let value = match self.dtype {
+            // As it is stored: it may be no more than too large for f32.
+            Dtype::F64 => stored().find(|value| !(*value as f32).is_finite()).unwrap_or(value.into()),
+            _ => value.into(),
+        };
+        Err(Error::WeightNotFinite { path: path(), tensor: name.into(), value })
     }
 }
 
@@ -131,6 +135,19 @@ pub struct Weights<'a> {
     used: RefCell<BTreeSet<String>>,
     /// Those of them that repeat another tensor.
     repeated: RefCell<BTreeSet<String>>,
+    /// Bytes that have been read until now, as f32.
+    read: Cell<u64>,
+    /// The largest magnitude in each tensor that has one above [`LARGE`].
+    large: RefCell<BTreeMap<String, f32>>,
+}
+
+/// A weight beyond this has squares that end f32.
+const LARGE: f32 = 1e18;
+
+/// Bytes that the tensors of files of so many bytes may take as f32. No quantisation has values of less than 2 bits, and one
+/// tensor may be read under two names; any number of them would make a small file a large model.
+fn most(bytes: u64) -> u64 {
+    (64 << 20) + bytes.saturating_mul(32)
 }
 
 /// What a model takes from a checkpoint.
@@ -164,8 +181,15 @@ impl<'a> Weights<'a> {
                 entries.insert(name, (file, entry));
             }
         }
-        let (used, repeated) = (RefCell::default(), RefCell::default());
-        Ok(Self { files, precision: Precision::F32, entries, used, repeated })
+        Ok(Self {
+            files,
+            precision: Precision::F32,
+            entries,
+            used: RefCell::default(),
+            repeated: RefCell::default(),
+            read: Cell::default(),
+            large: RefCell::default(),
+        })
     }
 
     /// The same checkpoint, for layers that do their products in `precision` (f32 where this is not said).
@@ -225,6 +249,17 @@ impl<'a> Weights<'a> {
         Scope { weights: self, prefix: prefix.to_owned() }
     }
 
+    /// A line about the tensors with weights so large that states overflow, where there are any.
+    pub fn note_large(&self) -> Option<String> {
+        let large = self.large.borrow();
+        let (name, value) = large.iter().max_by(|a, b| a.1.total_cmp(b.1))?;
+        let others = match large.len() {
+            1 => String::new(),
+            n => format!(", and {} more tensors ones above {LARGE:e}", n - 1),
+        };
+        Some(format!("`{name}` holds weights up to {value:e} in magnitude{others}: states may overflow f32"))
+    }
+
     /// The tensors that nothing has asked for, sorted.
     pub fn unused(&self) -> Vec<&str> {
         let used = self.used.borrow();
@@ -247,7 +282,23 @@ impl<'a> Weights<'a> {
                 got: entry.shape.clone(),
             });
         }
+        let values = shape.iter().fold(1, |n: u64, size| n.saturating_mul(*size as u64));
+        let read = self.read.get().saturating_add(values.saturating_mul(4));
+        let bytes = self.files.iter().map(|file| file.bytes().len() as u64).sum();
+        if read > most(bytes) {
+            return Err(Error::Format {
+                path: file.path.clone(),
+                message: format!(
+                    "its tensors share their bytes: with `{name}` they take {read} in memory, of {bytes} on disk"
+                ),
+            });
+        }
+        self.read.set(read);
         let values = entry.read(file, name)?;
+        let largest = values.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+        if largest > LARGE {
+            self.large.borrow_mut().insert(name.to_owned(), largest);
+        }
         self.used.borrow_mut().insert(name.to_owned());
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
@@ -285,5 +336,33 @@ impl Scope<'_> {
     /// [`Error::TensorDtype`] or [`Error::WeightNotFinite`] where that cannot be had.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.weights.tensor(&format!("{}{name}", self.prefix), shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_that_share_their_bytes_do_not_make_a_small_file_a_large_model() {
+        static BYTES: [u8; 1 << 20] = [0; 1 << 20];
+        let files = [SourceFile::bundled("a.bin", &BYTES)];
+        let shape = vec![1 << 18];
+        let entry =
+            Entry { dtype: Dtype::F32, shape: shape.clone(), bytes: 0..1 << 20, axes: None, offset: 0.0 };
+        let entries = (0..200).map(|i| (i.to_string(), (&files[0], entry.clone()))).collect();
+        let weights = Weights {
+            files: &files,
+            precision: Precision::F32,
+            entries,
+            used: RefCell::default(),
+            repeated: RefCell::default(),
+            read: Cell::default(),
+            large: RefCell::default(),
+        };
+        let read = (0..200).take_while(|i| weights.tensor(&i.to_string(), &shape).is_ok()).count();
+        assert_eq!(read, 96);
+        let error = weights.tensor("150", &shape).unwrap_err().to_string();
+        assert!(error.contains("share their bytes"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use super::pickle::{self, Global, Id, Pickle, Value, Vocabulary};
 use super::{Dtype, Entry};
 use crate::error::{Error, Result};
 use crate::hub::SourceFile;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
@@ -127,6 +127,10 @@ impl<'a> Checkpoint<'a> {
     /// Where the records of a zip file are, and whether each is there as it is.
     pub fn records(&self) -> Result<BTreeMap<String, (Range<usize>, bool)>> {
         let mut archive = ZipArchive::new(Cursor::new(self.bytes)).map_err(Error::format(self.path))?;
+        if archive.has_duplicate_names() {
+            let name = self.twice(archive.central_directory_start()).unwrap_or_default();
+            return Err(self.damaged(format!("its record `{}` is in it twice", name.escape_debug())));
+        }
         let mut records = BTreeMap::new();
         for number in 0..archive.len() {
             let record = archive.by_index_raw(number).map_err(Error::format(self.path))?;
@@ -141,6 +145,24 @@ impl<'a> Checkpoint<'a> {
             records.insert(name, (start..end, stored));
         }
         Ok(records)
+    }
+
+    /// The first name that two records of a zip file have, whose list of records begins at `start`.
+    fn twice(self, start: u64) -> Option<String> {
+        let mut records = self.bytes.get(usize::try_from(start).ok()?..)?;
+        let mut seen = BTreeSet::new();
+        while records.starts_with(b"PK\x01\x02") {
+            let length = |at: usize| -> Option<usize> {
+                Some(u16::from_le_bytes(*records.get(at..)?.first_chunk()?).into())
+            };
+            let [name, extra, comment] = [length(28)?, length(30)?, length(32)?];
+            let (name, end) = (records.get(46..46 + name)?, 46 + name + extra + comment);
+            if !seen.insert(name) {
+                return Some(String::from_utf8_lossy(name).into_owned());
+            }
+            records = records.get(end..)?;
+        }
+        None
     }
 
     /// `NAME/data.pkl`, `NAME/data/KEY` for each storage, and in newer files `NAME/byteorder`. The check sums are not

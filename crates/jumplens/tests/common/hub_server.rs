@@ -3,11 +3,13 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use jumplens::files::{git_sha1, sha256};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A file of at least this many bytes is a large one.
 const LARGE: usize = 20_000;
@@ -44,6 +46,12 @@ pub struct State {
     pub corrupt: bool,
     /// Large files are sent whole, whatever range is asked for.
     pub no_ranges: bool,
+    /// Bytes of a list or a large file after which the rest comes a byte at a time, once for each entry.
+    pub slow_after: Vec<usize>,
+    /// Status and headers that a request is answered with, once for each entry.
+    pub busy: Vec<(&'static str, Vec<String>)>,
+    /// What is said of files instead of their digest and size.
+    pub claims: BTreeMap<String, (String, usize)>,
     /// `METHOD /path`, with ` FROM` behind it where a range is asked for.
     pub requests: Vec<String>,
 }
@@ -88,6 +96,21 @@ pub fn etag(bytes: &[u8]) -> String {
     if bytes.len() < LARGE { git_sha1(bytes) } else { sha256(bytes) }
 }
 
+/// What an address names, without its query.
+fn decoded(address: &str) -> String {
+    let path = address.split('?').next().unwrap_or_default();
+    let mut bytes = Vec::new();
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        let digits = |rest: &mut std::str::Bytes| String::from_utf8(rest.take(2).collect()).unwrap();
+        bytes.push(match byte {
+            b'%' => u8::from_str_radix(&digits(&mut rest), 16).unwrap(),
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
 /// One request; a connection that fails is the client's to notice.
 fn answer(mut stream: TcpStream, is_hub: bool, elsewhere: &str, state: &Mutex<State>) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
@@ -97,23 +120,35 @@ fn answer(mut stream: TcpStream, is_hub: bool, elsewhere: &str, state: &Mutex<St
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned())))
         .collect();
-    let (method, path) = request.strip_suffix(" HTTP/1.1")?.split_once(' ')?;
+    let (method, address) = request.strip_suffix(" HTTP/1.1")?.rsplit_once(' ')?;
+    let path = &*decoded(address);
     let from: Option<usize> =
         headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let mut state = state.lock().unwrap();
     let behind = from.map(|from| format!(" {from}")).unwrap_or_default();
-    state.requests.push(format!("{method} {path}{behind}"));
+    state.requests.push(format!("{method} {address}{behind}"));
     if state.down {
         return None;
     }
     let token = headers.get("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    let busy = (!state.busy.is_empty()).then(|| state.busy.remove(0));
+    let slow_after = Cell::new(None);
     let mut send = |status: &str, headers: &[String], body: &[u8], length: usize| {
         let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
         let head =
             format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).ok()?;
-        stream.write_all(if method == "HEAD" { &[] } else { body }).ok()
+        let body = if method == "HEAD" { &[] } else { body };
+        let (fast, slow) = body.split_at(slow_after.get().map_or(body.len(), |at: usize| at.min(body.len())));
+        stream.write_all(fast).ok()?;
+        slow.chunks(1).try_for_each(|byte| {
+            std::thread::sleep(Duration::from_millis(20));
+            stream.write_all(byte).ok()
+        })
     };
+    if let Some((status, headers)) = busy {
+        return send(status, &headers, b"", 0);
+    }
     let mut refuse = |status: &str, code: &str| send(status, &[format!("X-Error-Code: {code}")], b"", 0);
     if !is_hub && token.is_some() {
         return refuse("400 Bad Request", "TokenLeaked");
@@ -137,6 +172,7 @@ fn answer(mut stream: TcpStream, is_hub: bool, elsewhere: &str, state: &Mutex<St
         let siblings: Vec<_> =
             model.files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
         let text = serde_json::json!({ "sha": model.commit, "siblings": siblings }).to_string();
+        slow_after.set((!state.slow_after.is_empty()).then(|| state.slow_after.remove(0)));
         return send("200 OK", &[], text.as_bytes(), text.len());
     }
     if is_hub && model.gate.as_deref().is_some_and(|gate| token != Some(gate)) {
@@ -146,23 +182,24 @@ fn answer(mut stream: TcpStream, is_hub: bool, elsewhere: &str, state: &Mutex<St
     let (_, name) = rest.split_once('/')?;
     let Some(bytes) = model.files.get(name) else { return refuse("404 Not Found", "EntryNotFound") };
     let large = bytes.len() >= LARGE;
+    let (etag, size) = state.claims.get(name).cloned().unwrap_or_else(|| (etag(bytes), bytes.len()));
     let commit = format!("X-Repo-Commit: {}", model.commit);
     if is_hub && large {
         let headers = [
             commit,
-            format!("Location: {elsewhere}{path}"),
-            format!("X-Linked-ETag: \"{}\"", etag(bytes)),
-            format!("X-Linked-Size: {}", bytes.len()),
+            format!("Location: {elsewhere}{address}"),
+            format!("X-Linked-ETag: \"{etag}\""),
+            format!("X-Linked-Size: {size}"),
             "ETag: \"of the redirect\"".to_owned(),
         ];
         return send("302 Found", &headers, b"", 17);
     }
     if is_hub && !path.starts_with("/api/resolve-cache") {
-        let location = format!("Location: /api/resolve-cache{path}");
+        let location = format!("Location: /api/resolve-cache{address}?from={elsewhere}");
         return send("307 Temporary Redirect", &[commit, location], b"", 0);
     }
     let from = from.filter(|_| !state.no_ranges);
-    let mut headers = vec![commit, format!("ETag: \"{}\"", etag(bytes))];
+    let mut headers = vec![commit, format!("ETag: \"{etag}\""), format!("X-Linked-Size: {size}")];
     headers
         .extend(from.map(|from| format!("Content-Range: bytes {from}-{}/{}", bytes.len() - 1, bytes.len())));
     let status = if from.is_some() { "206 Partial Content" } else { "200 OK" };
@@ -175,6 +212,7 @@ fn answer(mut stream: TcpStream, is_hub: bool, elsewhere: &str, state: &Mutex<St
         if !state.break_after.is_empty() {
             body.truncate(state.break_after.remove(0));
         }
+        slow_after.set((!state.slow_after.is_empty()).then(|| state.slow_after.remove(0)));
     }
     send(status, &headers, &body, length)
 }

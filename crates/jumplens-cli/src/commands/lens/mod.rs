@@ -28,18 +28,18 @@ pub fn lens(args: &LensArgs, printer: &Printer) -> Result<(), Failure> {
         Some(folder) => through_run(args, folder, text, printer)?,
         None => through_model(args, text, printer)?,
     };
-    let out = match args.format {
-        LensFormat::Table => table::render(&reading, args.width.map(usize::from)),
+    match args.format {
+        LensFormat::Table => printer.raw(&table::render(&reading, args.width.map(usize::from)))?,
         LensFormat::Json => {
             let mut json = serde_json::to_string(&reading)
                 .map_err(|error| Error::Internal(format!("a reading as JSON: {error}")))?;
             json.push('\n');
-            json
+            printer.json(&json)?;
         }
-        LensFormat::Html => html(&reading),
-        LensFormat::Svg => svg(&reading),
-    };
-    Ok(printer.result(&out)?)
+        LensFormat::Html => printer.raw(&html(&reading))?,
+        LensFormat::Svg => printer.raw(&svg(&reading))?,
+    }
+    Ok(())
 }
 
 /// All of it, without the line feed at its end.
@@ -72,7 +72,11 @@ fn through_run(args: &LensArgs, folder: &Path, text: String, printer: &Printer) 
         run.force_shortcuts();
     }
     let shortcuts = match &args.shortcuts {
-        Some(path) => Some(run.foreign_shortcuts(path, &Progress::new(printer))?),
+        Some(path) => {
+            let shortcuts = run.foreign_shortcuts(path, &Progress::new(printer))?;
+            has_maps(&shortcuts, path)?;
+            Some(shortcuts)
+        }
         None => run.own_shortcuts()?,
     };
     let evidence = match &shortcuts {
@@ -99,6 +103,7 @@ fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Rea
     let shortcuts = match &args.shortcuts {
         Some(path) => {
             let shortcuts = Shortcuts::open(path)?;
+            has_maps(&shortcuts, path)?;
             shortcuts.check(&own, args.force)?.iter().for_each(|note| printer.note(note));
             Some(shortcuts)
         }
@@ -117,6 +122,15 @@ fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Rea
     let chosen = Chosen::new(args, shortcuts.as_ref(), &evidence)?;
     let lens = Lens::new(model, head, Precision::F32, shortcuts.as_ref(), &chosen.casts)?;
     read(args, &files.id, spec, text, &tokenizer, &lens, &chosen, mean_run)
+}
+
+/// Maps that were asked for have to be there, of states or of parts.
+fn has_maps(shortcuts: &Shortcuts, path: &Path) -> Result<(), Error> {
+    match available(Some(shortcuts))?.len() {
+        // `id` alone takes none.
+        1 => Err(Error::Option(format!("no maps in `{}`: check the path", path.display()))),
+        _ => Ok(()),
+    }
 }
 
 /// What is known of the maps: where `path` is a run folder, by its results, else by what the files say of themselves.

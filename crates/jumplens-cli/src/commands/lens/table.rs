@@ -1,6 +1,6 @@
 //! A reading as lines for people, fitted to the terminal.
 
-use jumplens::lens::{CastReading, Cell, Reading, clipped, color, shown, width};
+use jumplens::lens::{CastReading, Cell, Reading, clipped, color, shown, spelled, width};
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::ops::Range;
@@ -86,7 +86,7 @@ fn draw(reading: &Reading, columns: usize, ink: Ink) -> String {
     let several =
         reading.casts.iter().flat_map(|cast| cast.cells.iter().flatten()).any(|cell| cell.top.len() > 1);
     let ranked = several && reading.positions.len() == 1;
-    let mut text = reading.choice().map_or(String::new(), |choice| format!("{choice}\n\n"));
+    let mut text = reading.choice().map_or(String::new(), |choice| format!("{}\n\n", spelled(&choice)));
     text += &match ranked {
         true => ranking(reading, columns, ink),
         false => grid(reading, columns, ink),
@@ -105,7 +105,7 @@ fn draw(reading: &Reading, columns: usize, ink: Ink) -> String {
     }
     let _ = writeln!(text, "{}", legend.join("; "));
     for note in reading.notes() {
-        let _ = writeln!(text, "note: {note}");
+        let _ = writeln!(text, "note: {}", spelled(&note));
     }
     text
 }
@@ -164,7 +164,7 @@ fn grid(reading: &Reading, columns: usize, ink: Ink) -> String {
             text.push_str(line.trim_end());
             text.push('\n');
         };
-        line("", &|cast| padded(&format!(" {}", cast.cast), across));
+        line("", &|cast| padded(&format!(" {}", spelled(&cast.cast)), across));
         let each = |what: &dyn Fn(usize) -> String| {
             let cells: Vec<String> =
                 places.clone().map(|place| padded(&format!(" {}", what(place)), wides[place])).collect();
@@ -189,7 +189,7 @@ fn ranking(reading: &Reading, columns: usize, ink: Ink) -> String {
     let position = reading.positions[0];
     let mut text = format!("position {position}, {}\n", shown(&reading.tokens[position].text));
     for cast in &reading.casts {
-        let _ = writeln!(text, "\n{:>5} │ {}", "layer", cast.cast);
+        let _ = writeln!(text, "\n{:>5} │ {}", "layer", spelled(&cast.cast));
         for (row, layer) in cast.layers.iter().enumerate() {
             let exits = cast.exit_layer.as_ref().is_some_and(|exits| exits[0] == *layer);
             let mut line = format!("{layer:>5} │{}", if exits { EXIT } else { " " });

@@ -25,7 +25,7 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
         imported_from: foreign.origin.imported_from.clone().or(Some(foreign.format.to_owned())),
         ..foreign.origin.clone()
     };
-    let (origin, parts) = match &args.model {
+    let (origin, parts, layers) = match &args.model {
         Some(name) => {
             let files = ModelFiles::find(name, &args.unread.sources(), &Progress::new(printer))?;
             let loaded = load(&files, Precision::F32)?;
@@ -46,11 +46,17 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
                 weights_sha256: own.weights_sha256,
                 ..said
             };
-            (origin, spec.parts)
+            (origin, spec.parts, Some(spec.n_layers))
         }
-        None => (said, PRE_NORM_PARTS),
+        None => {
+            let layers = said.n_layers;
+            (said, PRE_NORM_PARTS, layers)
+        }
     };
     foreign.check_parts(parts)?;
+    if let Some(layers) = layers.filter(|_| !args.force) {
+        foreign.check_layers(&args.path, layers)?;
+    }
     making.begin()?;
     let casts = foreign.save(&args.out, &origin, args.cast.as_deref(), parts)?;
     making.finish()?;

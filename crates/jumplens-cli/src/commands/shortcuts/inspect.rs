@@ -25,8 +25,8 @@ pub fn inspect(args: &InspectArgs, printer: &Printer) -> Result<(), Failure> {
     if found.is_empty() {
         return Err(Error::Option(format!("no maps in `{}`: check the path", args.path.display())).into());
     }
-    let text = match args.format {
-        Format::Text => text(&found),
+    match args.format {
+        Format::Text => printer.result(&text(&found))?,
         Format::Json => {
             let rows = found.iter().map(|(cast, from, to, inspection, r2)| {
                 let mut row = json!(inspection);
@@ -36,10 +36,10 @@ pub fn inspect(args: &InspectArgs, printer: &Printer) -> Result<(), Failure> {
                 row["r2"] = json!(r2);
                 row
             });
-            format!("{:#}\n", json!({ "maps": rows.collect::<Vec<_>>() }))
+            printer.json(&format!("{:#}\n", json!({ "maps": rows.collect::<Vec<_>>() })))?;
         }
-    };
-    Ok(printer.result(&text)?)
+    }
+    Ok(())
 }
 
 fn text(found: &[(String, usize, usize, Inspection, Option<f64>)]) -> String {

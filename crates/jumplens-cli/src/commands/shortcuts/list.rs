@@ -36,8 +36,8 @@ pub fn list(args: &ListArgs, printer: &Printer) -> Result<(), Failure> {
         return Err(Error::Option(format!("no maps in `{}`: check the path", args.path.display())).into());
     }
     let origin = origin(&shortcuts)?;
-    let text = match args.format {
-        Format::Text => text(&rows, blocks.len(), &parts, origin.as_ref()),
+    match args.format {
+        Format::Text => printer.result(&text(&rows, blocks.len(), &parts, origin.as_ref()))?,
         Format::Json => {
             let casts: Vec<Value> = rows
                 .iter()
@@ -45,10 +45,10 @@ pub fn list(args: &ListArgs, printer: &Printer) -> Result<(), Failure> {
                 .collect();
             let value =
                 json!({"casts": casts, "parts": {"blocks": blocks.len(), "names": parts}, "origin": origin});
-            format!("{value:#}\n")
+            printer.json(&format!("{value:#}\n"))?;
         }
-    };
-    Ok(printer.result(&text)?)
+    }
+    Ok(())
 }
 
 fn text(rows: &[Row], blocks: usize, parts: &[String], origin: Option<&Origin>) -> String {

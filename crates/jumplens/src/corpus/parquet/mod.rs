@@ -1,21 +1,25 @@
 //! Parquet files in the layout of Hugging Face's data sets: a text a row, in a column of strings. Nothing but that column
 //! is decoded.
 
+mod claims;
+
 use super::source::{Body, Document, Sink};
 use super::{FileRecord, Rows};
 use crate::caught::{catching, caught};
 use crate::error::{Error, Others, Result};
 use crate::hub::SourceFile;
+use claims::{CheckedPages, Pace, check_pages, most};
 use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor, SchemaDescriptor};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
-/// Rows that are decoded at a time.
+/// Rows that are decoded at a time, or fewer.
 const ROWS: usize = 256;
 
 /// Puts the rows of a file into `sink`, numbered from `first` on. Gives what was read, and the next number; `None` where
@@ -30,6 +34,7 @@ pub(super) fn read(
 ) -> Result<Option<(FileRecord, u64)>> {
     let file = crate::files::open(path)?;
     let bytes = file.metadata().map_err(Error::io("read", path))?.len();
+    let pages = file.try_clone().map_err(Error::io("read", path))?;
     let reader = caught(path, || SerializedFileReader::new(file)).map_err(|error| match error {
         Error::Format { path, message } if message.contains("encrypt") => {
             Error::Unsupported { path, message: "it is encrypted".to_owned() }
@@ -57,23 +62,32 @@ pub(super) fn read(
         // Most of a file is its text; what the other columns take is counted along with it.
         let share = bytes as f64 * chunk.num_values() as f64
             / reader.metadata().file_metadata().num_rows().max(1) as f64;
-        let ColumnReader::ByteArrayColumnReader(mut values) =
-            caught(path, || group.get_column_reader(index))?
-        else {
-            return Err(Error::Internal("a column of strings is read as something else".into()));
+        let place = caught(path, || Ok::<_, ParquetError>(chunk.byte_range()))?;
+        check_pages(&pages, chunk.compression(), place)
+            .map_err(Error::io("read", path))?
+            .map_err(Error::format(path))?;
+        let pace = Arc::new(Pace::default());
+        let checked = CheckedPages {
+            inner: caught(path, || group.get_column_page_reader(index))?,
+            full: leaf.max_def_level(),
+            most: most(bytes),
+            pace: Arc::clone(&pace),
         };
+        let mut values = ColumnReaderImpl::<ByteArrayType>::new(leaf.clone(), Box::new(checked));
         loop {
             let fail = |message: String| Error::CorpusRow {
                 path: path.to_owned(),
                 place: format!("row {row}"),
                 message,
             };
-            let batch = catching(|| read_rows(&mut values, optional, leaf.max_def_level()))
+            let rows_at_once = pace.rows(ROWS);
+            let batch = catching(|| read_rows(&mut values, rows_at_once, optional, leaf.max_def_level()))
                 .unwrap_or_else(|panic| Err(ParquetError::General(panic)))
                 .map_err(|error| fail(error.to_string()))?;
             if batch.is_empty() {
                 break;
             }
+            pace.took(batch.len());
             sink.advance((share * batch.len() as f64 / chunk.num_values().max(1) as f64) as u64)?;
             for text in batch {
                 let fail = |message: &str| Error::CorpusRow {
@@ -201,11 +215,12 @@ fn holds(leaf: &ColumnDescriptor) -> Holds {
 /// The next rows; `None` for those that hold nothing.
 fn read_rows(
     values: &mut ColumnReaderImpl<ByteArrayType>,
+    rows: usize,
     optional: bool,
     full: i16,
 ) -> parquet::errors::Result<Vec<Option<ByteArray>>> {
     let (mut levels, mut texts) = (Vec::new(), Vec::new());
-    let (rows, ..) = values.read_records(ROWS, optional.then_some(&mut levels), None, &mut texts)?;
+    let (rows, ..) = values.read_records(rows, optional.then_some(&mut levels), None, &mut texts)?;
     let mut texts = texts.into_iter();
     Ok((0..rows)
         .map(|row| if !optional || levels.get(row) == Some(&full) { texts.next() } else { None })

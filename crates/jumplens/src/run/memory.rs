@@ -1,0 +1,98 @@
+//! What a run takes of memory, reckoned before it is begun.
+
+use crate::models::Spec;
+use crate::nn::Precision;
+use crate::shortcut::{self, Pairs};
+use crate::states;
+use crate::weights::Contents;
+
+/// What memory depends on, beside the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// What products are done in.
+    pub dtype: Precision,
+    /// Training samples.
+    pub train: usize,
+    /// Validation samples.
+    pub val: usize,
+    /// Which maps are fitted.
+    pub pairs: Pairs,
+    /// Threads.
+    pub threads: usize,
+    /// Whether the model has a head, without which `evaluate` is left out.
+    pub has_head: bool,
+    /// Bytes of the model's files.
+    pub disk: u64,
+}
+
+/// The program itself, with what is bundled in it as far as it is looked at, and what it holds before it has a model.
+const PROGRAM: u64 = 50_000_000;
+/// What running batches takes however small the model is.
+const WORK: u64 = 25_000_000;
+/// What drawing the figures takes.
+const FIGURES: u64 = 20_000_000;
+/// Tokens of a sample, about: no more threads have a batch than there are batches.
+const TOKENS: u64 = 25;
+/// A sample with its text, and what it is drawn from.
+const SAMPLE: u64 = 1000;
+/// What is kept of a cast's prediction of a sample from a layer, and written.
+const PREDICTION: u64 = 200;
+
+/// Bytes of memory that a run takes at most, files that are mapped included. The program keeps what it has freed, so that it
+/// is the largest of what the stages take:
+///
+/// - `states`: the weights, the unembedding a second time, and the batches;
+/// - `fit`: the weights, and in each lane the sums of a layer and its targets, or the outputs of a block's parts;
+/// - `evaluate`: the weights, the unembedding a second time, the maps to the last layer and those of attention and feed-forward
+///   parts, the first products of both with the maps of the norms folded in (no more than the blocks' own weights), the
+///   batches, each L times over, and the predictions;
+/// - `plot`: what has been held until then, and the figures.
+///
+/// To which come the files that are mapped at that time: the model's, and the states of the layers.
+pub fn memory_bytes(spec: &Spec, contents: &Contents, of: &MemoryUse) -> u64 {
+    let [d, layers, vocab] = [spec.d_model, spec.n_layers, spec.vocab_size].map(|size| size as u64);
+    let [train, val, threads] = [of.train, of.val, of.threads.max(1)].map(|size| size as u64);
+    let parts = spec.parts.len() as u64;
+    let value = if of.dtype == Precision::Bf16 { 2 } else { 4 };
+    let embedding = vocab * d;
+    let blocks = contents.parameters.saturating_sub(embedding);
+    let weights = 4 * embedding + value * blocks;
+    // What a row is made into on its way through a block is about as wide as the block's weights.
+    let row = 4 * (blocks / (layers * d).max(1) + 6 * d);
+    let busy = |samples: u64, budget: usize| (TOKENS * samples).div_ceil(budget as u64).min(threads);
+    let batch = states::TOKEN_BUDGET as u64 * row;
+    let head = if of.has_head { value * embedding } else { 0 };
+    let states = weights + head + busy(train, states::TOKEN_BUDGET) * batch + WORK;
+
+    let lanes = threads.min(shortcut::LANES as u64).min(layers);
+    let block = train.min(shortcut::BLOCK as u64) * d * 32;
+    let targets = if of.pairs == Pairs::All { layers } else { 1 };
+    let pairs = 8 * d * d * (targets + 4) + block;
+    let kept = (4 * train * d * (1 + parts)).min(shortcut::KEPT as u64);
+    let of_parts = 8 * d * d * 3 * parts + kept + block;
+    let fit = weights + lanes * pairs.max(of_parts);
+
+    let casts = 5;
+    let rows = layers * crate::eval::TOKEN_BUDGET as u64;
+    let folded = value * (3 * layers * d * d + blocks);
+    let predictions = PREDICTION * casts * (layers + 1) * val;
+    // The casts that run blocks, each from every layer, beside what one of them is made into.
+    let batches = 2 * busy(val, crate::eval::TOKEN_BUDGET) * rows * row + WORK;
+    let evaluate = if of.has_head { weights + head + folded + batches + predictions } else { 0 };
+
+    let states_of = |samples: u64| 4 * d * (layers + 1) * samples;
+    let stages = [
+        (weights, of.disk),
+        (states, 0),
+        (fit, states_of(train)),
+        (fit, states_of(train + val)),
+        (evaluate, states_of(val)),
+    ];
+    let mut held = 0;
+    let peaks = stages.map(|(own, mapped)| {
+        held = own.max(held);
+        held + mapped
+    });
+    let most = peaks.into_iter().max().unwrap_or(0).max(held + FIGURES);
+    most + PROGRAM + SAMPLE * (train + val)
+}
