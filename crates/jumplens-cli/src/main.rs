@@ -13,6 +13,7 @@ mod table;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use jumplens::nn::Isa;
 use printer::Printer;
 use std::process::ExitCode;
 
@@ -54,6 +55,10 @@ fn main() -> ExitCode {
         printer.error("`--quiet` and `--verbose` cannot be used together; leave one out");
         return ExitCode::from(USER);
     }
+    if let Err(error) = choose_instructions() {
+        printer.error(&advice::with_advice(&error));
+        return ExitCode::from(USER);
+    }
     interrupt::begin(&args.command);
     if let Err(error) = interrupt::listen(printer) {
         printer.note(&format!("Ctrl-C will stop at once, since no handler could be set: {error}"));
@@ -88,6 +93,14 @@ fn main() -> ExitCode {
             printer.error(&advice::with_advice(&error));
             ExitCode::from(if error.is_bug() { BUG } else { USER })
         }
+    }
+}
+
+/// As the variable `JUMPLENS_ISA` has it, where it is set.
+fn choose_instructions() -> Result<(), jumplens::Error> {
+    match std::env::var_os("JUMPLENS_ISA").filter(|isa| !isa.is_empty()) {
+        Some(isa) => isa.to_string_lossy().parse::<Isa>()?.choose(),
+        None => Ok(()),
     }
 }
 

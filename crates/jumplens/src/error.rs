@@ -2,6 +2,7 @@
 
 use crate::files::Pointer;
 use crate::hub::RepoKind;
+use crate::nn::Isa;
 use crate::store::{Kind, Stage};
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,14 @@ pub enum Error {
         value: String,
         /// The default, as JSON.
         default: String,
+    },
+    /// Vector instructions that there are no kernels for, or that this CPU lacks.
+    #[error("{}", no_such_isa(asked, *known))]
+    NoSuchIsa {
+        /// What was asked for.
+        asked: String,
+        /// True where there are kernels for it.
+        known: bool,
     },
     /// A pickle names something that tensors are not made of. Nothing of a pickle is ever run.
     #[error("`{}` asks for `{callable}`, which tensors are not made of: it was refused, and nothing in the file was run", path.display())]
@@ -620,6 +629,12 @@ fn offered(line: Option<usize>, Others { texts, lists }: &Others) -> String {
         offered += &format!(" (lists of strings, which are not read: {})", names(lists));
     }
     offered
+}
+
+fn no_such_isa(asked: &str, known: bool) -> String {
+    let here: Vec<String> = Isa::available().map(|isa| format!("`{isa}`")).collect();
+    let what = if known { "this CPU has no" } else { "there is no instruction set" };
+    format!("{what} `{asked}`: here it can be {}", here.join(" or "))
 }
 
 impl Error {

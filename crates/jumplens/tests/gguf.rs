@@ -639,7 +639,8 @@ fn read_all(bytes: &'static [u8]) -> Result<()> {
             panic!("{name} has an absurd shape")
         };
         match values(&weights, name, &got) {
-            Ok(_) | Err(Error::TensorDtype { .. } | Error::WeightNotFinite { .. } | Error::Format { .. }) => {}
+            Ok(_) | Err(Error::TensorDtype { .. } | Error::WeightNotFinite { .. } | Error::Format { .. }) => {
+            }
             Err(error) => panic!("{name}: {error}"),
         }
     }

@@ -5,7 +5,7 @@ mod common;
 use jumplens::eval::tables::{ExitRow, LayerRow, R2Row, read_csv};
 use jumplens::hub::ModelFiles;
 use jumplens::models::load;
-use jumplens::nn::Precision;
+use jumplens::nn::{Isa, Precision};
 use jumplens::progress::Silent;
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::{Fits, Pairs};
@@ -16,6 +16,7 @@ use parquet::record::RowAccessor;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// What the reference computed for one model, and how near a run comes to it.
 struct Golden {
@@ -99,14 +100,24 @@ fn assert_near(what: &str, got: f64, want: f64, tolerance: f64) {
     assert!((got - want).abs() <= tolerance, "{what}: {got} against {want} of the reference");
 }
 
+/// Runs `test` with each of the instruction sets that this CPU has.
+fn on_every_isa(test: impl Fn()) {
+    static CHOOSING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = CHOOSING.lock().unwrap_or_else(PoisonError::into_inner);
+    for isa in Isa::available() {
+        isa.choose().unwrap();
+        test();
+    }
+}
+
 #[test]
 fn a_run_on_gpt2_agrees_with_the_reference_implementation() {
-    assert_run_agrees(&TINY_GPT2);
+    on_every_isa(|| assert_run_agrees(&TINY_GPT2));
 }
 
 #[test]
 fn a_run_on_bert_agrees_with_the_reference_implementation() {
-    assert_run_agrees(&TINY_BERT);
+    on_every_isa(|| assert_run_agrees(&TINY_BERT));
 }
 
 #[track_caller]
@@ -209,12 +220,12 @@ fn assert_run_agrees(golden: &Golden) {
 
 #[test]
 fn states_and_logits_of_gpt2_agree_with_transformers_at_every_layer() {
-    assert_states_agree(&TINY_GPT2);
+    on_every_isa(|| assert_states_agree(&TINY_GPT2));
 }
 
 #[test]
 fn states_and_logits_of_bert_agree_with_transformers_at_every_layer() {
-    assert_states_agree(&TINY_BERT);
+    on_every_isa(|| assert_states_agree(&TINY_BERT));
 }
 
 fn assert_states_agree(golden: &Golden) {

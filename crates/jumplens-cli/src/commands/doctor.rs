@@ -7,6 +7,7 @@ use crate::progress::Progress;
 use jumplens::corpus::{Corpus, Reading};
 use jumplens::doctor::{Finding, Outcome, examine};
 use jumplens::hub::ModelFiles;
+use jumplens::nn::Isa;
 
 /// More of them than `examine` runs, however short they are.
 const SENTENCES: usize = 2000;
@@ -16,7 +17,9 @@ pub fn doctor(args: &DoctorArgs, printer: &Printer) -> Result<(), Failure> {
     let files = ModelFiles::find(&args.model, &sources, &progress)?;
     let corpus = Corpus::open(&args.corpus, &Reading::default(), 0, &sources, &progress)?;
     let sentences = corpus.first_sentences(SENTENCES, &progress)?;
-    let findings = examine(&files, sentences.iter().map(String::as_str), &progress)?;
+    let mut findings = examine(&files, sentences.iter().map(String::as_str), &progress)?;
+    let detail = format!("`{}` instructions, {} threads", Isa::current(), rayon::current_num_threads());
+    findings.push(Finding { about: "machine", outcome: Outcome::Good, detail });
     let line = |Finding { about, outcome, detail }: &Finding| {
         let mark = match outcome {
             Outcome::Good => "ok",

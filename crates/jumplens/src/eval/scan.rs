@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn agrees_with_sums_over_the_whole_vocabulary() {
-        simd::levels::on_every(whole_vocabulary);
+        crate::nn::isa::testing::on_every(whole_vocabulary);
     }
 
     fn whole_vocabulary() {

@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn fused_equals_plain_over_packed_causal_sequences() {
-        simd::levels::on_every(packed_causal_sequences);
+        crate::nn::isa::testing::on_every(packed_causal_sequences);
     }
 
     fn packed_causal_sequences() {

@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn fused_equals_plain_over_several_row_blocks() {
-        simd::levels::on_every(twins);
+        crate::nn::isa::testing::on_every(twins);
     }
 
     fn twins() {

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn fused_equals_plain_equals_the_layers_apart() {
-        simd::levels::on_every(twins);
+        crate::nn::isa::testing::on_every(twins);
     }
 
     fn twins() {

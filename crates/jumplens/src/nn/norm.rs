@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn fused_equals_plain() {
-        simd::levels::on_every(twins);
+        crate::nn::isa::testing::on_every(twins);
     }
 
     fn twins() {

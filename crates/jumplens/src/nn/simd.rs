@@ -1,44 +1,19 @@
 //! Scalar loops that the compiler turns into vector code, compiled for each instruction set and chosen at run time.
 
-/// Runs `op` with the widest vector instructions this CPU has. All that its `with_simd` calls has to be inlined for that
-/// to matter; closures are not, for certain, so a kernel is a struct.
+use super::isa::Isa;
+
+/// Runs `op` with the vector instructions in use. All that its `with_simd` calls has to be inlined for that to matter;
+/// closures are not, for certain, so a kernel is a struct.
 #[inline]
 pub(crate) fn dispatch<Op: pulp::WithSimd>(op: Op) -> Op::Output {
-    #[cfg(test)]
-    return levels::dispatch(op);
-    #[cfg(not(test))]
-    pulp::Arch::new().dispatch(op)
-}
-
-/// For tests: instruction sets below the best one that the CPU has.
-#[cfg(test)]
-pub(crate) mod levels {
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicU8, Ordering};
-
-    const BEST: u8 = 0;
-    const SCALAR: u8 = 1;
-    const AVX2: u8 = 2;
-
-    static LEVEL: AtomicU8 = AtomicU8::new(BEST);
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-    /// Runs `test` with the kernels of every instruction set that there is.
-    pub fn on_every(test: impl Fn()) {
-        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        for level in [SCALAR, AVX2, BEST] {
-            LEVEL.store(level, Ordering::SeqCst);
-            test();
-        }
-    }
-
-    pub(super) fn dispatch<Op: pulp::WithSimd>(op: Op) -> Op::Output {
-        match LEVEL.load(Ordering::SeqCst) {
-            SCALAR => pulp::Simd::vectorize(pulp::Scalar::new(), op),
-            #[cfg(target_arch = "x86_64")]
-            AVX2 if let Some(simd) = pulp::x86::V3::try_new() => pulp::Simd::vectorize(simd, op),
-            _ => pulp::Arch::new().dispatch(op),
-        }
+    match Isa::current() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if let Some(simd) = pulp::x86::V4::try_new() => pulp::Simd::vectorize(simd, op),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if let Some(simd) = pulp::x86::V3::try_new() => pulp::Simd::vectorize(simd, op),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon if let Some(simd) = pulp::aarch64::Neon::try_new() => pulp::Simd::vectorize(simd, op),
+        _ => pulp::Simd::vectorize(pulp::Scalar::new(), op),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::files::{absolute, create_folder};
 use crate::hub::{ModelFiles, Sources, TokenizerFiles};
 use crate::manifest::{Difference, Manifest, ModelRecord, StageRecord};
 use crate::models::{Backbone, Kind as ModelKind, Spec, load};
-use crate::nn::Precision;
+use crate::nn::{Isa, Precision};
 use crate::progress::Observer;
 use crate::store::lock::Lock;
 use crate::store::{Found, Kind, MOMENTS, Stage, damaged, integrity, look, note_replaced};
@@ -200,7 +200,7 @@ impl Run {
         }
         let model = load_model(&files, manifest.dtype, observer)?;
         manifest.unread.extend(files.allow_unread.used());
-        manifest.threads = rayon::current_num_threads();
+        take_up(&mut manifest, folder, observer);
         let damaged = match manifest.stages.get(&Stage::Samples) {
             Some(record) => integrity::changed(folder, &record.files)?,
             None => None,
@@ -321,7 +321,7 @@ impl Run {
         if record_model(&files) != manifest.model {
             return Err(changed_model(folder, &manifest, &files));
         }
-        manifest.threads = rayon::current_num_threads();
+        take_up(&mut manifest, folder, observer);
         let model = load_model(&files, manifest.dtype, observer)?;
         Ok(Self::new(lock, folder, manifest, model, files.tokenizer))
     }
@@ -542,6 +542,19 @@ fn write_both(folder: &Path, [train, val]: &[Vec<Sample>; 2]) -> Result<()> {
     write_samples(&samples_path(folder, "val"), val)
 }
 
+/// Records what this process computes with, and says where that changes the last digits.
+fn take_up(manifest: &mut Manifest, folder: &Path, observer: &dyn Observer) {
+    manifest.threads = rayon::current_num_threads();
+    let isa = Isa::current();
+    if let Some(before) = manifest.isa.iter().find(|before| **before != isa) {
+        let folder = folder.display();
+        observer.note(&format!(
+            "`{folder}` was computed with `{before}` instructions so far, and goes on with `{isa}`: last digits may differ"
+        ));
+    }
+    manifest.isa.insert(isa);
+}
+
 fn load_model(
     files: &ModelFiles,
     precision: Precision,
@@ -549,7 +562,7 @@ fn load_model(
 ) -> Result<Box<dyn Backbone>> {
     if !precision.is_native() {
         observer.note(
-            "this CPU has no instructions for bf16 products: `--dtype f32` would be faster, and more exact",
+            "there are no instructions for bf16 products in use: `--dtype f32` would be faster, and more exact",
         );
     }
     let loaded = load(files, precision)?;

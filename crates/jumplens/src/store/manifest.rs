@@ -5,7 +5,7 @@ use crate::corpus::CorpusRecord;
 use crate::error::{Error, Result};
 use crate::hub::HubName;
 use crate::moments::Shard;
-use crate::nn::Precision;
+use crate::nn::{Isa, Precision};
 use crate::sanity::TextCheck;
 use crate::shortcut::Fits;
 use crate::tokenize::Positions;
@@ -273,6 +273,9 @@ pub struct Manifest {
     pub device: String,
     /// Threads of the last command.
     pub threads: usize,
+    /// The vector instructions of the commands so far; empty for a run of an earlier version.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub isa: BTreeSet<Isa>,
     /// What is known of each stage that was begun.
     pub stages: BTreeMap<Stage, StageRecord>,
 }
@@ -306,6 +309,7 @@ impl Manifest {
             dtype,
             device: "cpu".to_owned(),
             threads: rayon::current_num_threads(),
+            isa: BTreeSet::from([Isa::current()]),
             stages: BTreeMap::new(),
         }
     }
@@ -328,7 +332,8 @@ impl Manifest {
     /// The samples, and the pairs of layers, alone: without what was fitted, by which share, and on how many threads.
     pub(crate) fn without_progress(&self) -> Self {
         let fits = Fits::plain(self.fits.pairs);
-        Self { fits, shard: None, threads: 0, stages: BTreeMap::new(), ..self.clone() }
+        let (isa, stages) = Default::default();
+        Self { fits, shard: None, threads: 0, isa, stages, ..self.clone() }
     }
 
     pub(crate) fn write(&self, run: &Path) -> Result<()> {

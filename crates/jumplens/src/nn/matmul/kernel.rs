@@ -1,9 +1,12 @@
 //! One tile of a product, by whichever instructions the CPU has.
 
 use super::Precision;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
+use crate::nn::isa::Isa;
 
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: usize = 8;
@@ -37,26 +40,46 @@ impl Tile {
 /// How tiles are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kernel {
-    /// Any CPU, through whatever vector instructions it has.
+    /// Any CPU, through whatever vector instructions the compiler takes for granted.
     Portable(Precision),
+    /// `vfmadd231ps` on 256 bits.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Precision),
     /// `vfmadd231ps` on 512 bits.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// `vdpbf16ps` on 512 bits.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    /// `fmla` on 128 bits.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Precision),
 }
 
 impl Kernel {
-    /// The best one for factors of that precision on this CPU.
-    pub fn fastest(precision: Precision) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        match precision {
-            Precision::F32 if x86::has_avx512() => return Self::Avx512,
-            Precision::Bf16 if x86::has_bf16() => return Self::Avx512Bf16,
-            _ => {}
+    /// The best one for factors of that precision with the instructions in use.
+    pub fn current(precision: Precision) -> Self {
+        match (Isa::current(), precision) {
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, Precision::F32) => Self::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, Precision::Bf16) if x86::has_bf16() => Self::Avx512Bf16,
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512 | Isa::Avx2, _) => Self::Avx2(precision),
+            #[cfg(target_arch = "aarch64")]
+            (Isa::Neon, _) => Self::Neon(precision),
+            _ => Self::Portable(precision),
         }
-        Self::Portable(precision)
+    }
+
+    /// Cells of the inner dimension that are worked on at one time. On 512 bits a panel of weights is streamed; narrower
+    /// registers load each weight more often, so that those in work have to stay in the first cache, of 32 kB.
+    pub fn block_cells(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx512Bf16 => 2048,
+            _ => 128,
+        }
     }
 
     /// The first `rows` rows of `tile` become, or are added, the product of a panel of rows `[cells, TILE_ROWS]` and one
@@ -67,13 +90,23 @@ impl Kernel {
         assert!((1..=TILE_ROWS).contains(&rows));
         match self {
             Self::Portable(precision) => portable::run(precision, row_cells, weight_cells, tile, rows, add),
-            // SAFETY: these kernels exist only where the CPU has their instructions (`fastest`), and the panels were just
+            // SAFETY: these kernels exist only where the CPU has their instructions (`current`), and the panels were just
             // checked to have the sizes that they read.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(precision) => unsafe {
+                x86::run_avx2(precision, row_cells, weight_cells, tile, rows, add)
+            },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { x86::run_f32(row_cells, weight_cells, tile, rows, add) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => unsafe { x86::run_bf16(row_cells, weight_cells, tile, rows, add) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(precision) => unsafe {
+                neon::run(precision, row_cells, weight_cells, tile, rows, add)
+            },
         }
     }
 }
@@ -85,7 +118,7 @@ mod tests {
 
     #[test]
     fn kernels_agree_for_every_number_of_rows() {
-        crate::nn::simd::levels::on_every(agree);
+        crate::nn::isa::testing::on_every(agree);
     }
 
     fn agree() {
@@ -99,7 +132,7 @@ mod tests {
                 let weights: PackedWeights = Packed::pack(Matrix::new(&b, TILE_COLS, k), precision);
                 let (a, b) = (rows.unpack(), weights.unpack());
                 for there in 1..=TILE_ROWS {
-                    for kernel in [Kernel::Portable(precision), Kernel::fastest(precision)] {
+                    for kernel in [Kernel::Portable(precision), Kernel::current(precision)] {
                         for add in [false, true] {
                             let mut tile = Tile([[3.0; TILE_COLS]; TILE_ROWS]);
                             kernel.run(rows.panel(0), weights.panel(0), &mut tile, there, add);

@@ -7,6 +7,8 @@
 //! memory of their own.
 
 mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod packed;
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -15,6 +17,7 @@ mod x86;
 pub(crate) use kernel::{TILE_COLS, TILE_ROWS, Tile};
 pub(crate) use packed::{Packed, PackedRows, PackedWeights, pack_lanes};
 
+use crate::nn::isa::Isa;
 use kernel::Kernel;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -51,13 +54,13 @@ impl Precision {
         }
     }
 
-    /// True where this CPU has instructions for products in it; where it has none, they are made up of f32 ones, as right
-    /// but slower.
+    /// True where there are instructions in use for products in it; where there are none, factors are widened to f32 as
+    /// they are multiplied.
     pub fn is_native(self) -> bool {
         match self {
             Self::F32 => true,
             #[cfg(target_arch = "x86_64")]
-            Self::Bf16 => x86::has_bf16(),
+            Self::Bf16 => Isa::current() == Isa::Avx512 && x86::has_bf16(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Bf16 => false,
         }
@@ -144,8 +147,6 @@ pub(crate) fn product(
 
 /// Rows that are taken through all of the weights together: few enough to stay in a core's cache beside a panel of them.
 const BLOCK_ROWS: usize = 96;
-/// Cells of the inner dimension that are worked on at one time, for the same reason.
-const BLOCK_CELLS: usize = 2048;
 
 /// What a thread keeps between products.
 #[derive(Default)]
@@ -208,14 +209,15 @@ pub(crate) fn tiles(
     assert_eq!((rows.depth, rows.precision), (weights.depth, weights.precision));
     assert!(block.start.is_multiple_of(TILE_ROWS) && block.end <= rows.lanes);
     assert!(cols.start.is_multiple_of(TILE_COLS) && cols.end <= weights.lanes);
-    let kernel = Kernel::fastest(rows.precision);
+    let kernel = Kernel::current(rows.precision);
+    let block_cells = kernel.block_cells();
     let panels = block.start / TILE_ROWS..block.end.div_ceil(TILE_ROWS);
     let there = |panel: usize| (block.end - panel * TILE_ROWS).min(TILE_ROWS);
     tiles.resize(panels.len(), Tile::ZERO);
     for (number, weight_panel) in (cols.start / TILE_COLS..cols.end.div_ceil(TILE_COLS)).enumerate() {
         let weight_panel = weights.panel(weight_panel);
-        for first in (0..rows.cells()).step_by(BLOCK_CELLS) {
-            let cells = first..(first + BLOCK_CELLS).min(rows.cells());
+        for first in (0..rows.cells()).step_by(block_cells) {
+            let cells = first..(first + block_cells).min(rows.cells());
             let weight_cells = &weight_panel[cells.start * TILE_COLS..cells.end * TILE_COLS];
             for (tile, panel) in tiles.iter_mut().zip(panels.clone()) {
                 let row_cells = &rows.panel(panel)[cells.start * TILE_ROWS..cells.end * TILE_ROWS];
@@ -236,8 +238,12 @@ mod tests {
 
     #[test]
     fn products_and_transposes_agree_with_sums() {
+        crate::nn::isa::testing::on_every(agree_with_sums);
+    }
+
+    fn agree_with_sums() {
         // Sizes around those of tiles and blocks, and an inner dimension of more than one block.
-        for (m, k, n) in [(5, 7, 3), (8, 32, 32), (203, 33, 70), (1, BLOCK_CELLS + 5, 33), (97, 1, 1)] {
+        for (m, k, n) in [(5, 7, 3), (8, 32, 32), (203, 33, 70), (1, 2053, 33), (97, 1, 1)] {
             let a: Vec<f32> = (0..m * k).map(|i| (i as f32).sin()).collect();
             let b: Vec<f32> = (0..k * n).map(|i| (i as f32).cos()).collect();
             let transposed = |x: &[f32], rows: usize, cols: usize| -> Vec<f32> {

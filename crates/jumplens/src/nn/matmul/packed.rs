@@ -4,6 +4,8 @@ use super::kernel::{TILE_COLS, TILE_ROWS};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 use super::{Matrix, Precision};
+#[cfg(target_arch = "x86_64")]
+use crate::nn::isa::Isa;
 use half::bf16;
 use rayon::prelude::*;
 
@@ -134,11 +136,15 @@ fn pack_rows<const WIDTH: usize>(
 /// Packs 8 lanes of the same length: cell `c` of lane `i` goes to `out[c · stride + i]`.
 pub(crate) fn pack_lanes(lanes: [&[f32]; 8], out: &mut [u32], stride: usize, precision: Precision) {
     #[cfg(target_arch = "x86_64")]
-    let done = match precision {
+    let done = match (precision, Isa::current()) {
+        // SAFETY: what is in use is there.
+        (Precision::F32, Isa::Avx2 | Isa::Avx512) => unsafe { x86::transpose_f32(lanes, out, stride) },
         // SAFETY: the CPU was just found to have the instructions.
-        Precision::F32 if x86::has_avx2() => unsafe { x86::transpose_f32(lanes, out, stride) },
+        (Precision::Bf16, Isa::Avx512) if x86::has_bf16() => unsafe {
+            x86::transpose_bf16(lanes, out, stride)
+        },
         // SAFETY: as above.
-        Precision::Bf16 if x86::has_bf16() => unsafe { x86::transpose_bf16(lanes, out, stride) },
+        (Precision::Bf16, Isa::Avx2 | Isa::Avx512) => unsafe { x86::transpose_bf16_avx2(lanes, out, stride) },
         _ => 0,
     };
     #[cfg(not(target_arch = "x86_64"))]
@@ -215,6 +221,10 @@ mod tests {
 
     #[test]
     fn vector_packing_equals_plain() {
+        crate::nn::isa::testing::on_every(packing_equals_plain);
+    }
+
+    fn packing_equals_plain() {
         for precision in [Precision::F32, Precision::Bf16] {
             for length in [1, 15, 16, 100] {
                 let x = values(8 * length);

@@ -1,24 +1,15 @@
-//! Tiles on 512-bit registers, and packing by transposing in registers.
+//! Tiles on 512-bit and 256-bit registers, and packing by transposing in registers.
 
+use super::Precision;
 use super::kernel::{TILE_COLS, TILE_ROWS, Tile};
 use std::arch::x86_64::*;
 
-/// True where the CPU has what [`sums_f32`] needs.
-pub(super) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
-}
-
-/// True where the CPU has what [`sums_bf16`] and [`transpose_bf16`] need.
+/// True where a CPU with AVX-512 has what [`sums_bf16`] and [`transpose_bf16`] need.
 pub(super) fn has_bf16() -> bool {
-    has_avx512() && is_x86_feature_detected!("avx512bf16") && has_avx2()
+    is_x86_feature_detected!("avx512bf16")
 }
 
-/// True where the CPU has what [`transpose_f32`] needs.
-pub(super) fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2")
-}
-
-/// Registers of a tile's row.
+/// Registers of 512 bits of a tile's row.
 const VECTORS: usize = TILE_COLS / 16;
 
 /// Kernels as [`Kernel::run`](super::kernel::Kernel::run) has it: `$step(row's cell, 16 weights' cells, sums)` adds what
@@ -96,6 +87,107 @@ kernel!(run_bf16, sums_bf16, "avx512f,avx512bf16", |cell: __m512, weights: __m51
     _mm512_dpbf16_ps(sum, cell, weights)
 });
 
+/// Registers of 256 bits of a tile's row.
+const VECTORS_256: usize = TILE_COLS / 8;
+
+/// [`Kernel::run`](super::kernel::Kernel::run) on 256 bits. Three rows at a time: their sums take 12 of the 16 registers, so
+/// that both multipliers stay busy for the four or five cycles that a sum takes, and the cells of the rows and one of the
+/// weights the other four; 7 loads go with 12 multiplications.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA, and the panels hold `[cells, TILE_ROWS]` and `[cells, TILE_COLS]` cells.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run_avx2(
+    precision: Precision,
+    row_cells: &[u32],
+    weight_cells: &[u32],
+    tile: &mut Tile,
+    rows: usize,
+    add: bool,
+) {
+    let mut first = 0;
+    while first < rows {
+        let there = match rows - first {
+            1 => 1,
+            2 | 4 => 2,
+            _ => 3,
+        };
+        // SAFETY: the caller's promise; `first + there` is at most `TILE_ROWS`.
+        unsafe {
+            match (precision, there) {
+                (Precision::F32, 1) => sums_avx2::<1, false>(row_cells, weight_cells, tile, first, add),
+                (Precision::F32, 2) => sums_avx2::<2, false>(row_cells, weight_cells, tile, first, add),
+                (Precision::F32, _) => sums_avx2::<3, false>(row_cells, weight_cells, tile, first, add),
+                (Precision::Bf16, 1) => sums_avx2::<1, true>(row_cells, weight_cells, tile, first, add),
+                (Precision::Bf16, 2) => sums_avx2::<2, true>(row_cells, weight_cells, tile, first, add),
+                (Precision::Bf16, _) => sums_avx2::<3, true>(row_cells, weight_cells, tile, first, add),
+            }
+        }
+        first += there;
+    }
+}
+
+/// The sums of `ROWS` rows from `first` on.
+///
+/// # Safety
+/// As above; `first + ROWS` is at most [`TILE_ROWS`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn sums_avx2<const ROWS: usize, const PAIRS: bool>(
+    row_cells: &[u32],
+    weight_cells: &[u32],
+    tile: &mut Tile,
+    first: usize,
+    add: bool,
+) {
+    let high = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+    let mut sums = [[_mm256_setzero_ps(); VECTORS_256]; ROWS];
+    // SAFETY: `first` is within a cell's rows.
+    let (mut row, mut weight) = unsafe { (row_cells.as_ptr().add(first), weight_cells.as_ptr()) };
+    for _ in 0..weight_cells.len() / TILE_COLS {
+        // SAFETY: `first + i` is below `TILE_ROWS`.
+        let cells: [__m256; ROWS] =
+            std::array::from_fn(|i| unsafe { _mm256_broadcast_ss(&*row.add(i).cast()) });
+        // SAFETY: within the panel, for as many cells as it holds.
+        let weights = |v: usize| unsafe { _mm256_loadu_ps(weight.add(8 * v).cast()) };
+        if PAIRS {
+            // The two values of a cell, widened: the low half moved up, then the high half alone.
+            let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x)));
+            let lows = cells.map(low);
+            for v in 0..VECTORS_256 {
+                let weights = low(weights(v));
+                for (sums, cell) in sums.iter_mut().zip(lows) {
+                    sums[v] = _mm256_fmadd_ps(cell, weights, sums[v]);
+                }
+            }
+            let highs = cells.map(|x| _mm256_and_ps(x, high));
+            for v in 0..VECTORS_256 {
+                let weights = _mm256_and_ps(weights(v), high);
+                for (sums, cell) in sums.iter_mut().zip(highs) {
+                    sums[v] = _mm256_fmadd_ps(cell, weights, sums[v]);
+                }
+            }
+        } else {
+            for v in 0..VECTORS_256 {
+                let weights = weights(v);
+                for (sums, cell) in sums.iter_mut().zip(cells) {
+                    sums[v] = _mm256_fmadd_ps(cell, weights, sums[v]);
+                }
+            }
+        }
+        // SAFETY: at most one past the end, but for `first`, which is within the last cell.
+        (row, weight) = unsafe { (row.add(TILE_ROWS), weight.add(TILE_COLS)) };
+    }
+    for (out, sums) in tile.0[first..].iter_mut().zip(sums) {
+        for (out, sum) in out.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
+            // SAFETY: `out` holds 8 values.
+            unsafe {
+                let before = if add { _mm256_loadu_ps(out.as_ptr()) } else { _mm256_setzero_ps() };
+                _mm256_storeu_ps(out.as_mut_ptr(), _mm256_add_ps(before, sum));
+            }
+        }
+    }
+}
+
 /// Writes as many whole groups of 8 values as there are in 8 lanes of the same length, and returns how many values of each
 /// lane that took: value `j` of lane `i` goes to `out[j · stride + i]`.
 ///
@@ -130,6 +222,40 @@ pub(super) unsafe fn transpose_bf16(lanes: [&[f32]; 8], out: &mut [u32], stride:
         unsafe { store(transposed(rows), out.as_mut_ptr().add(group * 8 * stride), stride) };
     }
     groups * 16
+}
+
+/// As [`transpose_bf16`], on 256 bits.
+///
+/// # Safety
+/// The CPU has the instructions.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn transpose_bf16_avx2(lanes: [&[f32]; 8], out: &mut [u32], stride: usize) -> usize {
+    let groups = check_groups(&lanes, 16, out, stride);
+    for group in 0..groups {
+        let rows = lanes.map(|lane| {
+            // SAFETY: every lane holds the group's 16 values.
+            let [low, high] = [0, 8]
+                .map(|at| rounded(unsafe { _mm256_loadu_si256(lane.as_ptr().add(group * 16 + at).cast()) }));
+            // Packed within each half of the register: the middle quarters change places.
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+            _mm256_castsi256_ps(packed)
+        });
+        // SAFETY: `out` was checked to hold all groups.
+        unsafe { store(transposed(rows), out.as_mut_ptr().add(group * 8 * stride), stride) };
+    }
+    groups * 16
+}
+
+/// The upper halves of f32 bits, rounded to the nearest, to an even one where two are as near; NaN stays NaN.
+#[target_feature(enable = "avx2")]
+fn rounded(bits: __m256i) -> __m256i {
+    let upper = _mm256_srli_epi32::<16>(bits);
+    let odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+    let up = _mm256_add_epi32(_mm256_add_epi32(bits, odd), _mm256_set1_epi32(0x7fff));
+    let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+    let value = _mm256_castsi256_ps(bits);
+    let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(value, value));
+    _mm256_blendv_epi8(_mm256_srli_epi32::<16>(up), quiet, is_nan)
 }
 
 /// How many whole groups of `values` values there are; panics where the lanes differ in length or `out` is too small.
