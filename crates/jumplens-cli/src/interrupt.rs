@@ -3,6 +3,7 @@
 
 use crate::args::Command;
 use crate::printer::Printer;
+use crate::shell::quoted;
 use jumplens::Error;
 use jumplens::files::remove_unfinished;
 use jumplens::states::CHUNK;
@@ -144,11 +145,10 @@ pub fn say(printer: &Printer) {
         }
         None => "nothing is kept yet: give the command again".to_owned(),
         Some((Begun { goes_on, folder, .. }, manifest)) => {
-            let folder = folder.display();
-            printer.note(&format!("Kept in `{folder}`: {}", kept(&manifest)));
+            printer.note(&format!("Kept in `{}`: {}", folder.display(), kept(&manifest)));
             let by = match goes_on {
                 GoesOn::ByResume => "`--resume`".to_owned(),
-                GoesOn::AsStates => format!("`jumplens states --out {folder}`"),
+                GoesOn::AsStates => format!("`jumplens states --out {}`", quoted(folder)),
                 GoesOn::ByItself | GoesOn::Anew => "the same command".to_owned(),
             };
             format!("what is finished is kept: {by} goes on from there")

@@ -51,7 +51,7 @@ fn sync_name(path: &Path) -> Result<()> {
 }
 
 /// Waits until a file is on disk, where its file system knows of that.
-pub(crate) fn sync_file(file: &fs::File) -> std::io::Result<()> {
+pub(crate) fn sync_file(file: &fs::File) -> io::Result<()> {
     match file.sync_all() {
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
         synced => synced,
@@ -59,7 +59,7 @@ pub(crate) fn sync_file(file: &fs::File) -> std::io::Result<()> {
 }
 
 /// Makes the file `path` anew. What was there is removed, and not written through: it may be a link to another file.
-pub(crate) fn create_anew(path: &Path) -> std::io::Result<fs::File> {
+pub(crate) fn create_anew(path: &Path) -> io::Result<fs::File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => fs::File::create_new(path),
@@ -68,7 +68,7 @@ pub(crate) fn create_anew(path: &Path) -> std::io::Result<fs::File> {
 
 /// Opens an unfinished file to read it and to write behind its end. `None` where nothing is there, or what may be another
 /// file too: a link, or one with several names.
-pub(crate) fn open_unfinished(path: &Path) -> std::io::Result<Option<fs::File>> {
+pub(crate) fn open_unfinished(path: &Path) -> io::Result<Option<fs::File>> {
     if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
         return Ok(None);
     }
@@ -113,17 +113,17 @@ pub fn remove_unfinished() {
 /// removes it when not.
 pub(crate) fn write_with(
     path: &Path,
-    write: impl FnOnce(&mut std::io::BufWriter<fs::File>) -> std::io::Result<()>,
+    write: impl FnOnce(&mut io::BufWriter<fs::File>) -> io::Result<()>,
 ) -> Result<()> {
     replace_with(path, |part| {
-        let mut writer = std::io::BufWriter::with_capacity(1 << 20, create_anew(part)?);
+        let mut writer = io::BufWriter::with_capacity(1 << 20, create_anew(part)?);
         write(&mut writer)?;
         writer.flush()
     })
 }
 
 /// As [`write_with`], for a `write` that opens the temporary name itself.
-pub(crate) fn replace_with(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
+pub(crate) fn replace_with(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
     let part = temporary(path);
     unfinished().insert(part.clone());
     let written = write(&part).and_then(|()| fs::rename(&part, path)).map_err(|source| {
@@ -326,7 +326,7 @@ impl Place {
     }
 
     fn taken(path: &Path, start: usize, length: usize) -> &'static Self {
-        let _taking = TAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let is_free = |place: &&Place| place.end.load(Ordering::Acquire) == 0 && place.path == path;
         if let Some(place) = Self::all().find(is_free) {
             place.start.store(start, Ordering::Release);
@@ -484,6 +484,7 @@ mod tests {
             assert!(matches!(read(&at("broken")), Err(Error::Io { .. })));
         }
     }
+
     #[cfg(unix)]
     #[test]
     fn nothing_is_written_through_a_link() {
@@ -492,7 +493,7 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         let is_untouched = || fs::read_to_string(at("precious")).unwrap() == "precious";
         fs::write(at("precious"), "precious").unwrap();
-        let links: [fn(PathBuf, PathBuf) -> std::io::Result<()>; 2] = [symlink, fs::hard_link];
+        let links: [fn(PathBuf, PathBuf) -> io::Result<()>; 2] = [symlink, fs::hard_link];
         for link in links {
             let part = temporary(&at("file"));
             link(at("precious"), part.clone()).unwrap();

@@ -16,7 +16,7 @@ pub const fn bound(bytes: usize) -> usize {
 }
 
 /// The bytes that `work` held at most, beside those that were held when it began.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "tests measure, fuzzing limits")]
 pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -25,7 +25,7 @@ pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
 }
 
 /// From now on the process aborts where it holds `bytes` more than at this moment.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "tests measure, fuzzing limits")]
 pub fn limit(bytes: usize) {
     LIMIT.store(HELD.load(Relaxed).saturating_add(bytes), Relaxed);
 }
