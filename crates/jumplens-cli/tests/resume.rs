@@ -167,6 +167,75 @@ fn a_run_folder_is_one_process_s_at_a_time() {
     succeed(at, &["-q", "plot", "--out", "out"]);
 }
 
+#[test]
+fn other_folders_are_one_process_s_while_they_are_made() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let small = [&SMALL[..], &["--out", "run"]].concat();
+    succeed(at, &[&["-q"], &small[..]].concat());
+    succeed(at, &[&["-q", "moments"], &SMALL[1..], &["--out", "moments"]].concat());
+    succeed(at, &["-q", "shortcuts", "export", "run", "--cast", "mat", "--out", "maps"]);
+    succeed(at, &["-q", "run", "--train", "40", "--val", "20", "--pairs", "to-final", "--out", "other"]);
+    let commands: [&[&str]; 4] = [
+        &["shortcuts", "import", "maps/mat.safetensors", "--out", "F"],
+        &["shortcuts", "export", "run", "--out", "F"],
+        &["compare", "run", "other", "--format", "svg", "--out", "F"],
+        &["fit", "--moments", "moments/moments.safetensors", "--out", "F"],
+    ];
+    let folder = at.join("F");
+    for args in commands {
+        fs::create_dir(&folder).unwrap();
+        let held = fs::File::create(folder.join(".lock")).unwrap();
+        held.lock().unwrap();
+        common::fail(at, args, &["`F` is in use by another jumplens process", "--out"]);
+        assert_eq!(files(&folder).len(), 1, "{args:?}");
+        drop(held);
+        succeed(at, args);
+        // In a folder that is given away there is no lock left.
+        assert_eq!(folder.join(".lock").exists(), args[0] == "fit", "{args:?}");
+        let alone = files(&folder);
+        fs::remove_dir_all(&folder).unwrap();
+        for _ in 0..8 {
+            let both = [start(at, args), start(at, args)].map(|child| child.wait_with_output().unwrap());
+            assert!(both.iter().any(|output| output.status.success()), "{args:?}");
+            for output in both.iter().filter(|output| !output.status.success()) {
+                let said = stderr(output);
+                assert!(
+                    said.contains("is in use by another") || said.contains("already"),
+                    "{args:?}: {said}"
+                );
+            }
+            let timeless = |files: &BTreeMap<PathBuf, Vec<u8>>| {
+                let mut files = files.clone();
+                if args[0] == "fit" {
+                    files.remove(Path::new("manifest.json"));
+                }
+                files
+            };
+            assert!(timeless(&files(&folder)) == timeless(&alone), "{args:?}");
+            fs::remove_dir_all(&folder).unwrap();
+        }
+    }
+}
+
+/// Sentences and what is written beside them: a kill between them leaves nothing that the same command would not replace.
+#[test]
+fn sentences_that_were_not_finished_are_replaced() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let args = ["sentences", "--num", "30", "--out", "drawn.txt"];
+    succeed(at, &args);
+    let straight = files(at);
+    assert_eq!(straight.len(), 3);
+    common::fail(at, &args, &["`drawn.txt` is there already"]);
+    fs::rename(at.join("drawn.txt"), at.join("drawn.txt.part")).unwrap();
+    succeed(at, &args);
+    assert!(files(at) == straight);
+    // Without its temporary name beside it a file is anybody's.
+    fs::remove_file(at.join("drawn.txt")).unwrap();
+    common::fail(at, &args, &["`drawn.txt.jsonl` is there already"]);
+}
+
 /// What was kept of the states is looked at before it is gone on with.
 #[test]
 fn unfinished_states_that_were_changed_are_run_again() {

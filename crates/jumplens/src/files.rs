@@ -134,6 +134,37 @@ pub(crate) fn replace_with(path: &Path, write: impl FnOnce(&Path) -> io::Result<
     written
 }
 
+/// How a file is written, given a buffered writer.
+pub(crate) type Writing<'a> = &'a dyn Fn(&mut io::BufWriter<fs::File>) -> io::Result<()>;
+
+/// As [`write_with`], of files that belong together. Each is whole under its temporary name before the first is renamed, and
+/// the first of `files` is renamed last: while others are there without it, its temporary name is there too.
+pub(crate) fn write_together<const N: usize>(files: [(&Path, Writing); N]) -> Result<()> {
+    let fail = |path: &Path, source| Error::Io { action: "write", path: path.to_owned(), source };
+    let parts = files.map(|(path, _)| temporary(path));
+    unfinished().extend(parts.iter().cloned());
+    let mut written = files.iter().zip(&parts).try_for_each(|((path, write), part)| {
+        let written = create_anew(part).and_then(|file| {
+            let mut writer = io::BufWriter::with_capacity(1 << 20, file);
+            write(&mut writer)?;
+            writer.flush()
+        });
+        written.map_err(|source| fail(path, source))
+    });
+    // Held until all are renamed, so that no process ends between two of them but by force.
+    let mut unfinished = unfinished();
+    if written.is_ok() {
+        let mut renamed = files.iter().zip(&parts).rev();
+        written = renamed
+            .try_for_each(|((path, _), part)| fs::rename(part, path).map_err(|source| fail(path, source)));
+    }
+    if written.is_err() {
+        parts.iter().for_each(|part| drop(fs::remove_file(part)));
+    }
+    unfinished.retain(|part| !parts.contains(part));
+    written
+}
+
 /// Writes `bytes` to `path`, whole or not at all.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |writer| writer.write_all(bytes))
@@ -270,6 +301,13 @@ impl Mapped {
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("read", path))?;
         let place = Place::taken(path, map.as_ptr() as usize, map.len());
         Ok(Self { map, place, opened })
+    }
+
+    /// Gives back the memory of what has been read, which is read from the file again where it is wanted again.
+    pub(crate) fn let_go(&self) {
+        #[cfg(unix)]
+        // SAFETY: the map is of a file, shared and read-only: what is dropped is read again from the same file.
+        let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
     }
 
     /// False where the file has been written into, or cut short, since it was opened. One that took its name is another.

@@ -4,17 +4,12 @@ use super::Failure;
 use crate::args::SentencesArgs;
 use crate::printer::Printer;
 use crate::progress::Progress;
-use jumplens::corpus::{Corpus, DrawnSentences, sentence_files, write_sentences};
+use jumplens::corpus::{Corpus, DrawnSentences, check_sentences, write_sentences};
 use jumplens::samples::tokenizer_of;
-use jumplens::store::check_outside;
 
 pub fn sentences(args: &SentencesArgs, printer: &Printer) -> Result<(), Failure> {
     let (sources, progress) = (args.unread.sources(), Progress::new(printer));
-    check_outside(&args.out)?;
-    let there = sentence_files(&args.out).into_iter().find(|path| path.exists());
-    if let Some(path) = there.filter(|_| !args.overwrite) {
-        return Err(jumplens::Error::FileExists { path }.into());
-    }
+    check_sentences(&args.out, args.overwrite)?;
     let corpus = Corpus::open(&args.corpus, &(&args.reading).into(), args.seed, &sources, &progress)?;
     let tokenizer = args.model.as_ref().map(|model| tokenizer_of(model, &sources, &progress)).transpose()?;
     let options = args.draw.options(None);

@@ -10,7 +10,7 @@ use crate::eval::tables::{Tables, write_csv};
 use crate::plot::{MOST_RUNS, Overlaid, Style, overlay, write_figures};
 use crate::progress::Observer;
 use crate::run::read_tables;
-use crate::store::{Kind, Making};
+use crate::store::{Kind, Room};
 use std::path::{Path, PathBuf};
 
 /// A run that is compared: its results alone, the model need not be there.
@@ -65,7 +65,7 @@ pub fn read_runs(folders: &[PathBuf]) -> Result<Vec<ComparedRun>> {
 /// a comparison that `overwrite` allows to be replaced. Returns the differences.
 ///
 /// # Errors
-/// Those of [`Making::check`]; [`Error::Io`] when something cannot be written, and the errors of [`differences`].
+/// Those of [`Room::check`] and [`Room::begin`]; [`Error::Io`] when something cannot be written, and the errors of [`differences`].
 pub fn compare(
     runs: &[ComparedRun],
     folder: &Path,
@@ -74,12 +74,12 @@ pub fn compare(
     observer: &dyn Observer,
 ) -> Result<Vec<DifferenceRow>> {
     let folders: Vec<PathBuf> = runs.iter().map(|run| run.folder.clone()).collect();
-    let mut making = Making::check(folder, Kind::Comparison, &folders, overwrite, observer)?;
+    let room = Room::check(folder, Kind::Comparison, &folders, overwrite)?;
     let rows = differences(runs)?;
     let overlaid: Vec<Overlaid> =
         runs.iter().map(|run| Overlaid { name: &run.name, tables: &run.tables }).collect();
     let figures = overlay(&overlaid, style.title.then_some(""));
-    making.begin()?;
+    let making = room.begin(observer)?;
     write_figures(folder, &figures, style)?;
     write_csv(&folder.join("differences.csv"), &rows)?;
     making.finish()?;

@@ -32,9 +32,10 @@ pub use sampling::{Draw, DrawOptions, DrawnSentence, HowMany, SplitBy};
 pub use wiki::Wiki;
 
 use crate::error::{Error, Result};
-use crate::files::{sha256, write_with};
+use crate::files::{Writing, sha256, temporary, write_together};
 use crate::hub::Sources;
 use crate::progress::{Observer, check};
+use crate::store::check_outside;
 use crate::tokenize::Tokenizer;
 use dump::{DumpError, Pages};
 use sampling::{Drawing, Need};
@@ -143,7 +144,7 @@ pub struct DrawnSentences {
 }
 
 /// The files that [`write_sentences`] writes.
-pub fn sentence_files(path: &Path) -> [PathBuf; 3] {
+fn sentence_files(path: &Path) -> [PathBuf; 3] {
     ["", ".jsonl", ".json"].map(|ending| {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(ending);
@@ -151,8 +152,21 @@ pub fn sentence_files(path: &Path) -> [PathBuf; 3] {
     })
 }
 
+/// Sees that sentences can be written to `path` and beside it, where nothing is but what was left of earlier ones that were
+/// not finished. [`Error::FileExists`], [`Error::InsideFolder`].
+pub fn check_sentences(path: &Path, overwrite: bool) -> Result<()> {
+    check_outside(path)?;
+    let [path, documents, read] = sentence_files(path);
+    let is_unfinished = !path.exists() && temporary(&path).exists();
+    let there = [path, documents, read].into_iter().find(|path| path.exists());
+    match there.filter(|_| !overwrite && !is_unfinished) {
+        Some(path) => Err(Error::FileExists { path }),
+        None => Ok(()),
+    }
+}
+
 /// Writes sentences to `path`, one a line, and beside it where each is from (`.jsonl` behind its name) and what was read
-/// (`.json` behind it): the last one to be written is `path` itself.
+/// (`.json` behind it): all of them, or none.
 pub fn write_sentences(path: &Path, drawn: &DrawnSentences, seed: u64) -> Result<()> {
     #[derive(Serialize)]
     struct Record<'a> {
@@ -161,23 +175,24 @@ pub fn write_sentences(path: &Path, drawn: &DrawnSentences, seed: u64) -> Result
         seed: u64,
     }
     let [path, documents, read] = sentence_files(path);
-    write_with(&documents, |writer| {
-        drawn.train.iter().try_for_each(|sentence| {
-            serde_json::to_writer(&mut *writer, sentence)?;
-            writer.write_all(b"\n")
-        })
-    })?;
     let record = Record { version: env!("CARGO_PKG_VERSION"), corpus: &drawn.record, seed };
-    write_with(&read, |writer| {
-        serde_json::to_writer_pretty(&mut *writer, &record)?;
-        writer.write_all(b"\n")
-    })?;
-    write_with(&path, |writer| {
+    let write_texts: Writing = &|writer| {
         drawn.train.iter().try_for_each(|sentence| {
             writer.write_all(sentence.text.trim_end().as_bytes())?;
             writer.write_all(b"\n")
         })
-    })
+    };
+    let write_documents: Writing = &|writer| {
+        drawn.train.iter().try_for_each(|sentence| {
+            serde_json::to_writer(&mut *writer, sentence)?;
+            writer.write_all(b"\n")
+        })
+    };
+    let write_record: Writing = &|writer| {
+        serde_json::to_writer_pretty(&mut *writer, &record)?;
+        writer.write_all(b"\n")
+    };
+    write_together([(&path, write_texts), (&documents, write_documents), (&read, write_record)])
 }
 
 /// How the files of a corpus are read.

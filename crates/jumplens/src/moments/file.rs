@@ -206,6 +206,8 @@ impl MomentsFile {
             }
         }
         opened.check_values()?;
+        // Many of them are open at once where shares are added up.
+        opened.let_go();
         Ok(opened)
     }
 
@@ -276,6 +278,11 @@ impl MomentsFile {
             }
         }
         Ok(())
+    }
+
+    /// Gives back the memory of the sums that have been read.
+    pub(super) fn let_go(&self) {
+        self.map.let_go();
     }
 
     /// Its path.

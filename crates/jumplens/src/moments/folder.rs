@@ -24,31 +24,15 @@ pub fn fit_folder(
     overwrite: bool,
     observer: &dyn Observer,
 ) -> Result<()> {
-    let other =
-        |kind: Kind| Error::OtherKind { path: folder.to_owned(), kind, wanted: Kind::Fitted.to_string() };
-    match look(folder)? {
-        Found::Nothing => {}
-        Found::Run(manifest)
-            if manifest.kind == Kind::Fitted && (overwrite || !manifest.is_done(Stage::Fit)) => {}
-        Found::Run(manifest) if manifest.kind == Kind::Fitted => {
-            let (kind, what) = (manifest.kind, manifest.describe());
-            return Err(Error::Occupied { path: folder.to_owned(), kind, what });
-        }
-        Found::Run(manifest) => return Err(other(manifest.kind)),
-        Found::Made(record) => return Err(other(record.kind)),
-        Found::Others => return Err(Error::NotARun { path: folder.to_owned() }),
-        Found::Damaged { message, ours: true } if overwrite && !may_be_a_run(folder) => {
-            note_replaced(folder, &message, observer);
-        }
-        Found::Damaged { message, ours } => return Err(damaged(folder, message, ours)),
-    }
     check_fits(file, fits)?;
+    let (_lock, damage) = Lock::claim(folder, || room(folder, overwrite))?;
+    if let Some(message) = damage {
+        note_replaced(folder, &message, observer);
+    }
     let record = &file.record;
     let origin = Origin::of_run(&record.manifest, record.n_layers, record.d_model, None);
     let shortcuts = Shortcuts::new(folder.join("shortcuts")).with_origin(origin);
     let results = folder.join("results");
-    create_folder(folder)?;
-    let _lock = Lock::take(folder)?;
     let mut manifest = file.record.manifest.clone();
     manifest.kind = Kind::Fitted;
     manifest.fits = fits.clone();
@@ -65,4 +49,28 @@ pub fn fit_folder(
         manifest.stages.insert(stage, StageRecord { done: true, seconds, files, ..StageRecord::default() });
     }
     manifest.write(folder)
+}
+
+/// Sees that maps fitted from sums can go into `folder`. What is wrong with the manifest of those that are there, where it
+/// cannot be read and they are to be replaced.
+fn room(folder: &Path, overwrite: bool) -> Result<Option<String>> {
+    let other =
+        |kind: Kind| Error::OtherKind { path: folder.to_owned(), kind, wanted: Kind::Fitted.to_string() };
+    match look(folder)? {
+        Found::Nothing => Ok(None),
+        Found::Run(manifest)
+            if manifest.kind == Kind::Fitted && (overwrite || !manifest.is_done(Stage::Fit)) =>
+        {
+            Ok(None)
+        }
+        Found::Run(manifest) if manifest.kind == Kind::Fitted => {
+            let (kind, what) = (manifest.kind, manifest.describe());
+            Err(Error::Occupied { path: folder.to_owned(), kind, what })
+        }
+        Found::Run(manifest) => Err(other(manifest.kind)),
+        Found::Made(record) => Err(other(record.kind)),
+        Found::Others => Err(Error::NotARun { path: folder.to_owned() }),
+        Found::Damaged { message, ours: true } if overwrite && !may_be_a_run(folder) => Ok(Some(message)),
+        Found::Damaged { message, ours } => Err(damaged(folder, message, ours)),
+    }
 }

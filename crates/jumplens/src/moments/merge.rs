@@ -9,7 +9,8 @@ use crate::store::check_outside;
 use std::path::{Path, PathBuf};
 
 /// Adds up files of sums in any order, with the same result: they are added in the order of their shares. Not all shares
-/// have to be there. `out` is replaced where it is there and `overwrite` allows it, [`Error::FileExists`] where not. [`Error::Shards`] names the file that holds a share another has already, or is of another experiment.
+/// have to be there. `out` is replaced where it is there and `overwrite` allows it, [`Error::FileExists`] where not. [`Error::Shards`] names
+/// the file that holds a share another has already, or is of another experiment.
 pub fn merge(paths: &[PathBuf], out: &Path, overwrite: bool, observer: &dyn Observer) -> Result<()> {
     if out.exists() && !overwrite {
         return Err(Error::FileExists { path: out.to_owned() });
@@ -46,7 +47,9 @@ pub fn merge(paths: &[PathBuf], out: &Path, overwrite: bool, observer: &dyn Obse
         let mut total = first.total(sum)?;
         for file in others {
             total.add_total(&file.total(sum)?);
+            file.let_go();
         }
+        first.let_go();
         observer.advance(1);
         Ok(total)
     })?;

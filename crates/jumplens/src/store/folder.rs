@@ -1,11 +1,11 @@
 //! Which folders this program made, whatever command it was, and what each holds: `manifest.json` says it.
 
 use super::integrity::{self, Digests};
-use super::lock;
+use super::lock::{self, Lock};
 use super::manifest::{FORMAT, MANIFEST, Manifest};
 use super::{Stage, walk};
 use crate::error::{Error, Result};
-use crate::files::{create_folder, temporary, write_durably};
+use crate::files::{temporary, write_durably};
 use crate::progress::Observer;
 use crate::seal::{self, Seal};
 use serde::{Deserialize, Serialize};
@@ -277,57 +277,70 @@ pub(crate) fn note_replaced(folder: &Path, message: &str, observer: &dyn Observe
 pub struct Making {
     folder: PathBuf,
     record: Record,
-    /// Files of an earlier one.
-    old: BTreeSet<PathBuf>,
     /// Files that others put there.
     others: BTreeSet<PathBuf>,
+    _lock: Lock,
 }
 
-impl Making {
+/// A folder that is to be made, and may be: see [`Room::check`].
+#[derive(Debug)]
+pub struct Room {
+    folder: PathBuf,
+    kind: Kind,
+    from: Vec<PathBuf>,
+    overwrite: bool,
+}
+
+impl Room {
     /// Sees that `folder` can take a folder of that `kind`, made from the files and folders `from`: nothing is in it, or one
     /// of the same kind that was not finished, or that `overwrite` allows to be replaced. Changes nothing.
-    pub fn check(
-        folder: &Path,
-        kind: Kind,
-        from: &[PathBuf],
-        overwrite: bool,
-        observer: &dyn Observer,
-    ) -> Result<Self> {
-        let all = |kind: Kind| -> Result<BTreeSet<PathBuf>> {
-            let mut paths = Vec::new();
-            walk(folder, Path::new(""), &mut paths)?;
-            let ours = |path: &PathBuf| has_ending(&path.with_extension(""), kind) || has_ending(path, kind);
-            Ok(paths.into_iter().filter(ours).collect())
-        };
-        let old = match look(folder)? {
-            Found::Nothing => BTreeSet::new(),
-            Found::Others => return Err(Error::NotARun { path: folder.to_owned() }),
-            Found::Made(record) if record.kind == kind && !record.done => all(kind)?,
-            Found::Made(record) if record.kind == kind && overwrite => {
-                let inside = |name: &String| Path::new(name).components().all(is_plain);
-                record.files.keys().filter(|name| inside(name)).map(PathBuf::from).collect()
-            }
-            Found::Made(record) if record.kind == kind => {
-                let what = record.describe();
-                return Err(Error::Occupied { path: folder.to_owned(), kind, what });
-            }
-            Found::Made(record) => return Err(other_kind(folder, record.kind, kind)),
-            Found::Run(manifest) => return Err(other_kind(folder, manifest.kind, kind)),
-            Found::Damaged { message, ours: true } if overwrite && !may_be_a_run(folder) => {
-                note_replaced(folder, &message, observer);
-                all(kind)?
-            }
-            Found::Damaged { message, ours } => return Err(damaged(folder, message, ours)),
-        };
-        let record = Record::new(kind, from);
-        Ok(Self { folder: folder.to_owned(), record, old, others: BTreeSet::new() })
+    pub fn check(folder: &Path, kind: Kind, from: &[PathBuf], overwrite: bool) -> Result<Self> {
+        let room = Self { folder: folder.to_owned(), kind, from: from.to_owned(), overwrite };
+        room.look().map(|_| room)
     }
 
-    /// Makes the folder, or room in it. From here on an earlier one is gone.
-    pub fn begin(&mut self) -> Result<()> {
-        create_folder(&self.folder)?;
-        self.record.write(&self.folder)?;
-        for path in &self.old {
+    /// What an earlier one left that is to go, and what is wrong with its manifest where that cannot be read.
+    fn look(&self) -> Result<(BTreeSet<PathBuf>, Option<String>)> {
+        let Self { folder, kind, overwrite, .. } = self;
+        let all = || -> Result<BTreeSet<PathBuf>> {
+            let mut paths = Vec::new();
+            walk(folder, Path::new(""), &mut paths)?;
+            let ours =
+                |path: &PathBuf| has_ending(&path.with_extension(""), *kind) || has_ending(path, *kind);
+            Ok(paths.into_iter().filter(ours).collect())
+        };
+        match look(folder)? {
+            Found::Nothing => Ok((BTreeSet::new(), None)),
+            Found::Others => Err(Error::NotARun { path: folder.clone() }),
+            Found::Made(record) if record.kind == *kind && !record.done => Ok((all()?, None)),
+            Found::Made(record) if record.kind == *kind && *overwrite => {
+                let inside = |name: &String| Path::new(name).components().all(is_plain);
+                Ok((record.files.keys().filter(|name| inside(name)).map(PathBuf::from).collect(), None))
+            }
+            Found::Made(record) if record.kind == *kind => {
+                let what = record.describe();
+                Err(Error::Occupied { path: folder.clone(), kind: *kind, what })
+            }
+            Found::Made(record) => Err(other_kind(folder, record.kind, *kind)),
+            Found::Run(manifest) => Err(other_kind(folder, manifest.kind, *kind)),
+            Found::Damaged { message, ours: true } if *overwrite && !may_be_a_run(folder) => {
+                Ok((all()?, Some(message)))
+            }
+            Found::Damaged { message, ours } => Err(damaged(folder, message, ours)),
+        }
+    }
+
+    /// Makes the folder, or room in it, for this process alone. From here on an earlier one is gone. [`Error::Locked`], and
+    /// those of [`Room::check`], where another process was faster.
+    pub fn begin(self, observer: &dyn Observer) -> Result<Making> {
+        let (lock, (old, damage)) = Lock::claim(&self.folder, || self.look())?;
+        let lock = lock.passing(&self.folder);
+        if let Some(message) = damage {
+            note_replaced(&self.folder, &message, observer);
+        }
+        let record = Record::new(self.kind, &self.from);
+        record.write(&self.folder)?;
+        for path in &old {
             let path = self.folder.join(path);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -340,11 +353,12 @@ impl Making {
         }
         let mut others = Vec::new();
         walk(&self.folder, Path::new(""), &mut others)?;
-        self.others = others.into_iter().collect();
-        Ok(())
+        Ok(Making { folder: self.folder, record, others: others.into_iter().collect(), _lock: lock })
     }
+}
 
-    /// Records what was written since [`Making::begin`].
+impl Making {
+    /// Records what was written since [`Room::begin`].
     pub fn finish(mut self) -> Result<()> {
         self.record.files = integrity::digests(&self.folder, |path| !self.others.contains(path))?;
         self.record.done = true;

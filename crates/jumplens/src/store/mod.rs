@@ -8,7 +8,7 @@ pub(crate) mod lock;
 pub mod manifest;
 mod stage;
 
-pub use folder::{Found, Kind, Making, Record, check_outside, look};
+pub use folder::{Found, Kind, Making, Record, Room, check_outside, look};
 pub(crate) use folder::{check_inside, damaged, maps_at, may_be_a_run, note_replaced};
 pub(crate) use integrity::walk;
 pub use manifest::Manifest;

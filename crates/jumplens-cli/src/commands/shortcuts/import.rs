@@ -10,12 +10,11 @@ use jumplens::models::{PRE_NORM_PARTS, load};
 use jumplens::nn::Precision;
 use jumplens::run::record_model;
 use jumplens::shortcut::{Foreign, Origin};
-use jumplens::store::{Kind, Making};
+use jumplens::store::{Kind, Room};
 
 pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
     let from = [args.path.clone()];
-    let progress = Progress::new(printer);
-    let mut making = Making::check(&args.out, Kind::ImportedMaps, &from, args.overwrite, &progress)?;
+    let room = Room::check(&args.out, Kind::ImportedMaps, &from, args.overwrite)?;
     let foreign = Foreign::read(&args.path)?;
     let said = Origin {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -57,7 +56,7 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
     if let Some(layers) = layers.filter(|_| !args.force) {
         foreign.check_layers(&args.path, layers)?;
     }
-    making.begin()?;
+    let making = room.begin(&Progress::new(printer))?;
     let casts = foreign.save(&args.out, &origin, args.cast.as_deref(), parts)?;
     making.finish()?;
     let mut made: Vec<String> = casts.iter().map(|cast| format!("`{cast}`")).collect();
