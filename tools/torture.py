@@ -146,6 +146,10 @@ class Running:
                 self.process.returncode, self.usage = os.waitstatus_to_exitcode(status), usage
         return self.process.returncode is not None
 
+    def send(self, name):
+        """Not by `Popen.send_signal`, which would take its end first, and forget what it used. It is there until `is_over`."""
+        os.kill(self.process.pid, name)
+
     def wait(self, bound=None, name=None, when=None):
         """Waits for its end, or as soon as `when()` holds sends the signal `name`."""
         bound = bound or BOUND
@@ -153,15 +157,15 @@ class Running:
         while not self.is_over():
             now = time.monotonic()
             if when is not None and sent is None and when(now - begun):
-                self.process.send_signal(name)
+                self.send(name)
                 sent = now
             if now - (sent or begun) > (ANSWER if sent else bound):
                 hung = True
-                self.process.kill()
+                self.send(signal.SIGKILL)
             elif self.memory() > MEMORY:
                 # Before the machine has none left.
                 taken = True
-                self.process.kill()
+                self.send(signal.SIGKILL)
             time.sleep(0.003)
         Running.all.remove(self)
         texts = []
@@ -295,16 +299,23 @@ class Torture:
             folder, args = at / "F", ["run", *RUNS[name], "--resume", "--out", "F"]
             for place, stage in enumerate(STAGES):
                 sent = self.rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-                delay, reached = self.rng.random() * seconds[stage], []
+                delay, reached, sent_at = self.rng.random() * seconds[stage], [], []
 
                 def when(passed):
                     before = STAGES[place - 1] if place else None
                     if not reached and (before is None or stage_record(folder, before).get("done")):
                         reached.append(passed)
-                    return bool(reached) and passed - reached[0] >= delay
+                    now = bool(reached) and passed - reached[0] >= delay
+                    sent_at[:] = [passed] if now else []
+                    return now
 
                 ended = self.run(args, at, name=sent, when=when)
                 row = f"{stage} {sent.name[3:]}"
+                # Before its handler stands, a signal ends it as it ends anything.
+                too_early = ended.code == -sent and sent_at and sent_at[0] < ANSWER / 20 and not ended.err
+                if sent != signal.SIGKILL and too_early:
+                    self.table.count("kills", row, False, command=ended.args)
+                    continue
                 if not ended.answered:
                     self.table.count("kills", row, False, ended.fault(), command=ended.args)
                     continue
@@ -364,7 +375,9 @@ class Torture:
         for row, (copies, args) in self.in_turn(every.items(), until, 6):
             code, _, wanted, seconds = self.reference(("command", row), copies, args)
             at = self.fresh(**copies)
-            before = {name: digest for name, digest in tree(at).items() if not name.endswith("manifest.json")}
+            # What each stage writes anew, and no stage's record has a digest of.
+            anew = ("manifest.json", "summary.json")
+            before = {name: digest for name, digest in tree(at).items() if not name.endswith(anew)}
             sent = self.rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             delay = self.rng.random() * seconds
             ended = self.run(args, at, name=sent, when=lambda passed: passed >= delay)

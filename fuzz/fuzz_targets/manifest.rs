@@ -44,7 +44,7 @@ libfuzzer_sys::fuzz_target!(
         LazyLock::force(&WHOLE);
     },
     |bytes: &[u8]| {
-        limit(2 * bound(bytes.len()));
+        limit(4 * bound(bytes.len()));
         let folder = folder(&[("manifest.json", bytes)]);
         if sound(Run::open(&folder, &sources(), &Silent)).is_none() {
             return;

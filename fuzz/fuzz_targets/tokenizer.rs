@@ -3,23 +3,28 @@
 #![no_main]
 
 use jumplens::hub::{SourceFile, TokenizerFiles, Vocabulary};
-use jumplens_fuzz::{bound, folder, limit, parts, read_tokenizer};
+use jumplens_fuzz::{bound, folder, limit, parts, read_tokenizer, sound};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     limit(bound(bytes.len()));
     let parts = parts(bytes);
     let names = ["0", "1", "2"];
     let folder = folder(&names.into_iter().zip(parts.iter().copied()).collect::<Vec<_>>());
-    let file = |number: usize| SourceFile::open(&folder.join(names[number])).expect("it was written");
-    read_tokenizer(
-        &match parts.len() {
-            1 => Vocabulary::Json(file(0)).into(),
-            2 => TokenizerFiles { config: Some(file(1)), ..Vocabulary::WordPiece(file(0)).into() },
-            _ => TokenizerFiles {
-                config: Some(file(2)),
-                ..Vocabulary::BytePairs { vocabulary: file(0), merges: file(1) }.into()
-            },
+    // What stands for a file that was not fetched is refused.
+    let opened: Option<Vec<SourceFile>> =
+        names[..parts.len().min(3)].iter().map(|name| sound(SourceFile::open(&folder.join(name)))).collect();
+    let files = match opened.map(<[_; 3]>::try_from) {
+        None => return,
+        Some(Ok([vocabulary, merges, config])) => {
+            TokenizerFiles { config: Some(config), ..Vocabulary::BytePairs { vocabulary, merges }.into() }
+        }
+        Some(Err(mut fewer)) => match (fewer.pop(), fewer.pop()) {
+            (Some(config), Some(words)) => {
+                TokenizerFiles { config: Some(config), ..Vocabulary::WordPiece(words).into() }
+            }
+            (Some(json), None) => Vocabulary::Json(json).into(),
+            (None, _) => return,
         },
-        None,
-    );
+    };
+    read_tokenizer(&files, None);
 });

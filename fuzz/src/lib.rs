@@ -142,14 +142,10 @@ pub fn spec(kind: Kind, vocab_size: usize) -> Spec {
     }
 }
 
-/// The tokenizer, on a model of that `spec`, or of as many tokens as the tokenizer has.
+/// The tokenizer, on a model of that `spec`, or of as many tokens as any tokenizer has.
 pub fn read_tokenizer(files: &TokenizerFiles, known: Option<&Spec>) {
-    let mut spec = known.cloned().unwrap_or_else(|| spec(Kind::Causal, 0));
-    let mut opened = Tokenizer::open(files, &spec, false);
-    if let Err(Error::Vocabulary { largest, .. }) = opened {
-        spec.vocab_size = largest as usize + 1;
-        opened = Tokenizer::open(files, &spec, false);
-    }
+    let spec = known.cloned().unwrap_or_else(|| spec(Kind::Causal, u32::MAX as usize));
+    let opened = Tokenizer::open(files, &spec, false);
     if let Some(tokenizer) = sound(opened) {
         for text in ["", " a the then 漢\n12 e\u{301}"] {
             sound(tokenizer.encode(text));

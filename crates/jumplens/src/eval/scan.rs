@@ -116,7 +116,7 @@ impl<'a> Unembedding<'a> {
     /// As [`Unembedding::logit`], with the factors as products have them.
     fn rounded_logit(&self, token: u32, state: &[f32]) -> f64 {
         let weight = &self.weight[token as usize * self.d..][..self.d];
-        match self.packed.precision {
+        match self.packed.precision() {
             Precision::F32 => self.logit(token, state),
             Precision::Bf16 => {
                 let round = |x: &f32| f64::from(half::bf16::from_f32(*x));
@@ -135,7 +135,7 @@ impl<'a> Unembedding<'a> {
     /// The token with the largest logit for each of some rows; of equal ones the lowest.
     fn top_tokens(&self, rows: &[f32]) -> Vec<u32> {
         let n = rows.len() / self.d;
-        let packed = Packed::pack(Matrix::new(rows, n, self.d), self.packed.precision);
+        let packed = Packed::pack(Matrix::new(rows, n, self.d), self.packed.precision());
         let mut best = vec![Vec::with_capacity(2); n];
         let mut logits = vec![0f32; n * TILE.min(self.vocab())];
         for first in (0..self.vocab()).step_by(TILE) {
@@ -184,7 +184,7 @@ pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option
     let n = rows.len() / unembedding.d;
     let samples = targets.len();
     let vocab = unembedding.vocab();
-    let packed = Packed::pack(Matrix::new(rows, n, unembedding.d), unembedding.packed.precision);
+    let packed = Packed::pack(Matrix::new(rows, n, unembedding.d), unembedding.packed.precision());
     let mut running = vec![Running::new(k); n];
     let top_tokens = unembedding.top_tokens(&rows[..samples * unembedding.d]);
     running.par_iter_mut().zip(rows.par_chunks(unembedding.d)).enumerate().for_each(
@@ -252,7 +252,7 @@ pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option
 /// finite.
 pub fn target_losses(rows: &[f32], unembedding: &Unembedding, targets: &[u32]) -> Vec<f64> {
     let (n, vocab) = (targets.len(), unembedding.vocab());
-    let packed = Packed::pack(Matrix::new(rows, n, unembedding.d), unembedding.packed.precision);
+    let packed = Packed::pack(Matrix::new(rows, n, unembedding.d), unembedding.packed.precision());
     let mut running = vec![Running::new(0); n];
     let mut logits = vec![0f32; n * TILE.min(vocab)];
     for first in (0..vocab).step_by(TILE) {

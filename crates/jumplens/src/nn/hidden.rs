@@ -16,7 +16,7 @@ pub(super) fn feed_forward<const OUTPUTS_A_UNIT: usize>(
     let (n, d_out) = (x.n_rows(), second.out_features());
     let (d_hidden, weight) = (second.in_features(), first.weight());
     let mut out = vec![0f32; n * d_out];
-    by_blocks(&mut out, d_out, n, |block, out, scratch| {
+    by_blocks(&mut out, d_out, n, first.precision(), |block, out, scratch| {
         scratch.rows.repack(x.rows(block.clone()), first.precision());
         scratch.next.reshape(block.len(), d_hidden, second.precision());
         let next = &mut scratch.next;
@@ -38,7 +38,7 @@ fn put(rows: &mut PackedRows, place: Place, outputs_a_unit: usize, tile: &Tile) 
     let col = place.col / outputs_a_unit;
     let cols = (TILE_COLS / outputs_a_unit).min(rows.depth - col);
     let lanes: [&[f32]; TILE_ROWS] = std::array::from_fn(|i| &tile.row(i)[..cols]);
-    let first = rows.precision.cells(col);
-    let precision = rows.precision;
-    pack_lanes(lanes, &mut rows.panel_mut(place.row / TILE_ROWS)[first * TILE_ROWS..], TILE_ROWS, precision);
+    let form = rows.form;
+    let panel = rows.panel_mut(place.row / TILE_ROWS);
+    pack_lanes(lanes, &mut panel[form.cells(col) * TILE_ROWS..], TILE_ROWS, form);
 }

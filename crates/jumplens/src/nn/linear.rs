@@ -1,7 +1,7 @@
 //! y = x·W + b.
 
 use super::matmul::{
-    Matrix, Packed, PackedRows, PackedWeights, Precision, Tile, Write, by_blocks, matmul, tiles,
+    Matrix, Packed, PackedRows, PackedWeights, Precision, Tiles, Write, by_blocks, matmul, tiles,
 };
 use super::{is_fusable, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
@@ -99,7 +99,7 @@ impl Linear {
 
     /// What products are done in.
     pub fn precision(&self) -> Precision {
-        self.weight.precision
+        self.weight.precision()
     }
 
     /// The bias `[out]`.
@@ -129,13 +129,7 @@ impl Linear {
     }
 
     /// `out = x·W + b` on slices, for some of the rows of `x`: `out` row-major `[block, out]`.
-    pub(super) fn write(
-        &self,
-        x: &PackedRows,
-        block: Range<usize>,
-        out: &mut [f32],
-        scratch: &mut Vec<Tile>,
-    ) {
+    pub(super) fn write(&self, x: &PackedRows, block: Range<usize>, out: &mut [f32], scratch: &mut Tiles) {
         let width = self.out_features();
         tiles(x, block, &self.weight, 0..width, scratch, |place, tile| {
             let cols = place.col..place.col + place.cols;
@@ -166,7 +160,7 @@ impl CustomOp1 for Linear {
         }
         let mut out = vec![0f32; n * self.out_features()];
         let x = Matrix::new(values(x, layout)?, n, width);
-        by_blocks(&mut out, self.out_features(), n, |block, out, scratch| {
+        by_blocks(&mut out, self.out_features(), n, self.precision(), |block, out, scratch| {
             scratch.rows.repack(x.rows(block.clone()), self.precision());
             self.write(&scratch.rows, 0..block.len(), out, &mut scratch.tiles);
         });

@@ -562,7 +562,8 @@ fn load_model(
 ) -> Result<Box<dyn Backbone>> {
     if !precision.is_native() {
         observer.note(
-            "there are no instructions for bf16 products in use: `--dtype f32` would be faster, and more exact",
+            "there are no instructions for bf16 products in use: factors are rounded to bf16 and multiplied as f32. \
+             `--dtype f32` takes as long, and is more exact; bf16 halves the memory of the weights",
         );
     }
     let loaded = load(files, precision)?;

@@ -1,8 +1,8 @@
 //! One tile of a product, by whichever instructions the CPU has.
 
-use super::Precision;
 #[cfg(target_arch = "aarch64")]
 use super::neon;
+use super::packed::Form;
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
@@ -37,14 +37,32 @@ impl Tile {
     }
 }
 
+/// Some cells of packed rows that are multiplied together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// From the first cell of the first row on, panel behind panel.
+    pub cells: &'a [u32],
+    /// Cells from a panel to the next.
+    pub panel: usize,
+    /// How many rows there are.
+    pub n: usize,
+}
+
+impl Rows<'_> {
+    /// The first cell of a row; the next is [`TILE_ROWS`] behind it.
+    pub fn row(self, row: usize) -> *const u32 {
+        &raw const self.cells[row / TILE_ROWS * self.panel + row % TILE_ROWS]
+    }
+}
+
 /// How tiles are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kernel {
     /// Any CPU, through whatever vector instructions the compiler takes for granted.
-    Portable(Precision),
+    Portable,
     /// `vfmadd231ps` on 256 bits.
     #[cfg(target_arch = "x86_64")]
-    Avx2(Precision),
+    Avx2,
     /// `vfmadd231ps` on 512 bits.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -53,67 +71,78 @@ pub(super) enum Kernel {
     Avx512Bf16,
     /// `fmla` on 128 bits.
     #[cfg(target_arch = "aarch64")]
-    Neon(Precision),
+    Neon,
 }
 
 impl Kernel {
-    /// The best one for factors of that precision with the instructions in use.
-    pub fn current(precision: Precision) -> Self {
-        match (Isa::current(), precision) {
+    /// The best one for rows of that form with the instructions in use: rows are pairs where there are instructions for them.
+    pub fn current(form: Form) -> Self {
+        match Isa::current() {
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, Precision::F32) => Self::Avx512,
+            Isa::Avx512 if form == Form::Pairs => Self::Avx512Bf16,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, Precision::Bf16) if x86::has_bf16() => Self::Avx512Bf16,
+            Isa::Avx512 => Self::Avx512,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512 | Isa::Avx2, _) => Self::Avx2(precision),
+            Isa::Avx2 => Self::Avx2,
             #[cfg(target_arch = "aarch64")]
-            (Isa::Neon, _) => Self::Neon(precision),
-            _ => Self::Portable(precision),
+            Isa::Neon => Self::Neon,
+            _ => Self::Portable,
         }
     }
 
-    /// Cells of the inner dimension that are worked on at one time. On 512 bits a panel of weights is streamed; narrower
-    /// registers load each weight more often, so that those in work have to stay in the first cache, of 32 kB.
+    /// Cells of the inner dimension that are worked on at one time, an even number. On 512 bits a panel of weights is
+    /// streamed; narrower registers load each weight more often, so that those in work have to stay in the first cache, of
+    /// 32 kB.
     pub fn block_cells(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 | Self::Avx512Bf16 => 2048,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => 192,
             _ => 128,
         }
     }
 
-    /// The first `rows` rows of `tile` become, or are added, the product of a panel of rows `[cells, TILE_ROWS]` and one
-    /// of weights `[cells, TILE_COLS]`. The tile's other rows are left as they are.
-    pub fn run(self, row_cells: &[u32], weight_cells: &[u32], tile: &mut Tile, rows: usize, add: bool) {
-        let cells = weight_cells.len() / TILE_COLS;
-        assert!(row_cells.len() == cells * TILE_ROWS && weight_cells.len() == cells * TILE_COLS);
-        assert!((1..=TILE_ROWS).contains(&rows));
-        match self {
-            Self::Portable(precision) => portable::run(precision, row_cells, weight_cells, tile, rows, add),
-            // SAFETY: these kernels exist only where the CPU has their instructions (`current`), and the panels were just
-            // checked to have the sizes that they read.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(precision) => unsafe {
-                x86::run_avx2(precision, row_cells, weight_cells, tile, rows, add)
-            },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { x86::run_f32(row_cells, weight_cells, tile, rows, add) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => unsafe { x86::run_bf16(row_cells, weight_cells, tile, rows, add) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon(precision) => unsafe {
-                neon::run(precision, row_cells, weight_cells, tile, rows, add)
-            },
+    /// `tiles` become, or are added, the products of `rows` and `weights`, some cells of a panel `[cells, TILE_COLS]`: a
+    /// tile for each panel of rows. Sums of rows that are not there are left as they are. `next` are the weights that will
+    /// be wanted then.
+    pub fn run(self, rows: Rows, weights: &[u32], next: &[u32], tiles: &mut [Tile], add: bool) {
+        let cells = weights.len() / TILE_COLS;
+        assert!(
+            rows.n > 0 && weights.len() == cells * TILE_COLS && tiles.len() == rows.n.div_ceil(TILE_ROWS)
+        );
+        assert!(rows.cells.len() >= (tiles.len() - 1) * rows.panel + cells * TILE_ROWS);
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Avx2 {
+            // SAFETY: this kernel exists only where the CPU has its instructions (`current`); sizes were just checked.
+            return unsafe { x86::run_avx2(rows, weights, next, tiles, add) };
+        }
+        let _ = next;
+        for (index, tile) in tiles.iter_mut().enumerate() {
+            let row_cells = &rows.cells[index * rows.panel..][..cells * TILE_ROWS];
+            let there = (rows.n - index * TILE_ROWS).min(TILE_ROWS);
+            match self {
+                Self::Portable => portable::run(row_cells, weights, tile, there, add),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => {}
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 => unsafe { x86::run_f32(row_cells, weights, tile, there, add) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512Bf16 => unsafe { x86::run_bf16(row_cells, weights, tile, there, add) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => unsafe { neon::run(row_cells, weights, tile, there, add) },
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Matrix, Packed, PackedRows, PackedWeights};
+    use super::super::packed::widen;
+    use super::super::{Matrix, Packed, PackedRows, PackedWeights, Precision};
     use super::*;
 
     #[test]
@@ -127,20 +156,35 @@ mod tests {
                 let values = |n: usize, seed: usize| -> Vec<f32> {
                     (0..n).map(|i| ((i * 7919 + seed) as f32 * 0.37).sin()).collect()
                 };
-                let (a, b) = (values(TILE_ROWS * k, 1), values(TILE_COLS * k, 2));
-                let rows: PackedRows = Packed::pack(Matrix::new(&a, TILE_ROWS, k), precision);
+                let n_rows = 3 * TILE_ROWS;
+                let (a, b) = (values(n_rows * k, 1), values(TILE_COLS * k, 2));
+                let packed: PackedRows = Packed::pack(Matrix::new(&a, n_rows, k), precision);
                 let weights: PackedWeights = Packed::pack(Matrix::new(&b, TILE_COLS, k), precision);
-                let (a, b) = (rows.unpack(), weights.unpack());
-                for there in 1..=TILE_ROWS {
-                    for kernel in [Kernel::Portable(precision), Kernel::current(precision)] {
+                let (a, b) = (packed.unpack(), weights.unpack());
+                let mut wide = Vec::new();
+                let weights = match packed.form {
+                    Form::Rounded => {
+                        widen::<TILE_COLS>(weights.panel(0), &mut wide);
+                        &wide[..k * TILE_COLS]
+                    }
+                    _ => weights.panel(0),
+                };
+                for n in 1..=n_rows {
+                    let rows = Rows { cells: packed.panels(0), panel: packed.cells() * TILE_ROWS, n };
+                    for kernel in [Kernel::Portable, Kernel::current(packed.form)] {
+                        // The plain one has no pairs.
+                        if kernel == Kernel::Portable && packed.form == Form::Pairs {
+                            continue;
+                        }
                         for add in [false, true] {
-                            let mut tile = Tile([[3.0; TILE_COLS]; TILE_ROWS]);
-                            kernel.run(rows.panel(0), weights.panel(0), &mut tile, there, add);
-                            for (i, row) in tile.0.iter().enumerate() {
+                            let three = Tile([[3.0; TILE_COLS]; TILE_ROWS]);
+                            let mut tiles = vec![three; n.div_ceil(TILE_ROWS)];
+                            kernel.run(rows, weights, weights, &mut tiles, add);
+                            for (i, row) in tiles.iter().flat_map(|tile| &tile.0).enumerate() {
                                 for (j, got) in row.iter().enumerate() {
                                     let products =
                                         || (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[j * k + l]));
-                                    let want = match i < there {
+                                    let want = match i < n {
                                         true => products().sum::<f64>() + if add { 3.0 } else { 0.0 },
                                         false => 3.0,
                                     };

@@ -18,7 +18,8 @@ pub(crate) use kernel::{TILE_COLS, TILE_ROWS, Tile};
 pub(crate) use packed::{Packed, PackedRows, PackedWeights, pack_lanes};
 
 use crate::nn::isa::Isa;
-use kernel::Kernel;
+use kernel::{Kernel, Rows};
+use packed::widen;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -46,14 +47,6 @@ impl std::fmt::Display for Precision {
 }
 
 impl Precision {
-    /// Cells that `values` values along the inner dimension take.
-    pub(crate) fn cells(self, values: usize) -> usize {
-        match self {
-            Self::F32 => values,
-            Self::Bf16 => values.div_ceil(2),
-        }
-    }
-
     /// True where there are instructions in use for products in it; where there are none, factors are widened to f32 as
     /// they are multiplied.
     pub fn is_native(self) -> bool {
@@ -132,7 +125,7 @@ pub(crate) fn product(
     cols: Range<usize>,
 ) {
     let width = cols.len();
-    by_blocks(out, width, rows.lanes, |block, out, scratch| {
+    by_blocks(out, width, rows.lanes, rows.precision(), |block, out, scratch| {
         tiles(rows, block, weights, cols.clone(), &mut scratch.tiles, |place, tile| {
             for (out, tile) in out.chunks_exact_mut(width).skip(place.row).zip(tile.rows(place.rows)) {
                 let out = &mut out[place.col..place.col + place.cols];
@@ -147,6 +140,8 @@ pub(crate) fn product(
 
 /// Rows that are taken through all of the weights together: few enough to stay in a core's cache beside a panel of them.
 const BLOCK_ROWS: usize = 96;
+/// The same where weights are widened for every block: that is less often, and rows come from a cache further away.
+const BLOCK_ROWS_WIDENED: usize = 2 * BLOCK_ROWS;
 
 /// What a thread keeps between products.
 #[derive(Default)]
@@ -156,27 +151,39 @@ pub(crate) struct Scratch {
     /// For what the next product has on its left.
     pub next: PackedRows,
     /// For [`tiles`].
-    pub tiles: Vec<Tile>,
+    pub tiles: Tiles,
+}
+
+/// What [`tiles`] keeps between products.
+#[derive(Default)]
+pub(crate) struct Tiles {
+    /// One for each panel of rows.
+    tiles: Vec<Tile>,
+    /// Weights that were widened.
+    wide: Vec<u32>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Cuts `n` rows into blocks (of a multiple of [`TILE_ROWS`], but for the last) and `out`, row-major `[n, width]`, with them,
-/// and does them on all threads of the current pool. `work` gets the rows' numbers, and spreads over no threads itself.
+/// Cuts `n` rows, multiplied in `precision`, into blocks (of a multiple of [`TILE_ROWS`], but for the last) and `out`,
+/// row-major `[n, width]`, with them, and does them on all threads of the current pool. `work` gets the rows' numbers, and spreads over no threads itself.
 pub(crate) fn by_blocks(
     out: &mut [f32],
     width: usize,
     n: usize,
+    precision: Precision,
     work: impl Fn(Range<usize>, &mut [f32], &mut Scratch) + Sync,
 ) {
     assert_eq!(out.len(), n * width);
     if out.is_empty() {
         return;
     }
-    let share = n.div_ceil(rayon::current_num_threads()).next_multiple_of(TILE_ROWS);
-    let block = share.min(BLOCK_ROWS);
+    let most = if precision.is_native() { BLOCK_ROWS } else { BLOCK_ROWS_WIDENED };
+    let share = n.div_ceil(rayon::current_num_threads());
+    // As many blocks for each thread, and no larger than need be.
+    let block = share.div_ceil(share.div_ceil(most)).next_multiple_of(TILE_ROWS);
     out.par_chunks_mut(block * width).enumerate().for_each(|(index, out)| {
         let rows = index * block..index * block + out.len() / width;
         SCRATCH.with_borrow_mut(|scratch| work(rows, out, scratch));
@@ -203,31 +210,40 @@ pub(crate) fn tiles(
     block: Range<usize>,
     weights: &PackedWeights,
     cols: Range<usize>,
-    tiles: &mut Vec<Tile>,
+    scratch: &mut Tiles,
     mut finish: impl FnMut(Place, &mut Tile),
 ) {
-    assert_eq!((rows.depth, rows.precision), (weights.depth, weights.precision));
+    assert_eq!((rows.depth, rows.precision()), (weights.depth, weights.precision()));
     assert!(block.start.is_multiple_of(TILE_ROWS) && block.end <= rows.lanes);
     assert!(cols.start.is_multiple_of(TILE_COLS) && cols.end <= weights.lanes);
-    let kernel = Kernel::current(rows.precision);
-    let block_cells = kernel.block_cells();
-    let panels = block.start / TILE_ROWS..block.end.div_ceil(TILE_ROWS);
-    let there = |panel: usize| (block.end - panel * TILE_ROWS).min(TILE_ROWS);
-    tiles.resize(panels.len(), Tile::ZERO);
+    let kernel = Kernel::current(rows.form);
+    let Tiles { tiles, wide } = scratch;
+    tiles.resize(block.len().div_ceil(TILE_ROWS), Tile::ZERO);
+    let panel = rows.cells() * TILE_ROWS;
+    let row_cells = rows.panels(block.start / TILE_ROWS);
     for (number, weight_panel) in (cols.start / TILE_COLS..cols.end.div_ceil(TILE_COLS)).enumerate() {
-        let weight_panel = weights.panel(weight_panel);
-        for first in (0..rows.cells()).step_by(block_cells) {
-            let cells = first..(first + block_cells).min(rows.cells());
-            let weight_cells = &weight_panel[cells.start * TILE_COLS..cells.end * TILE_COLS];
-            for (tile, panel) in tiles.iter_mut().zip(panels.clone()) {
-                let row_cells = &rows.panel(panel)[cells.start * TILE_ROWS..cells.end * TILE_ROWS];
-                kernel.run(row_cells, weight_cells, tile, there(panel), first > 0);
+        // With those of the panels behind it, which are multiplied next.
+        let weight_cells = weights.panels(weight_panel);
+        for first in (0..rows.cells()).step_by(kernel.block_cells()) {
+            let cells = first..(first + kernel.block_cells()).min(rows.cells());
+            let rows_here = Rows { cells: &row_cells[first * TILE_ROWS..], panel, n: block.len() };
+            // A value of the rows has a cell of its own, and shares one among the weights, where those are widened.
+            let shared = if rows.form == weights.form { 1 } else { 2 };
+            let place = |cell: usize| (cell.div_ceil(shared) * TILE_COLS).min(weight_cells.len());
+            let (begin, end) = (place(cells.start), place(cells.end));
+            let next = &weight_cells[end..(2 * end - begin).min(weight_cells.len())];
+            let mut here = &weight_cells[begin..end];
+            if shared > 1 {
+                widen::<TILE_COLS>(here, wide);
+                here = &wide[..cells.len() * TILE_COLS];
             }
+            kernel.run(rows_here, here, next, tiles, first > 0);
         }
         let col = number * TILE_COLS;
-        for ((number, tile), panel) in tiles.iter_mut().enumerate().zip(panels.clone()) {
-            let cols = (cols.len() - col).min(TILE_COLS);
-            finish(Place { row: number * TILE_ROWS, rows: there(panel), col, cols }, tile);
+        for (index, tile) in tiles.iter_mut().enumerate() {
+            let row = index * TILE_ROWS;
+            let rows = (block.len() - row).min(TILE_ROWS);
+            finish(Place { row, rows, col, cols: (cols.len() - col).min(TILE_COLS) }, tile);
         }
     }
 }

@@ -1,29 +1,19 @@
 //! Tiles on the 128-bit registers of aarch64.
 
-use super::Precision;
 use super::kernel::{TILE_COLS, TILE_ROWS, Tile};
 use std::arch::aarch64::*;
 
-/// [`Kernel::run`](super::kernel::Kernel::run): 16 sums at a time, of 8 rows and 2 registers of weights or, where there are
+/// [`Kernel::run`](super::kernel::Kernel::run), of one tile: 16 sums at a time, of 8 rows and 2 registers of weights or, where there are
 /// few rows, of 4 and 4.
 ///
 /// # Safety
 /// The panels hold `[cells, TILE_ROWS]` and `[cells, TILE_COLS]` cells.
-pub(super) unsafe fn run(
-    precision: Precision,
-    row_cells: &[u32],
-    weight_cells: &[u32],
-    tile: &mut Tile,
-    rows: usize,
-    add: bool,
-) {
+pub(super) unsafe fn run(row_cells: &[u32], weight_cells: &[u32], tile: &mut Tile, rows: usize, add: bool) {
     // SAFETY: the caller's promise; every aarch64 CPU that Rust's standard library runs on has these instructions.
     unsafe {
-        match (precision, rows > 4) {
-            (Precision::F32, true) => patches::<2, 2, false>(row_cells, weight_cells, tile, rows, add),
-            (Precision::F32, false) => patches::<1, 4, false>(row_cells, weight_cells, tile, rows, add),
-            (Precision::Bf16, true) => patches::<2, 2, true>(row_cells, weight_cells, tile, rows, add),
-            (Precision::Bf16, false) => patches::<1, 4, true>(row_cells, weight_cells, tile, rows, add),
+        match rows > 4 {
+            true => patches::<2, 2>(row_cells, weight_cells, tile, rows, add),
+            false => patches::<1, 4>(row_cells, weight_cells, tile, rows, add),
         }
     }
 }
@@ -33,36 +23,26 @@ pub(super) unsafe fn run(
 /// # Safety
 /// As above; `FOURS` is at most 2.
 #[target_feature(enable = "neon")]
-unsafe fn patches<const FOURS: usize, const VECTORS: usize, const PAIRS: bool>(
+unsafe fn patches<const FOURS: usize, const VECTORS: usize>(
     row_cells: &[u32],
     weight_cells: &[u32],
     tile: &mut Tile,
     rows: usize,
     add: bool,
 ) {
-    let high = vdupq_n_u32(0xffff_0000);
     for first in (0..TILE_COLS).step_by(4 * VECTORS) {
         let mut sums = [[[vdupq_n_f32(0.0); VECTORS]; 4]; FOURS];
         // SAFETY: `first` is within a cell's columns.
         let (mut row, mut weight) = unsafe { (row_cells.as_ptr(), weight_cells.as_ptr().add(first)) };
         for _ in 0..weight_cells.len() / TILE_COLS {
             // SAFETY: within the panels, for as many cells as they hold.
-            let (cells, weights): ([uint32x4_t; FOURS], [uint32x4_t; VECTORS]) = unsafe {
+            let (cells, weights): ([float32x4_t; FOURS], [float32x4_t; VECTORS]) = unsafe {
                 (
-                    std::array::from_fn(|four| vld1q_u32(row.add(4 * four))),
-                    std::array::from_fn(|v| vld1q_u32(weight.add(4 * v))),
+                    std::array::from_fn(|four| vld1q_f32(row.add(4 * four).cast())),
+                    std::array::from_fn(|v| vld1q_f32(weight.add(4 * v).cast())),
                 )
             };
-            if PAIRS {
-                // The two values of a cell, widened: the low half moved up, then the high half alone.
-                let low = |x| vreinterpretq_f32_u32(vshlq_n_u32::<16>(x));
-                let alone = |x| vreinterpretq_f32_u32(vandq_u32(x, high));
-                step(&mut sums, cells.map(low), weights.map(low));
-                step(&mut sums, cells.map(alone), weights.map(alone));
-            } else {
-                let value = |x| vreinterpretq_f32_u32(x);
-                step(&mut sums, cells.map(value), weights.map(value));
-            }
+            step(&mut sums, cells, weights);
             // SAFETY: at most one past the end, but for `first`, which is within the last cell.
             (row, weight) = unsafe { (row.add(TILE_ROWS), weight.add(TILE_COLS)) };
         }

@@ -1,24 +1,15 @@
 //! Tiles through `pulp`: AVX2, NEON, or no vector instructions at all.
 
-use super::Precision;
 use super::kernel::{TILE_COLS, TILE_ROWS, Tile};
 use crate::nn::simd;
 use pulp::{Simd, WithSimd};
 
-/// [`Kernel::run`](super::kernel::Kernel::run).
-pub(super) fn run(
-    precision: Precision,
-    row_cells: &[u32],
-    weight_cells: &[u32],
-    tile: &mut Tile,
-    rows: usize,
-    add: bool,
-) {
-    simd::dispatch(Sums { precision, row_cells, weight_cells, tile, rows, add });
+/// [`Kernel::run`](super::kernel::Kernel::run), of one tile.
+pub(super) fn run(row_cells: &[u32], weight_cells: &[u32], tile: &mut Tile, rows: usize, add: bool) {
+    simd::dispatch(Sums { row_cells, weight_cells, tile, rows, add });
 }
 
 struct Sums<'a> {
-    precision: Precision,
     row_cells: &'a [u32],
     weight_cells: &'a [u32],
     tile: &'a mut Tile,
@@ -51,30 +42,7 @@ impl Sums<'_> {
         let width = N * S::F32_LANES;
         for first_row in (0..self.rows).step_by(PATCH_ROWS) {
             for first_col in (0..TILE_COLS).step_by(width) {
-                let sums = match self.precision {
-                    Precision::F32 => {
-                        self.patch::<S, N>(simd, first_row, first_col, |_, cells, sum, cell| {
-                            let cell = simd.splat_f32s(f32::from_bits(cell));
-                            simd.mul_add_e_f32s(cell, simd.transmute_f32s_u32s(cells), sum)
-                        })
-                    }
-                    Precision::Bf16 => {
-                        self.patch::<S, N>(simd, first_row, first_col, |high, cells, sum, cell| {
-                            // The two values of a cell, widened: the low half moved up, the high half alone.
-                            let low = simd.wrapping_dyn_shl_u32s(cells, simd.splat_u32s(16));
-                            let sum = simd.mul_add_e_f32s(
-                                simd.splat_f32s(f32::from_bits(cell << 16)),
-                                simd.transmute_f32s_u32s(low),
-                                sum,
-                            );
-                            simd.mul_add_e_f32s(
-                                simd.splat_f32s(f32::from_bits(cell & 0xffff_0000)),
-                                simd.transmute_f32s_u32s(simd.and_u32s(cells, high)),
-                                sum,
-                            )
-                        })
-                    }
-                };
+                let sums = self.patch::<S, N>(simd, first_row, first_col);
                 let rows = self.tile.0[..self.rows].iter_mut().skip(first_row);
                 for (out, sums) in rows.zip(sums) {
                     let out = S::as_mut_simd_f32s(&mut out[first_col..first_col + width]).0;
@@ -86,24 +54,22 @@ impl Sums<'_> {
         }
     }
 
-    /// `step(mask of the high halves, cells of the weights, sum, cell of the row)` adds what one cell brings.
     #[inline(always)]
     fn patch<S: Simd, const N: usize>(
         &self,
         simd: S,
         first_row: usize,
         first_col: usize,
-        step: impl Fn(S::u32s, S::u32s, S::f32s, u32) -> S::f32s,
     ) -> [[S::f32s; N]; PATCH_ROWS] {
-        let high = simd.splat_u32s(0xffff_0000);
         let width = N * S::F32_LANES;
         let mut sums = [[simd.splat_f32s(0.0); N]; PATCH_ROWS];
         let cells = self.row_cells.chunks_exact(TILE_ROWS).zip(self.weight_cells.chunks_exact(TILE_COLS));
         for (row, weights) in cells {
             let weights = S::as_simd_u32s(&weights[first_col..first_col + width]).0;
             for (sums, cell) in sums.iter_mut().zip(&row[first_row..]) {
+                let cell = simd.splat_f32s(f32::from_bits(*cell));
                 for (sum, weights) in sums.iter_mut().zip(weights) {
-                    *sum = step(high, *weights, *sum, *cell);
+                    *sum = simd.mul_add_e_f32s(cell, simd.transmute_f32s_u32s(*weights), *sum);
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! Tiles on 512-bit and 256-bit registers, and packing by transposing in registers.
 
-use super::Precision;
-use super::kernel::{TILE_COLS, TILE_ROWS, Tile};
+use super::kernel::{Rows, TILE_COLS, TILE_ROWS, Tile};
 use std::arch::x86_64::*;
 
 /// True where a CPU with AVX-512 has what [`sums_bf16`] and [`transpose_bf16`] need.
@@ -12,7 +11,7 @@ pub(super) fn has_bf16() -> bool {
 /// Registers of 512 bits of a tile's row.
 const VECTORS: usize = TILE_COLS / 16;
 
-/// Kernels as [`Kernel::run`](super::kernel::Kernel::run) has it: `$step(row's cell, 16 weights' cells, sums)` adds what
+/// Kernels of one tile as [`Kernel::run`](super::kernel::Kernel::run) has it: `$step(row's cell, 16 weights' cells, sums)` adds what
 /// one cell of the inner dimension brings.
 macro_rules! kernel {
     ($run:ident, $sums:ident, $features:literal, $step:expr) => {
@@ -90,94 +89,71 @@ kernel!(run_bf16, sums_bf16, "avx512f,avx512bf16", |cell: __m512, weights: __m51
 /// Registers of 256 bits of a tile's row.
 const VECTORS_256: usize = TILE_COLS / 8;
 
-/// [`Kernel::run`](super::kernel::Kernel::run) on 256 bits. Three rows at a time: their sums take 12 of the 16 registers, so
-/// that both multipliers stay busy for the four or five cycles that a sum takes, and the cells of the rows and one of the
-/// weights the other four; 7 loads go with 12 multiplications.
+/// Lines of memory of 64 bytes that are asked for at most before the next rows are multiplied: no more can be on their way.
+const MOST_LINES: usize = 12;
+
+/// [`Kernel::run`](super::kernel::Kernel::run) on 256 bits. Three rows at a time, whichever panels they are in: their sums
+/// take 12 of the 16 registers, so that both multipliers stay busy for the four or five cycles that a sum takes, and the
+/// cells of the rows and one of the weights the other four; 7 loads go with 12 multiplications. Meanwhile the weights that
+/// come next are asked for.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA, and the panels hold `[cells, TILE_ROWS]` and `[cells, TILE_COLS]` cells.
+/// The CPU has AVX2 and FMA; every row of `rows` has as many cells as `weights`, and there is a tile for each panel.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn run_avx2(
-    precision: Precision,
-    row_cells: &[u32],
-    weight_cells: &[u32],
-    tile: &mut Tile,
-    rows: usize,
-    add: bool,
-) {
+pub(super) unsafe fn run_avx2(rows: Rows, weights: &[u32], next: &[u32], tiles: &mut [Tile], add: bool) {
+    let sums = tiles.as_mut_ptr().cast::<[f32; TILE_COLS]>();
+    let mut lines = next.chunks(16);
+    let a_group = next.len().div_ceil(16).div_ceil(rows.n.div_ceil(3)).min(MOST_LINES);
     let mut first = 0;
-    while first < rows {
-        let there = match rows - first {
-            1 => 1,
-            2 | 4 => 2,
-            _ => 3,
-        };
-        // SAFETY: the caller's promise; `first + there` is at most `TILE_ROWS`.
-        unsafe {
-            match (precision, there) {
-                (Precision::F32, 1) => sums_avx2::<1, false>(row_cells, weight_cells, tile, first, add),
-                (Precision::F32, 2) => sums_avx2::<2, false>(row_cells, weight_cells, tile, first, add),
-                (Precision::F32, _) => sums_avx2::<3, false>(row_cells, weight_cells, tile, first, add),
-                (Precision::Bf16, 1) => sums_avx2::<1, true>(row_cells, weight_cells, tile, first, add),
-                (Precision::Bf16, 2) => sums_avx2::<2, true>(row_cells, weight_cells, tile, first, add),
-                (Precision::Bf16, _) => sums_avx2::<3, true>(row_cells, weight_cells, tile, first, add),
-            }
+    while first < rows.n {
+        for line in lines.by_ref().take(a_group) {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
         }
-        first += there;
+        // SAFETY: the rows are there, and their sums, which lie behind one another whatever tile they are in.
+        unsafe {
+            let sums = sums.add(first);
+            let there = match rows.n - first {
+                1 => sums_avx2::<1>(rows, first, weights, sums, add),
+                2 | 4 => sums_avx2::<2>(rows, first, weights, sums, add),
+                _ => sums_avx2::<3>(rows, first, weights, sums, add),
+            };
+            first += there;
+        }
     }
 }
 
-/// The sums of `ROWS` rows from `first` on.
+/// The sums of `ROWS` rows from `first` on, whose number it returns.
 ///
 /// # Safety
-/// As above; `first + ROWS` is at most [`TILE_ROWS`].
+/// As above; `sums` is that of the first of the rows.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn sums_avx2<const ROWS: usize, const PAIRS: bool>(
-    row_cells: &[u32],
-    weight_cells: &[u32],
-    tile: &mut Tile,
+unsafe fn sums_avx2<const ROWS: usize>(
+    rows: Rows,
     first: usize,
+    weights: &[u32],
+    out: *mut [f32; TILE_COLS],
     add: bool,
-) {
-    let high = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+) -> usize {
     let mut sums = [[_mm256_setzero_ps(); VECTORS_256]; ROWS];
-    // SAFETY: `first` is within a cell's rows.
-    let (mut row, mut weight) = unsafe { (row_cells.as_ptr().add(first), weight_cells.as_ptr()) };
-    for _ in 0..weight_cells.len() / TILE_COLS {
-        // SAFETY: `first + i` is below `TILE_ROWS`.
-        let cells: [__m256; ROWS] =
-            std::array::from_fn(|i| unsafe { _mm256_broadcast_ss(&*row.add(i).cast()) });
-        // SAFETY: within the panel, for as many cells as it holds.
-        let weights = |v: usize| unsafe { _mm256_loadu_ps(weight.add(8 * v).cast()) };
-        if PAIRS {
-            // The two values of a cell, widened: the low half moved up, then the high half alone.
-            let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x)));
-            let lows = cells.map(low);
-            for v in 0..VECTORS_256 {
-                let weights = low(weights(v));
-                for (sums, cell) in sums.iter_mut().zip(lows) {
-                    sums[v] = _mm256_fmadd_ps(cell, weights, sums[v]);
-                }
-            }
-            let highs = cells.map(|x| _mm256_and_ps(x, high));
-            for v in 0..VECTORS_256 {
-                let weights = _mm256_and_ps(weights(v), high);
-                for (sums, cell) in sums.iter_mut().zip(highs) {
-                    sums[v] = _mm256_fmadd_ps(cell, weights, sums[v]);
-                }
-            }
-        } else {
-            for v in 0..VECTORS_256 {
-                let weights = weights(v);
-                for (sums, cell) in sums.iter_mut().zip(cells) {
-                    sums[v] = _mm256_fmadd_ps(cell, weights, sums[v]);
-                }
+    let mut cells: [*const u32; ROWS] = std::array::from_fn(|i| rows.row(first + i));
+    let mut weight = weights.as_ptr();
+    for _ in 0..weights.len() / TILE_COLS {
+        // SAFETY: the rows have as many cells as there are weights.
+        let values = cells.map(|cell| unsafe { _mm256_broadcast_ss(&*cell.cast()) });
+        for v in 0..VECTORS_256 {
+            // SAFETY: within the panel, for as many cells as it holds.
+            let weights = unsafe { _mm256_loadu_ps(weight.add(8 * v).cast()) };
+            for (sums, value) in sums.iter_mut().zip(values) {
+                sums[v] = _mm256_fmadd_ps(value, weights, sums[v]);
             }
         }
-        // SAFETY: at most one past the end, but for `first`, which is within the last cell.
-        (row, weight) = unsafe { (row.add(TILE_ROWS), weight.add(TILE_COLS)) };
+        // Past the end after the last cell, and not read there.
+        cells = cells.map(|cell| cell.wrapping_add(TILE_ROWS));
+        weight = weight.wrapping_add(TILE_COLS);
     }
-    for (out, sums) in tile.0[first..].iter_mut().zip(sums) {
+    for (i, sums) in sums.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let out = unsafe { &mut *out.add(i) };
         for (out, sum) in out.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
             // SAFETY: `out` holds 8 values.
             unsafe {
@@ -186,19 +162,30 @@ unsafe fn sums_avx2<const ROWS: usize, const PAIRS: bool>(
             }
         }
     }
+    ROWS
 }
 
 /// Writes as many whole groups of 8 values as there are in 8 lanes of the same length, and returns how many values of each
-/// lane that took: value `j` of lane `i` goes to `out[j · stride + i]`.
+/// lane that took: value `j` of lane `i` goes to `out[j · stride + i]`, rounded to bf16 where `ROUND` is true.
 ///
 /// # Safety
 /// The CPU has the instructions.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn transpose_f32(lanes: [&[f32]; 8], out: &mut [u32], stride: usize) -> usize {
+pub(super) unsafe fn transpose_f32<const ROUND: bool>(
+    lanes: [&[f32]; 8],
+    out: &mut [u32],
+    stride: usize,
+) -> usize {
     let groups = check_groups(&lanes, 8, out, stride);
     for group in 0..groups {
-        // SAFETY: every lane holds the group's 8 values.
-        let rows = lanes.map(|lane| unsafe { _mm256_loadu_ps(lane.as_ptr().add(group * 8)) });
+        let rows = lanes.map(|lane| {
+            // SAFETY: every lane holds the group's 8 values.
+            let values = unsafe { _mm256_loadu_ps(lane.as_ptr().add(group * 8)) };
+            match ROUND {
+                true => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(rounded(_mm256_castps_si256(values)))),
+                false => values,
+            }
+        });
         // SAFETY: `out` was checked to hold all groups.
         unsafe { store(transposed(rows), out.as_mut_ptr().add(group * 8 * stride), stride) };
     }
