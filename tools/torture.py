@@ -178,7 +178,10 @@ class Running:
 
 
 # Times and numbers of threads differ from run to run, and what a folder was made from is where the work is done.
-VOLATILE = re.compile(rb'"(seconds|tokens_per_second|threads)": ?[-+0-9.e]+|"jumplens_sha256": ?"[0-9a-f]*"|^Seconds: .*$', re.M)
+VOLATILE = re.compile(
+    # A rate is not there where nothing was left to do.
+    rb'"(seconds|tokens_per_second|threads)": ?([-+0-9.e]+|null),?\s*|"jumplens_sha256": ?"[0-9a-f]*"|^Seconds: .*$', re.M
+)
 
 
 def plain(at, data):

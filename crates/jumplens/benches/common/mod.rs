@@ -7,7 +7,7 @@ mod shapes;
 use candle_core::{Device, Tensor};
 use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, load};
-use jumplens::nn::Precision;
+use jumplens::nn::{Isa, Precision};
 use jumplens::progress::Silent;
 use jumplens::tokenize::Sample;
 use rand::{RngExt, SeedableRng};
@@ -53,11 +53,15 @@ pub fn model(name: &str, precision: Precision) -> Box<dyn Backbone> {
     load(&files, precision).unwrap().model
 }
 
-/// What a bench's figures depend on, on one line.
+/// What a bench's figures depend on, on one line: the instructions are those of `JUMPLENS_ISA`, where that is set.
 pub fn print_machine() {
+    if let Ok(isa) = std::env::var("JUMPLENS_ISA") {
+        isa.parse().and_then(Isa::choose).unwrap();
+    }
     println!(
-        "{} threads; bf16 products by the CPU: {}",
+        "{} threads; {}; bf16 products by the CPU: {}",
         rayon::current_num_threads(),
+        Isa::current(),
         if Precision::Bf16.is_native() { "yes" } else { "no" }
     );
 }

@@ -38,8 +38,13 @@ const SAMPLE: u64 = 1000;
 /// What is kept of a cast's prediction of a sample from a layer, and written.
 const PREDICTION: u64 = 200;
 
-/// Bytes of memory that a run takes at most, files that are mapped included. The program keeps what it has freed, so that it
-/// is the largest of what the stages take:
+/// Of what a stage worked with, in percent, how much is still held beside that of another, which takes other sizes: measured
+/// on runs of the bundled models.
+const HELD: u64 = 50;
+
+/// Bytes of memory that a run takes at most, files that are mapped included. The program keeps what it has freed. Weights,
+/// and what is made of them, take the place of one another from stage to stage; of what is worked with beside them, most is
+/// held beside what the next stage takes.
 ///
 /// - `states`: the weights, the unembedding a second time, and the batches;
 /// - `fit`: the weights, and in each lane the sums of a layer and its targets, or the outputs of a block's parts;
@@ -62,7 +67,7 @@ pub fn memory_bytes(spec: &Spec, contents: &Contents, of: &MemoryUse) -> u64 {
     let busy = |samples: u64, budget: usize| (TOKENS * samples).div_ceil(budget as u64).min(threads);
     let batch = states::TOKEN_BUDGET as u64 * row;
     let head = if of.has_head { value * embedding } else { 0 };
-    let states = weights + head + busy(train, states::TOKEN_BUDGET) * batch + WORK;
+    let states = busy(train, states::TOKEN_BUDGET) * batch + WORK;
 
     let lanes = threads.min(shortcut::LANES as u64).min(layers);
     let block = train.min(shortcut::BLOCK as u64) * d * 32;
@@ -70,7 +75,7 @@ pub fn memory_bytes(spec: &Spec, contents: &Contents, of: &MemoryUse) -> u64 {
     let pairs = 8 * d * d * (targets + 4) + block;
     let kept = (4 * train * d * (1 + parts)).min(shortcut::KEPT as u64);
     let of_parts = 8 * d * d * 3 * parts + kept + block;
-    let fit = weights + lanes * pairs.max(of_parts);
+    let fit = lanes * pairs.max(of_parts);
 
     let casts = 5;
     let rows = layers * crate::eval::TOKEN_BUDGET as u64;
@@ -78,21 +83,24 @@ pub fn memory_bytes(spec: &Spec, contents: &Contents, of: &MemoryUse) -> u64 {
     let predictions = PREDICTION * casts * (layers + 1) * val;
     // The casts that run blocks, each from every layer, beside what one of them is made into.
     let batches = 2 * busy(val, crate::eval::TOKEN_BUDGET) * rows * row + WORK;
-    let evaluate = if of.has_head { weights + head + folded + batches + predictions } else { 0 };
+    let (made, evaluate) = if of.has_head { (head + folded, batches + predictions) } else { (0, 0) };
 
     let states_of = |samples: u64| 4 * d * (layers + 1) * samples;
+    // What is made of the weights, what is worked with, and the files that are mapped.
     let stages = [
-        (weights, of.disk),
-        (states, 0),
-        (fit, states_of(train)),
-        (fit, states_of(train + val)),
-        (evaluate, states_of(val)),
+        (0, 0, of.disk),
+        (head, states, 0),
+        (0, fit, states_of(train + val)),
+        (made, evaluate, states_of(val)),
+        (0, FIGURES, 0),
     ];
-    let mut held = 0;
-    let peaks = stages.map(|(own, mapped)| {
-        held = own.max(held);
-        held + mapped
-    });
-    let most = peaks.into_iter().max().unwrap_or(0).max(held + FIGURES);
+    let (mut large, mut most_worked, mut worked, mut most) = (0, 0, 0, 0);
+    for (made, work, mapped) in stages {
+        large = made.max(large);
+        most_worked = work.max(most_worked);
+        worked += work;
+        let held = most_worked + (worked - most_worked) * HELD / 100;
+        most = most.max(weights + large + held + mapped);
+    }
     most + PROGRAM + SAMPLE * (train + val)
 }

@@ -45,6 +45,8 @@ impl Run {
         self.forget_changed(observer)?;
         let has_tables = [Stage::R2, Stage::Evaluate].iter().any(|stage| self.manifest.is_done(*stage));
         if has_tables && !matches!(Summary::read(&self.folder), Ok(Some(_))) {
+            let path = self.folder.join("results/summary.json");
+            observer.note(&format!("`{}` was changed or removed since: it is written again", path.display()));
             self.write_summary(None)?;
         }
         for stage in Stage::OF_RUN {
