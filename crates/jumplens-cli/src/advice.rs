@@ -87,7 +87,7 @@ fn advice(error: &Error) -> Option<String> {
                 .to_owned()
         }
         Error::DamagedManifest { .. } => "choose another folder".to_owned(),
-        Error::Locked { .. } => "wait for it to end, or choose another folder with `--out`".to_owned(),
+        Error::Locked { .. } => "wait for it to end, or choose another `--out`".to_owned(),
         Error::Shards { .. } => {
             "give one file of each share, all made with the same options".to_owned()
         }

@@ -231,6 +231,16 @@ fn sentences_that_were_not_finished_are_replaced() {
     fs::rename(at.join("drawn.txt"), at.join("drawn.txt.part")).unwrap();
     succeed(at, &args);
     assert!(files(at) == straight);
+    for _ in 0..8 {
+        at.read_dir().unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap());
+        let both = [start(at, &args), start(at, &args)].map(|child| child.wait_with_output().unwrap());
+        assert!(both.iter().any(|output| output.status.success()));
+        for output in both.iter().filter(|output| !output.status.success()) {
+            let said = stderr(output);
+            assert!(said.contains("is in use by another") || said.contains("is there already"), "{said}");
+        }
+        assert!(files(at) == straight);
+    }
     // Without its temporary name beside it a file is anybody's.
     fs::remove_file(at.join("drawn.txt")).unwrap();
     common::fail(at, &args, &["`drawn.txt.jsonl` is there already"]);

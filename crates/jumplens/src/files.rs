@@ -138,19 +138,30 @@ pub(crate) fn replace_with(path: &Path, write: impl FnOnce(&Path) -> io::Result<
 pub(crate) type Writing<'a> = &'a dyn Fn(&mut io::BufWriter<fs::File>) -> io::Result<()>;
 
 /// As [`write_with`], of files that belong together. Each is whole under its temporary name before the first is renamed, and
-/// the first of `files` is renamed last: while others are there without it, its temporary name is there too.
-pub(crate) fn write_together<const N: usize>(files: [(&Path, Writing); N]) -> Result<()> {
+/// the first of `files` is renamed last: while others are there without it, its temporary name is there too. That one is
+/// locked meanwhile: [`Error::Locked`] where another process writes the same, [`Error::FileExists`] where one has just done so
+/// and they are not to be replaced.
+pub(crate) fn write_together<const N: usize>(files: [(&Path, Writing); N], replace: bool) -> Result<()> {
     let fail = |path: &Path, source| Error::Io { action: "write", path: path.to_owned(), source };
+    let Some((first, _)) = files.first() else { return Ok(()) };
     let parts = files.map(|(path, _)| temporary(path));
+    let mut locked = Some(lock_unfinished(first, &parts[0])?);
     unfinished().extend(parts.iter().cloned());
-    let mut written = files.iter().zip(&parts).try_for_each(|((path, write), part)| {
-        let written = create_anew(part).and_then(|file| {
-            let mut writer = io::BufWriter::with_capacity(1 << 20, file);
-            write(&mut writer)?;
-            writer.flush()
-        });
-        written.map_err(|source| fail(path, source))
-    });
+    let mut written = match first.exists() && !replace {
+        true => Err(Error::FileExists { path: first.to_path_buf() }),
+        false => files.iter().zip(&parts).try_for_each(|((path, write), part)| {
+            let opened = match locked.as_ref().filter(|_| part == &parts[0]) {
+                Some(file) => file.set_len(0).and_then(|()| file.try_clone()),
+                None => create_anew(part),
+            };
+            let written = opened.and_then(|file| {
+                let mut writer = io::BufWriter::with_capacity(1 << 20, file);
+                write(&mut writer)?;
+                writer.flush()
+            });
+            written.map_err(|source| fail(path, source))
+        }),
+    };
     // Held until all are renamed, so that no process ends between two of them but by force.
     let mut unfinished = unfinished();
     if written.is_ok() {
@@ -162,7 +173,47 @@ pub(crate) fn write_together<const N: usize>(files: [(&Path, Writing); N]) -> Re
         parts.iter().for_each(|part| drop(fs::remove_file(part)));
     }
     unfinished.retain(|part| !parts.contains(part));
+    drop(locked.take());
     written
+}
+
+/// Opens the temporary name `part` of `path`, locked; what an earlier process left there is still in it.
+fn lock_unfinished(path: &Path, part: &Path) -> Result<fs::File> {
+    let fail = |source| Error::Io { action: "write", path: path.to_owned(), source };
+    loop {
+        let file = match open_unfinished(part).map_err(fail)? {
+            Some(file) => file,
+            // What is there, if anything, is not a plain file with one name.
+            None => match create_anew(part) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                created => created.map_err(fail)?,
+            },
+        };
+        match file.try_lock() {
+            // Who held it before may have renamed it since it was opened.
+            Ok(()) if !is_at(&file, part) => {}
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked { path: path.to_owned() }),
+            // There are none on this file system.
+            Err(fs::TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => return Ok(file),
+            Err(fs::TryLockError::Error(error)) => return Err(fail(error)),
+        }
+    }
+}
+
+/// True where `file` is what is at `path`.
+#[cfg(unix)]
+pub(crate) fn is_at(file: &fs::File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let places = (file.metadata().map(place), fs::metadata(path).map(place));
+    matches!(places, (Ok(own), Ok(there)) if own == there)
+}
+
+/// There is no telling here: files that are open are not taken away.
+#[cfg(not(unix))]
+pub(crate) fn is_at(_: &fs::File, _: &Path) -> bool {
+    true
 }
 
 /// Writes `bytes` to `path`, whole or not at all.

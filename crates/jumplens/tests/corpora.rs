@@ -241,7 +241,7 @@ fn what_is_asked_of_a_draw_is_what_comes() {
     // A file, where each sentence is from, and what was read.
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("sentences.txt");
-    write_sentences(&out, &drawn, 1).unwrap();
+    write_sentences(&out, &drawn, 1, false).unwrap();
     let text = fs::read_to_string(&out).unwrap();
     assert_eq!(text.lines().collect::<Vec<_>>(), texts(&drawn));
     assert_eq!(fs::read_to_string(folder.path().join("sentences.txt.jsonl")).unwrap().lines().count(), 50);

@@ -14,7 +14,7 @@ pub fn sentences(args: &SentencesArgs, printer: &Printer) -> Result<(), Failure>
     let tokenizer = args.model.as_ref().map(|model| tokenizer_of(model, &sources, &progress)).transpose()?;
     let options = args.draw.options(None);
     let drawn = corpus.sentences(args.num, &options, args.seed, tokenizer.as_ref(), &progress)?;
-    write_sentences(&args.out, &drawn, args.seed)?;
+    write_sentences(&args.out, &drawn, args.seed, args.overwrite)?;
     let DrawnSentences { train, record, .. } = drawn;
     let from = record.documents.map_or(String::new(), |documents| format!(" from {documents} documents"));
     printer.note(&format!("{} sentences{from} are in `{}`", train.len(), args.out.display()));

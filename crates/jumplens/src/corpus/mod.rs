@@ -166,8 +166,9 @@ pub fn check_sentences(path: &Path, overwrite: bool) -> Result<()> {
 }
 
 /// Writes sentences to `path`, one a line, and beside it where each is from (`.jsonl` behind its name) and what was read
-/// (`.json` behind it): all of them, or none.
-pub fn write_sentences(path: &Path, drawn: &DrawnSentences, seed: u64) -> Result<()> {
+/// (`.json` behind it): all of them, or none. [`Error::Locked`] where another process writes the same files, and
+/// [`Error::FileExists`] where one has done so since [`check_sentences`], and they are not to be replaced.
+pub fn write_sentences(path: &Path, drawn: &DrawnSentences, seed: u64, overwrite: bool) -> Result<()> {
     #[derive(Serialize)]
     struct Record<'a> {
         version: &'static str,
@@ -192,7 +193,8 @@ pub fn write_sentences(path: &Path, drawn: &DrawnSentences, seed: u64) -> Result
         serde_json::to_writer_pretty(&mut *writer, &record)?;
         writer.write_all(b"\n")
     };
-    write_together([(&path, write_texts), (&documents, write_documents), (&read, write_record)])
+    let files = [(&*path, write_texts), (&*documents, write_documents), (&*read, write_record)];
+    write_together(files, overwrite)
 }
 
 /// How the files of a corpus are read.

@@ -2,7 +2,7 @@
 
 use super::folder::{Found, look};
 use crate::error::{Error, Result};
-use crate::files::create_folder;
+use crate::files::{create_folder, is_at};
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -72,17 +72,4 @@ impl Drop for Lock {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// True where `file` is what is at `path`.
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let place = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-    matches!((file.metadata().map(place), std::fs::metadata(path).map(place)), (Ok(own), Ok(there)) if own == there)
-}
-
-#[cfg(not(unix))]
-fn is_at(_: &File, _: &Path) -> bool {
-    true
 }
