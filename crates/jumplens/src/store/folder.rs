@@ -162,7 +162,12 @@ pub fn look(folder: &Path) -> Result<Found> {
     let bytes = match crate::files::read_plain(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(if is_empty(folder)? { Found::Nothing } else { Found::Others });
+            return match is_empty(folder)? {
+                true => Ok(Found::Nothing),
+                // Another process has just begun.
+                false if path.exists() => look(folder),
+                false => Ok(Found::Others),
+            };
         }
         Err(error) => return Err(Error::io("read", &path)(error)),
     };
