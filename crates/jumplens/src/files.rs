@@ -145,14 +145,14 @@ pub(crate) fn write_together<const N: usize>(files: [(&Path, Writing); N], repla
     let fail = |path: &Path, source| Error::Io { action: "write", path: path.to_owned(), source };
     let Some((first, _)) = files.first() else { return Ok(()) };
     let parts = files.map(|(path, _)| temporary(path));
-    let mut locked = Some(lock_unfinished(first, &parts[0])?);
+    let locked = lock_unfinished(first, &parts[0])?;
     unfinished().extend(parts.iter().cloned());
     let mut written = match first.exists() && !replace {
         true => Err(Error::FileExists { path: first.to_path_buf() }),
         false => files.iter().zip(&parts).try_for_each(|((path, write), part)| {
-            let opened = match locked.as_ref().filter(|_| part == &parts[0]) {
-                Some(file) => file.set_len(0).and_then(|()| file.try_clone()),
-                None => create_anew(part),
+            let opened = match part == &parts[0] {
+                true => locked.set_len(0).and_then(|()| locked.try_clone()),
+                false => create_anew(part),
             };
             let written = opened.and_then(|file| {
                 let mut writer = io::BufWriter::with_capacity(1 << 20, file);
@@ -173,7 +173,6 @@ pub(crate) fn write_together<const N: usize>(files: [(&Path, Writing); N], repla
         parts.iter().for_each(|part| drop(fs::remove_file(part)));
     }
     unfinished.retain(|part| !parts.contains(part));
-    drop(locked.take());
     written
 }
 
@@ -181,10 +180,14 @@ pub(crate) fn write_together<const N: usize>(files: [(&Path, Writing); N], repla
 fn lock_unfinished(path: &Path, part: &Path) -> Result<fs::File> {
     let fail = |source| Error::Io { action: "write", path: path.to_owned(), source };
     loop {
-        let file = match open_unfinished(part).map_err(fail)? {
-            Some(file) => file,
-            // What is there, if anything, is not a plain file with one name.
-            None => match create_anew(part) {
+        let file = match open_unfinished(part) {
+            Ok(Some(file)) => file,
+            // Renamed just now.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(fail(error)),
+            // Nothing, or a link, is there: nobody's who could hold the lock.
+            Ok(None) if part.is_symlink() || part.exists() => create_anew(part).map_err(fail)?,
+            Ok(None) => match fs::File::create_new(part) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 created => created.map_err(fail)?,
             },
