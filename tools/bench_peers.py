@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """How fast jumplens is beside its peers, at the sizes of real models, in one run on one machine.
 
-    tools/bench_peers.py [--quick] [--only SECTION,…] [--jumplens PROGRAM] [--json FILE]
+    tools/bench_peers.py [--quick] [--only SECTION,…] [--isa SET,…] [--jumplens PROGRAM] [--json FILE]
 
 Makes a virtual environment with PyTorch, transformers and scikit-learn (Python 3.11 or later; 5.8 GB, most of it the
 CUDA libraries that PyTorch's wheel for Linux does not load without), checkpoints of random weights at the sizes of
 GPT-2 small, BERT base and SmolLM2-135M, and samples as long as the bundled sentences. Then it measures, by section:
 
-    rate        products of matrices: PyTorch's, and those of `cargo bench --bench matmul`
+    rate        products of matrices: PyTorch's, and those of `cargo bench --bench matmul`: ours, gemm's and faer's
     forward     hidden states: `jumplens states` and transformers
     experiment  `jumplens run` at GPT-2 small's size with 9,000 and 3,000 samples: time by stage, peak memory
     fit         the 78 maps between GPT-2 small's layers: `cargo bench --bench fit` and scikit-learn
@@ -15,6 +15,10 @@ GPT-2 small, BERT base and SmolLM2-135M, and samples as long as the bundled sent
 
 Prints a Markdown table and writes it with all that it was made from to target/peers/bench.json. `--quick` takes small
 counts, to try the script; its figures mean little.
+
+`--isa avx2,avx512` measures all of it with each of these sets of vector instructions, one after another, and prints a table a
+set and one of both. PyTorch, its MKL and oneDNN, numpy and scikit-learn are held to the same set. gemm and faer choose for
+themselves: they are measured where the set is the CPU's best. Their files are named by the set (bench-avx2.json).
 """
 import argparse
 import collections
@@ -36,6 +40,28 @@ REQUIREMENTS = ["torch==2.15.0", "transformers==5.23.0", "scikit-learn==1.9.1", 
                 "threadpoolctl==3.8.0", "numpy==2.4.6", "scipy==1.17.1"]
 SECTIONS = ["rate", "forward", "experiment", "fit", "reference"]
 SEED = 0
+# What holds the peers to a set of instructions: ATen's own kernels, MKL's, oneDNN's, OpenBLAS's.
+HELD = {
+    "portable": {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41",
+                 "OPENBLAS_CORETYPE": "Nehalem"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2",
+             "OPENBLAS_CORETYPE": "Haswell"},
+    "avx512": {}, "neon": {},
+}
+
+
+def cpu_fields():
+    """What the system says of the CPU."""
+    cpu = pathlib.Path("/proc/cpuinfo")
+    return dict(re.findall(r"^(.+?)\s*: (.*)$", cpu.read_text() if cpu.exists() else "", re.M))
+
+
+def best_isa():
+    """The set that jumplens takes by itself on this CPU."""
+    flags = set(cpu_fields().get("flags", "").split())
+    if platform.machine() in ("arm64", "aarch64"):
+        return "neon"
+    return "avx512" if "avx512dq" in flags else "avx2" if {"avx2", "fma"} <= flags else "portable"
 
 
 def parse_args():
@@ -43,6 +69,9 @@ def parse_args():
     parser.add_argument("--only", type=lambda text: text.split(","), default=SECTIONS, metavar="SECTION,…",
                         help="sections to measure, whatever order they are named in (default: all)")
     parser.add_argument("--quick", action="store_true", help="small counts, to try the script")
+    parser.add_argument("--isa", type=lambda text: text.split(","), default=[], metavar="SET,…",
+                        help=f"sets of instructions to hold both sides to, one after another: {', '.join(HELD)} (default: "
+                             "both take the best they find)")
     parser.add_argument("--jumplens", type=pathlib.Path, metavar="PROGRAM",
                         help="program to measure (default: built here with `cargo build --release`)")
     parser.add_argument("--json", type=pathlib.Path, default=TARGET / "peers/bench.json", metavar="FILE")
@@ -53,13 +82,17 @@ def parse_args():
     args = parser.parse_args()
     if unknown := set(args.only) - set(SECTIONS):
         parser.error(f"no section {', '.join(sorted(unknown))}: there are {', '.join(SECTIONS)}")
+    if unknown := set(args.isa) - set(HELD):
+        parser.error(f"no set of instructions {', '.join(sorted(unknown))}: there are {', '.join(HELD)}")
     return args
 
 
 def enter_venv(args):
     """Goes on in the virtual environment, with the threads asked for and no setting that slows OpenBLAS."""
-    environment = {key: value for key, value in os.environ.items()
-                   if key not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
+    held = {"JUMPLENS_ISA", "OPENBLAS_L2_SIZE", *HELD["avx2"]}
+    environment = {key: value for key, value in os.environ.items() if key not in held}
+    if len(args.isa) == 1:
+        environment |= {"JUMPLENS_ISA": args.isa[0], **HELD[args.isa[0]]}
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(args.threads))
     environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     folder = args.venv.resolve()
@@ -228,7 +261,7 @@ def criterion(bench, name):
     estimates = TARGET / "criterion" / bench / name / "new/estimates.json"
     estimates.unlink(missing_ok=True)  # of an earlier run
     say(f"cargo bench {name}")
-    command = ["cargo", "bench", "--quiet", "-p", "jumplens", "--bench", bench, "--", name]
+    command = ["cargo", "bench", "--quiet", "--workspace", "--bench", bench, "--", name]
     done = subprocess.run(command + ["--quick"] * ARGS.quick, cwd=ROOT, capture_output=True, text=True)
     if done.returncode or not estimates.exists():
         reason = next((line for line in done.stderr.splitlines() if line.startswith("error")), "no such benchmark")
@@ -251,12 +284,18 @@ def torch_rate(dtype=torch.float32):
 
 
 def rate():
+    product = "2048x768x3072"
     for label, dtype in FORMATS.items():
-        seconds = criterion("matmul", f"matmul_{label}_2048x768x3072")
+        seconds = criterion("matmul", f"matmul_{label}_{product}")
         ours = seconds and PRODUCT / seconds
-        ROWS.append(Row(f"product 2048×768×3072, {label}", ours, torch_rate(dtype), "GFLOP/s", 1))
+        peers = {"PyTorch": torch_rate(dtype)}
+        if label == "f32" and ARGS.isa in ([], [best_isa()]):
+            peers |= {library: PRODUCT / seconds for library, bench in (("gemm", "gemm_crate"), ("faer", "faer"))
+                      if (seconds := criterion("matmul", f"{bench}_f32_{product}"))}
+        for peer, speed in peers.items():
+            ROWS.append(Row(f"product {product.replace('x', '×')}, {label} ({peer})", ours, speed, "GFLOP/s", 1))
         if label == "f32":
-            RATES.extend(speed for speed in ROWS[-1][1:3] if speed)
+            RATES.extend(speed for speed in (ours, *peers.values()) if speed)
 
 
 def load(name, dtype):
@@ -503,15 +542,14 @@ def reference():
 
 
 def facts():
-    cpu = pathlib.Path("/proc/cpuinfo")
-    fields = dict(re.findall(r"^(.+?)\s*: (.*)$", cpu.read_text() if cpu.exists() else "", re.M))
+    fields = cpu_fields()
     flags = set(fields.get("flags", "").split()) & {"avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16"}
     blas = {f"{blas['internal_api']} {blas['version']} ({blas.get('architecture')})"
             for blas in threadpoolctl.threadpool_info() if blas["user_api"] == "blas"}
     program = subprocess.run([JUMPLENS, "--version"], capture_output=True, text=True, check=True)
     return {
         "CPU": fields.get("model name", platform.processor()), "cores": os.cpu_count(), "threads": ARGS.threads,
-        "flags": " ".join(sorted(flags)), "load before": round(os.getloadavg()[0], 1), "program": program.stdout.strip(),
+        "flags": " ".join(sorted(flags)), "instructions": ARGS.isa[0] if ARGS.isa else f"{best_isa()}, the best", "load before": round(os.getloadavg()[0], 1), "program": program.stdout.strip(),
         "python": platform.python_version(), "torch": f"{torch.__version__} ({torch.backends.cpu.get_cpu_capability()})",
         "transformers": transformers.__version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__,
         "BLAS of numpy and scipy": ", ".join(sorted(blas)), "quick": ARGS.quick}
@@ -542,9 +580,34 @@ def report(about):
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)])
 
 
+def each_isa():
+    """Measures with each set of instructions in a process of its own, since the peers choose when they are loaded."""
+    measured = {}
+    for isa in ARGS.isa:
+        arguments = {"only": ",".join(ARGS.only), "isa": isa, "json": ARGS.json.with_stem(f"{ARGS.json.stem}-{isa}"),
+                     "jumplens": JUMPLENS, "venv": ARGS.venv, "threads": ARGS.threads,
+                     "reference-train": ARGS.reference_train, "reference-val": ARGS.reference_val}
+        given = [f"--{name}={value}" for name, value in arguments.items() if value is not None]
+        print(f"\n## {isa}\n", flush=True)
+        subprocess.run([sys.executable, __file__, *given, *["--quick"] * ARGS.quick], check=True)
+        measured[isa] = {row["what"]: row for row in json.loads(arguments["json"].read_text())["rows"]}
+    lines = ["| what | unit | " + " | ".join(f"{isa}, ours | peer | times faster" for isa in measured) + " |",
+             "|---|---|" + "---:|" * 3 * len(measured)]
+    for what in dict.fromkeys(what for rows in measured.values() for what in rows):
+        row = {isa: rows.get(what) for isa, rows in measured.items()}
+        unit = next(filter(None, row.values()))["unit"]
+        digits = {"ours": int(unit == "s"), "peer": int(unit == "s"), "ratio": 2}
+        cells = ["-" if row[isa] is None or row[isa][key] is None else f"{row[isa][key]:,.{places}f}"
+                 for isa in measured for key, places in digits.items()]
+        lines.append(f"| {' | '.join([what, unit, *cells])} |")
+    print("\n## All of them\n\n" + "\n".join(lines))
+
+
 def main():
     if not ARGS.jumplens:
-        subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "jumplens-cli"], cwd=ROOT, check=True)
+        subprocess.run(["cargo", "build", "--release", "--quiet", "--workspace", "--bins"], cwd=ROOT, check=True)
+    if len(ARGS.isa) > 1:
+        return each_isa()
     WORK.mkdir(parents=True, exist_ok=True)
     about = facts()
     if about["load before"] > ARGS.threads / 4:

@@ -185,7 +185,8 @@ VOLATILE = re.compile(
 
 
 def plain(at, data):
-    return VOLATILE.sub(b"", data).replace(str(at).encode(), b"AT")
+    # What was last in its object leaves a comma.
+    return re.sub(rb",(\s*})", rb"\1", VOLATILE.sub(b"", data)).replace(str(at).encode(), b"AT")
 
 
 def tree(at):

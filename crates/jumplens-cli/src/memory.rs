@@ -75,7 +75,8 @@ fn out_of_memory(size: usize) -> ! {
 fn end_with(line: &[u8]) -> ! {
     // SAFETY: writes initialised bytes to standard error, then ends the process without running anything else.
     unsafe {
-        libc::write(2, line.as_ptr().cast(), line.len());
+        // The system's own type, which is not the same everywhere.
+        libc::write(2, line.as_ptr().cast(), line.len() as _);
         libc::_exit(crate::USER.into())
     }
 }

@@ -76,15 +76,22 @@ pub(crate) fn open_unfinished(path: &Path) -> io::Result<Option<fs::File>> {
     options.read(true).append(true);
     #[cfg(unix)]
     let opened = {
-        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+        use std::os::unix::fs::OpenOptionsExt;
         // Neither a link nor a FIFO may have taken its place since.
         let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
-        let found = file.metadata()?;
-        (found.is_file() && found.nlink() == 1).then_some(file)
+        is_alone(&file.metadata()?).then_some(file)
     };
     #[cfg(not(unix))]
     let opened = Some(options.open(path)?);
     Ok(opened)
+}
+
+/// True of a file that has one name and is no link to another.
+fn is_alone(found: &fs::Metadata) -> bool {
+    #[cfg(unix)]
+    return found.is_file() && std::os::unix::fs::MetadataExt::nlink(found) == 1;
+    #[cfg(not(unix))]
+    found.is_file()
 }
 
 /// The name under which `path` is written before it is whole.
@@ -185,8 +192,10 @@ fn lock_unfinished(path: &Path, part: &Path) -> Result<fs::File> {
             // Renamed just now.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(fail(error)),
-            // Nothing, or a link, is there: nobody's who could hold the lock.
-            Ok(None) if part.is_symlink() || part.exists() => create_anew(part).map_err(fail)?,
+            // A link, or a file with several names, is nobody's who could hold the lock.
+            Ok(None) if fs::symlink_metadata(part).is_ok_and(|found| !is_alone(&found)) => {
+                create_anew(part).map_err(fail)?
+            }
             Ok(None) => match fs::File::create_new(part) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 created => created.map_err(fail)?,
