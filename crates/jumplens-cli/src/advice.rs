@@ -65,7 +65,7 @@ fn advice(error: &Error) -> Option<String> {
             }
             _ => return None,
         },
-        Error::NoSuchIsa { .. } => "set `JUMPLENS_ISA` to that, or not at all".to_owned(),
+        Error::Core(jumplens_core::Error::NoSuchIsa { .. }) => "set `JUMPLENS_ISA` to that, or not at all".to_owned(),
         Error::Format { path, .. } if path.extension().is_some_and(|e| e == "safetensors" || e == "gguf") => {
             "fetch or compute the file again".to_owned()
         }

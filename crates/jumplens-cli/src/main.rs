@@ -99,7 +99,7 @@ fn main() -> ExitCode {
 /// As the variable `JUMPLENS_ISA` has it, where it is set.
 fn choose_instructions() -> Result<(), jumplens::Error> {
     match std::env::var_os("JUMPLENS_ISA").filter(|isa| !isa.is_empty()) {
-        Some(isa) => isa.to_string_lossy().parse::<Isa>()?.choose(),
+        Some(isa) => Ok(isa.to_string_lossy().parse::<Isa>()?.choose()?),
         None => Ok(()),
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::files::Pointer;
 use crate::hub::RepoKind;
-use crate::nn::Isa;
 use crate::store::{Kind, Stage};
+use jumplens_core::Error as CoreError;
 use std::path::{Path, PathBuf};
 
 /// The result of everything in this crate that can fail.
@@ -43,14 +43,9 @@ pub enum Error {
         /// The default, as JSON.
         default: String,
     },
-    /// Vector instructions that there are no kernels for, or that this CPU lacks.
-    #[error("{}", no_such_isa(asked, *known))]
-    NoSuchIsa {
-        /// What was asked for.
-        asked: String,
-        /// True where there are kernels for it.
-        known: bool,
-    },
+    /// Products and maps: instructions that the CPU lacks, a decomposition that fails.
+    #[error(transparent)]
+    Core(#[from] CoreError),
     /// A pickle names something that tensors are not made of. Nothing of a pickle is ever run.
     #[error("`{}` asks for `{callable}`, which tensors are not made of: it was refused, and nothing in the file was run", path.display())]
     RefusedPickle {
@@ -631,12 +626,6 @@ fn offered(line: Option<usize>, Others { texts, lists }: &Others) -> String {
     offered
 }
 
-fn no_such_isa(asked: &str, known: bool) -> String {
-    let here: Vec<String> = Isa::available().map(|isa| format!("`{isa}`")).collect();
-    let what = if known { "this CPU has no" } else { "there is no instruction set" };
-    format!("{what} `{asked}`: here it can be {}", here.join(" or "))
-}
-
 impl Error {
     /// An [`Error::Io`] for `path`, to be used with `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
@@ -652,6 +641,10 @@ impl Error {
 
     /// True where the fault is this crate's own, and no other input would mend it for certain.
     pub fn is_bug(&self) -> bool {
-        matches!(self, Error::Tensor(_) | Error::Internal(_))
+        match self {
+            Error::Tensor(_) | Error::Internal(_) => true,
+            Error::Core(error) => !matches!(error, CoreError::NoSuchIsa { .. } | CoreError::Threads { .. }),
+            _ => false,
+        }
     }
 }

@@ -109,11 +109,11 @@ impl BlockPlan {
             let mut mixes = part.kind == PartKind::Attention;
             if let Some(map) = &maps[index] {
                 if rows == Rows::Chosen || model.spec().kind == Kind::Causal {
-                    steps[index] = Step::Map(map.layer()?);
+                    steps[index] = Step::Map(Linear::of_map(map));
                     reads[index] = vec![part.map_input()];
                     mixes = false;
                 } else {
-                    steps[index] = Step::MapAtChosen(map.layer()?);
+                    steps[index] = Step::MapAtChosen(Linear::of_map(map));
                 }
             }
             let rows = if mixes { Rows::Every } else { rows };
@@ -140,7 +140,7 @@ impl BlockPlan {
             && matches!((&self.steps[index], &self.steps[reader]), (Step::Map(_), Step::Own))
             && self.reads[reader].len() == 1
             && map.bias().is_none()
-            && let Some(after) = model.part_after(layer, reader, map.weight())?
+            && let Some(after) = model.part_after(layer, reader, map)?
         {
             self.steps[reader] = Step::After(after);
             self.reads[reader] = self.reads[index].clone();

@@ -7,11 +7,11 @@ use crate::files::{
 };
 use crate::models::{Backbone, Spec};
 use crate::nn::with_values;
-use crate::parallel;
 use crate::progress::{Observer, check};
 use crate::runner::{BlockRun, Context, Plan, Rows};
 use crate::tokenize::Sample;
 use candle_core::{Device, Tensor};
+use jumplens_core::linalg::parallel;
 use safetensors::tensor::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

@@ -48,7 +48,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 }
 
 fn bias(map: &LinearMap) -> Option<Vec<f32>> {
-    map.bias().map(values)
+    map.bias().map(<[f32]>::to_vec)
 }
 
 #[test]
@@ -58,21 +58,21 @@ fn pickles_of_the_reference_are_the_matrices_that_torch_saved() {
     assert!(foreign.passed_over.is_empty());
     assert_eq!(foreign.pairs.len(), 6);
     for ((from, to), map) in &foreign.pairs {
-        assert_eq!(values(map.weight()), by_rule(100 * from + 10 * to + 1, D * D), "{from} to {to}");
+        assert_eq!(map.weight(), by_rule(100 * from + 10 * to + 1, D * D), "{from} to {to}");
         assert_eq!(bias(map), None);
     }
     assert_eq!(foreign.parts.len(), 6 * LAYERS);
     for ((block, part), map) in &foreign.parts {
-        assert_eq!(values(map.weight()), by_rule(1000 * block + 20 * part + 1, D * D), "{block}, {part}");
+        assert_eq!(map.weight(), by_rule(1000 * block + 20 * part + 1, D * D), "{block}, {part}");
     }
     let out = tempfile::tempdir().unwrap();
     assert_eq!(foreign.save(out.path(), &Origin::default(), None, PRE_NORM_PARTS).unwrap(), ["mat"]);
     let saved = Shortcuts::new(out.path());
     assert_eq!(saved.targets(0).unwrap(), [1, 2, 3]);
     let map = saved.load_pairs(1, &[2], D).unwrap().remove(&2).unwrap();
-    assert_eq!(values(map.weight()), by_rule(121, D * D));
+    assert_eq!(map.weight(), by_rule(121, D * D));
     // p2_4_5: the fifth part of a GPT-2 block is the feed-forward one.
-    assert_eq!(values(saved.load_part(2, "ffn", D).unwrap().weight()), by_rule(2081, D * D));
+    assert_eq!(saved.load_part(2, "ffn", D).unwrap().weight(), by_rule(2081, D * D));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn coefficients_of_scikit_learn_are_read_whatever_their_strides() {
         let foreign = read(folder);
         assert_eq!(foreign.pairs.len(), LAYERS);
         for ((from, _), map) in &foreign.pairs {
-            assert_eq!(values(map.weight()), expected(&format!("{folder}/{from}")));
+            assert_eq!(map.weight(), expected(&format!("{folder}/{from}")));
             let intercept =
                 (folder == "scikit_intercept").then(|| expected(&format!("{folder}/{from}.bias")));
             assert_eq!(bias(map), intercept);
@@ -108,13 +108,13 @@ fn every_layout_of_a_matrix_gives_the_same_bytes() {
     for file in std::fs::read_dir(fixture("layouts")).unwrap() {
         let file = file.unwrap().path();
         let foreign = as_map(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        assert_eq!(values(foreign.pairs[&(0, 3)].weight()), expected("matrix"), "{}", file.display());
+        assert_eq!(foreign.pairs[&(0, 3)].weight(), expected("matrix"), "{}", file.display());
         assert_eq!(bias(&foreign.pairs[&(0, 3)]), None, "{}", file.display());
         read += 1;
     }
     assert_eq!(read, 33);
     let half = as_map(&fixture("half.pickle")).unwrap();
-    assert_eq!(values(half.pairs[&(0, 3)].weight()), expected("half"));
+    assert_eq!(half.pairs[&(0, 3)].weight(), expected("half"));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn arrays_of_numpy_and_tensors_of_safetensors_are_read() {
         let foreign = read(name);
         assert_eq!(foreign.pairs.len(), LAYERS, "{name}");
         for ((from, to), map) in &foreign.pairs {
-            assert_eq!(values(map.weight()), by_rule(100 * from + 10 * to + 1, D * D), "{name}, {from}");
+            assert_eq!(map.weight(), by_rule(100 * from + 10 * to + 1, D * D), "{name}, {from}");
             assert_eq!(bias(map), (name == "affine.npz").then(|| by_rule(7, D)), "{name}, {from}");
         }
     }
@@ -135,9 +135,9 @@ fn arrays_of_numpy_and_tensors_of_safetensors_are_read() {
 fn a_tuned_lens_adds_its_map_to_the_state() {
     let foreign = read("tuned_lens");
     assert_eq!(foreign.origin.model.as_deref(), Some("made-up"));
-    let h = Tensor::from_vec(expected("tuned_lens/h"), (5, D), &Device::Cpu).unwrap();
+    let h = expected("tuned_lens/h");
     for layer in 0..2 {
-        let got = values(&foreign.pairs[&(layer, 2)].layer().unwrap().forward(&h).unwrap());
+        let got = foreign.pairs[&(layer, 2)].apply(&h);
         for (got, want) in got.iter().zip(expected(&format!("tuned_lens/{layer}"))) {
             assert!((got - want).abs() < 1e-6, "layer {layer}: {got}, torch has {want}");
         }
@@ -305,7 +305,7 @@ fn a_file_of_maps_stands_for_a_folder() {
     );
     assert_eq!(shortcuts.targets(1).unwrap(), [3]);
     let map = shortcuts.load_pairs(1, &[3], D).unwrap().remove(&3).unwrap();
-    assert_eq!(values(map.weight()), by_rule(131, D * D));
+    assert_eq!(map.weight(), by_rule(131, D * D));
 }
 
 /// `numpy.load` gives the last of the two, other readers the first.

@@ -9,7 +9,7 @@ use jumplens::batch::PackedBatch;
 use jumplens::eval::tables::{LayerRow, read_csv};
 use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::{Backbone, PartKind, Slot, load};
-use jumplens::nn::Precision;
+use jumplens::nn::{Linear, Precision};
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::runner::{BlockRun, Context, Plan, Rows};
@@ -171,7 +171,7 @@ fn in_masked_models_a_map_takes_a_parts_place_at_the_chosen_position_alone() {
                 };
                 let mut rows = output.to_vec2::<f32>().unwrap();
                 if is_replaced(index) {
-                    let map = some_map(layer, index).layer().unwrap();
+                    let map = Linear::of_map(&some_map(layer, index));
                     let mapped = map.forward(&value(part.map_input())).unwrap().to_vec2::<f32>().unwrap();
                     batch.chosen.iter().for_each(|row| rows[*row as usize] = mapped[*row as usize].clone());
                 }

@@ -3,7 +3,6 @@
 mod common;
 
 use common::sources;
-use jumplens::eval::r2_score;
 use jumplens::eval::tables::{CurveRow, ExitRow, LayerRow, R2Row, SourceRow, read_csv};
 use jumplens::nn::Precision;
 use jumplens::progress::{Observer, Silent};
@@ -43,17 +42,17 @@ fn r2_from_files(run: &Run, split: &'static str, cast: &str, from: usize, to: us
     let shortcuts = Shortcuts::new(run.folder().join("shortcuts")).cast(cast);
     let map = shortcuts.load_pairs(from, &[to], x.d).unwrap().remove(&to).unwrap();
     assert_eq!(map.bias().is_some(), cast.contains("+b"), "{cast}");
-    let weight = map.weight().to_vec2::<f32>().unwrap();
-    let bias = map.bias().map_or(vec![0.0; x.d], |bias| bias.to_vec1::<f32>().unwrap());
+    let weight: Vec<&[f32]> = map.weight().chunks(map.d_in()).collect();
+    let bias = map.bias().map_or(vec![0.0; x.d], <[f32]>::to_vec);
     let image = |x: &[f32]| -> Vec<f32> {
-        let along = |(row, bias): (&Vec<f32>, &f32)| {
+        let along = |(row, bias): (&&[f32], &f32)| {
             let along: f64 = row.iter().zip(x).map(|(a, x)| f64::from(*a) * f64::from(*x)).sum();
             (along + f64::from(*bias)) as f32
         };
         weight.iter().zip(&bias).map(along).collect()
     };
     let predicted: Vec<f32> = x.values().chunks(x.d).flat_map(image).collect();
-    r2_score(y.values(), &predicted, x.d)
+    jumplens_core::r2(y.values(), &predicted, y.n).unwrap()
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn spectra_are_those_of_the_maps() {
             spectra.iter().filter(|row| row.from == from).map(|row| row.singular_value).collect();
         assert!(values.windows(2).all(|pair| pair[0] >= pair[1]) && values[WIDTH - 1] >= 0.0);
         let map = &shortcuts.load_pairs(from, &[LAYERS], WIDTH).unwrap()[&LAYERS];
-        let a: Vec<Vec<f32>> = map.weight().to_vec2().unwrap();
+        let a: Vec<&[f32]> = map.weight().chunks(map.d_in()).collect();
         let dot =
             |i: usize, j: usize| (0..WIDTH).map(|k| f64::from(a[i][k]) * f64::from(a[j][k])).sum::<f64>();
         // The trace of A·Aᵀ is the sum of the squares, that of its square the sum of the fourth powers.

@@ -35,6 +35,12 @@ impl From<jumplens::Error> for Failure {
     }
 }
 
+impl From<jumplens_core::Error> for Failure {
+    fn from(error: jumplens_core::Error) -> Self {
+        Self::from(jumplens::Error::from(error))
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::Output(error)

@@ -7,13 +7,13 @@ use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::models::{Backbone, Kind, Loaded, PartKind, load};
-use crate::nn::{Precision, with_values};
+use crate::nn::{Linear, Precision, with_values};
 use crate::progress::{Observer, check};
 use crate::runner::value_of;
-use crate::shortcut::{Factoring, Solving};
 use crate::states::run_samples;
 use crate::tokenize::{Sample, Tokenizer};
 use candle_core::{D, Device, Tensor, Var};
+use jumplens_core::solver::{Factoring, Solving};
 
 /// Tokens that are run for what is said about states.
 const TOKENS: usize = 1024;
@@ -259,7 +259,7 @@ fn identity(states: &[Tensor]) -> Result<Finding> {
             solving.finish().pop().ok_or_else(|| Error::Internal("no map was fitted".into()))?;
         Ok((whitening.map(coordinates.as_ref())?, whitening.rank()))
     })??;
-    let distance = distance(&map.layer()?.forward(last)?, last)?;
+    let distance = distance(&Linear::of_map(&map).forward(last)?, last)?;
     Ok(verdict(
         "identity",
         distance <= 1e-3,

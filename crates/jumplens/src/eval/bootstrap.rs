@@ -5,11 +5,11 @@
 use super::predictions::{Evaluation, Prediction};
 use super::ranks::quantile;
 use super::tables::LayerRow;
-use crate::linalg::PAR;
 use crate::models::Kind;
 use crate::tokenize::Sample;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef};
+use jumplens_core::linalg::dense::PAR;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;

@@ -1,16 +1,16 @@
 //! Whether the maps can be trusted, and why not: how well the sources of the maps are conditioned, how r² to the last layer
 //! grows with the number of samples, and what in the states stands in its way.
 
-use super::r2::score;
 use super::tables::{CurveRow, R2Row, SourceRow};
 use crate::error::Result;
 use crate::models::Spec;
 use crate::moments::{LEARNING_CURVE, Section, piece, segment};
 use crate::progress::{Observer, check};
 use crate::shortcut::{Fitted, Kind, LinearMap, MAT, PairSums};
-use crate::spread::Spread;
 use crate::states::{StateFile, StateFiles};
 use crate::tokenize::Sample;
+use jumplens_core::metrics::{effective_rank, score};
+use jumplens_core::spread::Spread;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -52,7 +52,7 @@ pub fn diagnose(
             let fitted = Fitted::of_sums(&so_far, false)?;
             let map = fitted.maps(Kind::Plain)?.maps.remove(0);
             let r2 = |sums: &PairSums| r2_of_sums(sums, 0, &map);
-            let (r2, r2_train) = (r2(&held_out)?, r2(&so_far)?);
+            let (r2, r2_train) = (r2(&held_out), r2(&so_far));
             curve.push(CurveRow { mapping: MAT.to_owned(), from: layer, to: last, samples: n, r2, r2_train });
             if share == 1 {
                 sources.push(source_row(layer, &source, samples, &fitted.singular_values()?));
@@ -64,8 +64,8 @@ pub fn diagnose(
 }
 
 /// r² of a map from the sums of the samples that it is to be judged by.
-pub(crate) fn r2_of_sums(sums: &PairSums, target: usize, map: &LinearMap) -> Result<f64> {
-    Ok(score(&sums.squared_errors(target, map)?, &sums.target_spread(target).about_mean))
+pub(crate) fn r2_of_sums(sums: &PairSums, target: usize, map: &LinearMap) -> f64 {
+    score(&sums.squared_errors(target, map), &sums.target_spread(target).about_mean)
 }
 
 fn source_row(layer: usize, source: &StateFile, samples: &[Sample], sigma: &[f64]) -> SourceRow {
@@ -93,13 +93,6 @@ fn source_row(layer: usize, source: &StateFile, samples: &[Sample], sigma: &[f64
         // `sum` of nothing is −0.
         first_position_share: share(first.iter().map(distance).fold(0.0, |sum, part| sum + part)),
     }
-}
-
-/// exp of the entropy of the singular values as shares of their sum (Roy and Vetterli 2007).
-pub fn effective_rank(sigma: &[f64]) -> f64 {
-    let total: f64 = sigma.iter().sum();
-    let entropy = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
-    if total > 0.0 { sigma.iter().map(|s| entropy(s / total)).sum::<f64>().exp() } else { 0.0 }
 }
 
 /// Says where the maps of `mat` to the last layer fit noise, and what stands in the way of least squares, one line a

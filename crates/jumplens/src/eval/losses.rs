@@ -1,15 +1,15 @@
 //! What a model pays for given tokens: −ln p of each, without the states in between.
 
-use super::scan::{Unembedding, target_losses};
 use super::{TOP_K, with_unembedding};
 use crate::batch::PackedBatch;
 use crate::error::Result;
 use crate::models::{Backbone, Head, Kind};
 use crate::nn::{Precision, with_values};
-use crate::parallel;
 use crate::runner::Plan;
 use crate::states::last_states;
 use crate::tokenize::Sample;
+use jumplens_core::linalg::parallel;
+use jumplens_core::metrics::{Unembedding, target_losses};
 
 /// Tokens in a batch: so few that a thousand of them keep several threads busy.
 const TOKEN_BUDGET: usize = 256;

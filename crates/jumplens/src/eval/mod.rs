@@ -4,12 +4,10 @@ mod bootstrap;
 mod casts;
 mod diagnostics;
 mod early_exit;
-mod inspect;
 mod losses;
 mod predictions;
 mod r2;
 mod ranks;
-mod scan;
 mod spectra;
 mod summary;
 pub mod tables;
@@ -18,22 +16,20 @@ pub(crate) use bootstrap::{Draws, interval};
 pub use bootstrap::{RESAMPLES, layer_rows, sentences};
 pub(crate) use casts::BlockCasts;
 pub use casts::{BLOCK_CASTS, BlockCast};
+pub use diagnostics::diagnose;
 pub(crate) use diagnostics::{advise, r2_of_sums};
-pub use diagnostics::{diagnose, effective_rank};
 pub use early_exit::{
     ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, exit_layers, layers_saved,
     mean_run,
 };
-pub use inspect::{Inspection, inspect};
+pub use jumplens_core::metrics::{Inspection, RowScan, Unembedding, inspect, scan};
 pub(crate) use losses::{Losses, WORST, with_losses};
 pub use predictions::{
     CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, evaluate, write_predictions,
 };
 pub(crate) use predictions::{TOKEN_BUDGET, batches};
 pub(crate) use predictions::{maps_to_last, predict, with_unembedding};
-pub(crate) use r2::score;
-pub use r2::{r2_score, r2_table};
+pub use r2::r2_table;
 pub use ranks::rank_rows;
-pub use scan::{RowScan, Unembedding, scan};
 pub use spectra::spectra;
 pub use summary::{LastLayer, Summary};

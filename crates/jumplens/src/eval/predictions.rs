@@ -1,18 +1,18 @@
 //! The stage `evaluate`: what every cast predicts from every layer, held against the model's own prediction.
 
 use super::casts::{BLOCK_CASTS, BlockCasts};
-use super::scan::{RowScan, Unembedding, scan};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::files::write_with;
 use crate::models::{Backbone, Head, Kind, Spec};
 use crate::nn::{Linear, Precision, with_values};
-use crate::parallel;
 use crate::progress::{Observer, check};
 use crate::shortcut::Shortcuts;
 use crate::states::{StateFile, StateFiles};
 use crate::tokenize::Sample;
 use candle_core::Tensor;
+use jumplens_core::linalg::parallel;
+use jumplens_core::metrics::{RowScan, Unembedding, scan};
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType, Int32Type};
 use parquet::file::properties::WriterProperties;
@@ -190,7 +190,8 @@ pub(crate) fn maps_to_last(spec: &Spec, shortcuts: &Shortcuts, cast: &str) -> Re
     let (maps, last) = (shortcuts.cast(cast), spec.n_layers);
     let map = |from| {
         let map = maps.load_pairs(from, &[last], spec.d_model)?.remove(&last);
-        map.ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))?.layer()
+        let map = map.ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))?;
+        Ok(Linear::of_map(&map))
     };
     (0..last).map(map).collect()
 }

@@ -1,176 +1,14 @@
-//! The coefficient of determination of casts, as scikit-learn's `r2_score` has it: per output coordinate, then the
-//! plain mean over coordinates.
+//! r² of every pair of layers.
 
 use super::tables::R2Row;
 use crate::error::Result;
-use crate::linalg::PAR;
 use crate::models::Spec;
-use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
-use crate::nn::{Precision, with_values};
-use crate::parallel::{column_sums, widened};
 use crate::progress::{Observer, check};
-use crate::shortcut::{LinearMap, Shortcuts};
-use crate::spread::{Spread, squared_distances};
+use crate::shortcut::Shortcuts;
 use crate::states::{StateFile, StateFiles};
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef};
+use jumplens_core::metrics::{Source, Target};
+use jumplens_core::spread::squared_distances;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Rows that are predicted at one time.
-const ROWS: usize = 2048;
-
-/// Up to this [cancellation](Target::cancellation) products are in f32: their errors are of the order of 10⁻⁵ of the target's spread.
-const MOST_CANCELLATION: f64 = 64.0;
-
-/// Below this share of the median coordinate's variance, a coordinate is next to constant.
-const STILL: f64 = 1e-12;
-
-/// Σ (y − p)² by coordinate.
-fn squared_errors<P: Copy + Sync + Into<f64>>(target: &[f32], predicted: &[P], d: usize) -> Vec<f64> {
-    column_sums(target, d, |i, row, sums| {
-        for ((sum, y), p) in sums.iter_mut().zip(row).zip(&predicted[i * d..][..d]) {
-            *sum += (f64::from(*y) - (*p).into()).powi(2);
-        }
-    })
-}
-
-/// The states that are to be predicted.
-struct Target<'a> {
-    values: &'a [f32],
-    d: usize,
-    spread: Spread,
-}
-
-impl<'a> Target<'a> {
-    fn new(file: &'a StateFile) -> Self {
-        Self::of(file.values(), file.d)
-    }
-
-    fn of(values: &'a [f32], d: usize) -> Self {
-        Self { values, d, spread: Spread::of(values, d) }
-    }
-
-    fn score(&self, residual: &[f64]) -> f64 {
-        score(residual, &self.spread.about_mean)
-    }
-
-    /// The coordinates that hardly vary: r² gives each the weight of any other, and a miss of nothing to speak of counts
-    /// as a large one.
-    fn still_coordinates(&self) -> Vec<usize> {
-        let total = &self.spread.about_mean;
-        let mut sorted = total.clone();
-        sorted.sort_by(f64::total_cmp);
-        let median = sorted[self.d / 2];
-        (0..self.d).filter(|j| total[*j] < STILL * median).collect()
-    }
-
-    fn score_of(&self, predicted: &[f32]) -> f64 {
-        self.score(&squared_errors(self.values, predicted, self.d))
-    }
-
-    /// In f64 where a map's entries cancel so far that f32 products would show: on a source that is next to singular.
-    fn score_of_map(&self, source: &Source, map: &LinearMap) -> Result<f64> {
-        let weight = with_values(map.weight(), widened)?;
-        let bias = match map.bias() {
-            Some(bias) => with_values(bias, widened)?,
-            None => vec![0.0; self.d],
-        };
-        if self.cancellation(source, &weight) > MOST_CANCELLATION {
-            return Ok(
-                self.score_of_product(source, |x, predicted| product_f64(x, &weight, &bias, predicted))
-            );
-        }
-        with_values(map.weight(), |weight| {
-            let weight: PackedWeights = Packed::pack(Matrix::new(weight, self.d, self.d), Precision::F32);
-            self.score_of_product(source, |x, predicted| product_f32(x, &weight, &bias, predicted))
-        })
-        .map_err(Into::into)
-    }
-
-    /// How large the terms of A·x are beside what they have to meet, by the coordinate where they are largest: the root
-    /// of Σ_i a_i²·Σx_i² over Σ(y − ȳ)². For `weight` `[d, d]`, row-major.
-    fn cancellation(&self, source: &Source, weight: &[f64]) -> f64 {
-        let terms = |row: &[f64]| -> f64 { row.iter().zip(&source.squares).map(|(a, x)| a * a * x).sum() };
-        let rows = weight.chunks(self.d).zip(&self.spread.about_mean).filter(|(_, total)| **total > 0.0);
-        rows.map(|(row, total)| (terms(row) / total).sqrt()).fold(0.0, f64::max)
-    }
-
-    /// r² of what `predict` gives for rows of the source, `[n, d]` each.
-    fn score_of_product<P: Copy + Default + Sync + Into<f64>>(
-        &self,
-        source: &Source,
-        predict: impl Fn(&[f32], &mut [P]),
-    ) -> f64 {
-        let d = self.d;
-        let mut residual = vec![0f64; d];
-        let mut predicted = vec![P::default(); ROWS.min(source.values.len() / d) * d];
-        for (x, y) in source.values.chunks(ROWS * d).zip(self.values.chunks(ROWS * d)) {
-            let predicted = &mut predicted[..x.len()];
-            predict(x, predicted);
-            let sums = squared_errors(y, predicted, d);
-            residual.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-        }
-        self.score(&residual)
-    }
-}
-
-/// The states that are predicted from.
-struct Source<'a> {
-    values: &'a [f32],
-    /// Σ x² by coordinate.
-    squares: Vec<f64>,
-}
-
-impl<'a> Source<'a> {
-    fn new(file: &'a StateFile) -> Self {
-        Self::of(file.values(), file.d)
-    }
-
-    fn of(values: &'a [f32], d: usize) -> Self {
-        Self { values, squares: squared_distances(values, &vec![0.0; d]) }
-    }
-}
-
-/// A·x + b for rows x `[n, d]`, in f32 but for the additions of b.
-fn product_f32(x: &[f32], weight: &PackedWeights, bias: &[f64], predicted: &mut [f32]) {
-    let d = bias.len();
-    let x: PackedRows = Packed::pack(Matrix::new(x, x.len() / d, d), Precision::F32);
-    product(predicted, Write::Replace, &x, weight, 0..d);
-    for row in predicted.chunks_mut(d) {
-        row.iter_mut().zip(bias).for_each(|(value, bias)| *value += *bias as f32);
-    }
-}
-
-/// The same in f64, for `weight` `[d, d]`, row-major.
-fn product_f64(x: &[f32], weight: &[f64], bias: &[f64], predicted: &mut [f64]) {
-    let (d, n) = (bias.len(), x.len() / bias.len());
-    let x = widened(x);
-    predicted.chunks_mut(d).for_each(|row| row.copy_from_slice(bias));
-    matmul(
-        MatMut::from_row_major_slice_mut(predicted, n, d),
-        Accum::Add,
-        MatRef::from_row_major_slice(&x, n, d),
-        MatRef::from_row_major_slice(weight, d, d).transpose(),
-        1.0,
-        PAR,
-    );
-}
-
-/// Mean over coordinates of 1 − residual / total. As with scikit-learn's `force_finite`, a constant coordinate scores 1
-/// where it is met exactly and 0 where it is not.
-pub(crate) fn score(residual: &[f64], total: &[f64]) -> f64 {
-    let scores = residual.iter().zip(total).map(|(residual, total)| match (*residual, *total) {
-        (0.0, _) => 1.0,
-        (_, 0.0) => 0.0,
-        (residual, total) => 1.0 - residual / total,
-    });
-    scores.sum::<f64>() / total.len() as f64
-}
-
-/// r² of `predicted` against `target`, row-major `[n, d]` each.
-pub fn r2_score(target: &[f32], predicted: &[f32], d: usize) -> f64 {
-    Target::of(target, d).score_of(predicted)
-}
 
 /// The rows of `r2.csv` for every pair that has a map: those of `casts`, whose maps are in `shortcuts`, then `id`, then
 /// the baseline `mean`. Advances by one a map.
@@ -188,20 +26,23 @@ pub fn r2_table(
     let mut targets: BTreeMap<usize, (Target, Target)> = BTreeMap::new();
     let mut pairs = BTreeSet::new();
     let mut rows = Vec::new();
-    let sources: Vec<[Source; 2]> =
-        val.iter().zip(&train).map(|(val, train)| [Source::new(val), Source::new(train)]).collect();
+    let sources: Vec<[Source; 2]> = val
+        .iter()
+        .zip(&train)
+        .map(|(val, train)| [val, train].map(|file| Source::of(file.values(), file.d)))
+        .collect();
     for cast in casts {
         let maps = shortcuts.cast(cast);
         for (from, [source, train_source]) in sources[..spec.n_layers].iter().enumerate() {
             for (to, map) in maps.load_pairs(from, &maps.targets(from)?, spec.d_model)? {
                 check(observer)?;
                 let (on_val, on_train) = targets.entry(to).or_insert_with(|| {
-                    let on_val = Target::new(&val[to]);
+                    let on_val = target(&val[to]);
                     note_still_coordinates(&on_val, to, observer);
-                    (on_val, Target::new(&train[to]))
+                    (on_val, target(&train[to]))
                 });
-                let r2 = on_val.score_of_map(source, &map)?;
-                let r2_train = on_train.score_of_map(train_source, &map)?;
+                let r2 = on_val.score_of_map(source, &map);
+                let r2_train = on_train.score_of_map(train_source, &map);
                 rows.push(R2Row { mapping: cast.clone(), from, to, r2, r2_train });
                 pairs.insert((from, to));
                 observer.advance(1);
@@ -217,14 +58,18 @@ pub fn r2_table(
     }
     let mut means: BTreeMap<usize, [f64; 2]> = BTreeMap::new();
     for (to, (on_val, on_train)) in &targets {
-        let of_mean = on_val.score(&squared_distances(on_val.values, &on_train.spread.mean));
-        means.insert(*to, [of_mean, on_train.score(&on_train.spread.about_mean)]);
+        let of_mean = on_val.score(&squared_distances(on_val.values(), &on_train.spread().mean));
+        means.insert(*to, [of_mean, on_train.score(&on_train.spread().about_mean)]);
     }
     for &(from, to) in &pairs {
         let [r2, r2_train] = means[&to];
         rows.push(R2Row { mapping: "mean".to_owned(), from, to, r2, r2_train });
     }
     Ok(rows)
+}
+
+fn target(file: &StateFile) -> Target<'_> {
+    Target::of(file.values(), file.d)
 }
 
 fn note_still_coordinates(target: &Target, layer: usize, observer: &dyn Observer) {
@@ -238,65 +83,7 @@ fn note_still_coordinates(target: &Target, layer: usize, observer: &dyn Observer
         "{} of the {} coordinates of layer {layer} hardly vary ({}{more}): r² to it counts them like the others, as \
          scikit-learn does, which can make it a large negative number",
         still.len(),
-        target.d,
+        target.d(),
         first.join(", "),
     ));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn agrees_with_scikit_learn() {
-        // sklearn.metrics.r2_score([[0.5, 1], [-1, 1], [7, -6]], [[0, 2], [-1, 2], [8, -5]]) = 0.9368005266622779
-        let target = [0.5, 1.0, -1.0, 1.0, 7.0, -6.0];
-        let predicted = [0.0, 2.0, -1.0, 2.0, 8.0, -5.0];
-        assert!((r2_score(&target, &predicted, 2) - 0.936_800_526_662_277_9).abs() < 1e-12);
-    }
-
-    #[test]
-    fn maps_whose_entries_cancel_are_judged_in_f64() {
-        const D: usize = 2;
-        // The columns are next to one another, and the map makes a target of their difference, of which half is met.
-        let values =
-            (0..500).map(|i| (0.5 + ((i * 7919) % 1000) as f32 / 3000.0, ((i * 104_729) % 64) as f32));
-        let x: Vec<f32> = values.flat_map(|(value, step)| [value, value + step / 1_048_576.0]).collect();
-        let weight = [-98_765.43f32, 98_765.43, 1.0, 0.0];
-        let predict = |row: &[f32]| {
-            let terms = |j: usize| (0..D).map(move |i| f64::from(weight[j * D + i]) * f64::from(row[i]));
-            [terms(0).sum::<f64>(), terms(1).sum()]
-        };
-        let y: Vec<f32> = x.chunks(D).flat_map(|row| predict(row).map(|value| 2.0 * value as f32)).collect();
-        let predicted: Vec<f64> = x.chunks(D).flat_map(predict).collect();
-
-        let (target, source) = (Target::of(&y, D), Source::of(&x, D));
-        let expected = target.score(&squared_errors(&y, &predicted, D));
-        let map = LinearMap::from_rows(weight.to_vec(), D, D).unwrap();
-        assert!(target.cancellation(&source, &weight.map(f64::from)) > MOST_CANCELLATION);
-        let got = target.score_of_map(&source, &map).unwrap();
-        assert!((got - expected).abs() < 1e-12, "{got} against {expected}");
-
-        // In f32 it shows.
-        let packed: PackedWeights = Packed::pack(Matrix::new(&weight, D, D), Precision::F32);
-        let in_f32 = target.score_of_product(&source, |x, predicted| {
-            product_f32(x, &packed, &[0.0; D], predicted);
-        });
-        assert!((in_f32 - expected).abs() > 1e-6, "{in_f32} against {expected}");
-        // Where nothing cancels, f32 is enough.
-        assert!(target.cancellation(&source, &[1.0, 0.0, 0.0, 1.0]) < MOST_CANCELLATION);
-    }
-
-    #[test]
-    fn coordinates_that_hardly_vary_are_found() {
-        let values: Vec<f32> =
-            (0..40).flat_map(|i| [i as f32, 1e-20 * i as f32, -0.01 * i as f32, 7.0]).collect();
-        assert_eq!(Target::of(&values, 4).still_coordinates(), [1, 3]);
-    }
-
-    #[test]
-    fn constant_coordinates_count_as_scikit_learn_counts_them() {
-        assert_eq!(r2_score(&[3.0, 3.0, 3.0], &[3.0, 3.0, 3.0], 1), 1.0);
-        assert_eq!(r2_score(&[3.0, 3.0, 3.0], &[3.0, 3.0, 3.5], 1), 0.0);
-    }
 }

@@ -12,6 +12,7 @@ use crate::fields::{Class, Field};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention, WeightLayout};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
+use jumplens_core::LinearMap;
 use serde::Deserialize;
 
 /// The fields of `GPT2Config`.
@@ -211,7 +212,7 @@ impl Backbone for Gpt2 {
         &self.h[layer].attn
     }
 
-    fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
+    fn part_after(&self, layer: usize, part: usize, map: &LinearMap) -> Result<Option<PartAfter>> {
         let block = &self.h[layer];
         after(self.spec.parts[part].kind, &block.attn, &block.mlp, map)
     }

@@ -14,6 +14,7 @@ use crate::fields::{Class, Field};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, Rope, SelfAttention, WeightLayout};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
+use jumplens_core::LinearMap;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -237,7 +238,7 @@ impl Backbone for GptNeoX {
         &self.layers[layer].attention
     }
 
-    fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
+    fn part_after(&self, layer: usize, part: usize, map: &LinearMap) -> Result<Option<PartAfter>> {
         let layer = &self.layers[layer];
         after(self.spec.parts[part].kind, &layer.attention, &layer.mlp, map)
     }

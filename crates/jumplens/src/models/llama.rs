@@ -15,6 +15,7 @@ use crate::fields::{Class, Field};
 use crate::nn::{self, Activation, GatedFeedForward, Linear, RmsNorm, SelfAttention};
 use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
+use jumplens_core::LinearMap;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -631,7 +632,7 @@ impl Backbone for Llama {
         &self.layers[layer].self_attn
     }
 
-    fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
+    fn part_after(&self, layer: usize, part: usize, map: &LinearMap) -> Result<Option<PartAfter>> {
         let layer = &self.layers[layer];
         after(self.spec.parts[part].kind, &layer.self_attn, &layer.mlp, map)
     }

@@ -19,6 +19,7 @@ use crate::nn::{Activation, Linear, Precision, QueryRows, RowPart, SelfAttention
 use crate::weights::{Contents, Scope, Weights};
 use candle_core::Tensor;
 use config::ConfigFile;
+use jumplens_core::LinearMap;
 use serde_json::Value;
 
 /// How a model is trained, and so what its prediction at a position means.
@@ -140,7 +141,7 @@ pub trait Backbone: Send + Sync {
 
     /// Part `part` of block `layer`, with one input, on `map·x` in the place of x (`map` `[d, d]`, rows are outputs), in
     /// as many products as without the map; `None` where that cannot be done.
-    fn part_after(&self, _layer: usize, _part: usize, _map: &Tensor) -> Result<Option<PartAfter>> {
+    fn part_after(&self, _layer: usize, _part: usize, _map: &LinearMap) -> Result<Option<PartAfter>> {
         Ok(None)
     }
 
@@ -276,7 +277,7 @@ fn after(
     kind: PartKind,
     attention: &SelfAttention,
     feed_forward: &impl RowPart,
-    map: &Tensor,
+    map: &LinearMap,
 ) -> Result<Option<PartAfter>> {
     Ok(match kind {
         PartKind::Attention => Some(PartAfter::Attention(Box::new(attention.after(map)?))),

@@ -13,6 +13,7 @@ use crate::fields::{Class, Field};
 use crate::nn::{self, Activation, FeedForward, LayerNorm, Linear, SelfAttention};
 use crate::weights::{Scope, Weights};
 use candle_core::{DType, Device, Tensor};
+use jumplens_core::LinearMap;
 use serde::Deserialize;
 
 /// The fields of `OPTConfig`.
@@ -215,7 +216,7 @@ impl Backbone for Opt {
         &self.layers[layer].self_attn
     }
 
-    fn part_after(&self, layer: usize, part: usize, map: &Tensor) -> Result<Option<PartAfter>> {
+    fn part_after(&self, layer: usize, part: usize, map: &LinearMap) -> Result<Option<PartAfter>> {
         let layer = &self.layers[layer];
         after(self.spec.parts[part].kind, &layer.self_attn, &layer.feed_forward, map)
     }

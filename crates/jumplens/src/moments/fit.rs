@@ -3,11 +3,12 @@
 use super::file::MomentsFile;
 use super::{LEARNING_CURVE, VAL};
 use crate::error::{Error, Result};
+use crate::eval::r2_of_sums;
 use crate::eval::tables::{CurveRow, R2Row};
-use crate::eval::{r2_of_sums, score};
 use crate::progress::{Observer, check};
 use crate::shortcut::{Fits, Fitted, Kind, LinearMap, MAT, PairSums, Shortcuts, save_maps};
 use crate::store::Stage;
+use jumplens_core::metrics::score;
 
 /// Fits the maps `fits` from the sums of all shares, and writes them to `shortcuts`. Gives the rows of `r2.csv` and
 /// `learning_curve.csv`, from the sums too. Advances by one a map. [`Error::Shards`] names the shares that are missing;
@@ -39,7 +40,7 @@ pub fn fit(
                 };
                 let maps = fitted.maps(cast.kind)?;
                 for (target, (to, map)) in to.iter().zip(&maps.maps).enumerate() {
-                    let (r2, r2_train) = (r2_of_sums(&val, target, map)?, r2_of_sums(&train, target, map)?);
+                    let (r2, r2_train) = (r2_of_sums(&val, target, map), r2_of_sums(&train, target, map));
                     rows.push(R2Row { mapping: cast.to_string(), from, to: *to, r2, r2_train });
                 }
                 observer.advance(save_maps(shortcuts, cast, from, &to, maps)? as u64);
@@ -107,8 +108,8 @@ fn learning_curve(file: &MomentsFile, from: usize) -> Result<Vec<CurveRow>> {
             from,
             to: last,
             samples: so_far.n,
-            r2: r2_of_sums(&val, 0, &map)?,
-            r2_train: r2_of_sums(&so_far, 0, &map)?,
+            r2: r2_of_sums(&val, 0, &map),
+            r2_train: r2_of_sums(&so_far, 0, &map),
         });
     }
     Ok(rows)

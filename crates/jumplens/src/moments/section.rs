@@ -1,9 +1,9 @@
 //! The sums of one source layer and its targets over a section of the samples.
 
 use super::total::Total;
-use crate::shortcut::{PairSums, TargetSums};
 use crate::states::StateFile;
 use faer::MatRef;
+use jumplens_core::solver::{PairSums, TargetSums};
 use std::ops::Range;
 
 /// As [`PairSums`] has them, matrices column by column.

@@ -1,7 +1,7 @@
 //! Sums that come out the same in whatever order their terms are added.
 
-use crate::nn::simd::dispatch;
 use faer::Mat;
+use jumplens_core::linalg::simd::dispatch;
 use rayon::prelude::*;
 
 /// Sums of many f64 terms each, to twice an f64's digits: `value + rest`, where `value` is the sum's nearest f64. Rounding

@@ -1,7 +1,8 @@
 //! The non-linearities of feed-forward layers.
 
-use super::{is_fusable, simd, values};
+use super::{is_fusable, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use jumplens_core::linalg::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 

@@ -1,7 +1,8 @@
 //! Softmax attention over packed sequences.
 
-use super::{is_fusable, simd, values};
+use super::{is_fusable, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
+use jumplens_core::linalg::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -338,7 +339,7 @@ mod tests {
 
     #[test]
     fn fused_equals_plain_over_packed_causal_sequences() {
-        crate::nn::isa::testing::on_every(packed_causal_sequences);
+        crate::nn::testing::on_every(packed_causal_sequences);
     }
 
     fn packed_causal_sequences() {

@@ -2,9 +2,11 @@
 
 use super::activation::AddBiasAndApply;
 use super::hidden::feed_forward;
-use super::matmul::Matrix;
-use super::{Activation, Linear, RowPart, is_fusable, simd, values};
+use super::{Activation, Linear, RowPart, is_fusable, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use jumplens_core::LinearMap;
+use jumplens_core::linalg::matmul::Matrix;
+use jumplens_core::linalg::simd;
 
 /// `proj(activation(fc(x)))`.
 #[derive(Debug, Clone)]
@@ -30,7 +32,7 @@ impl FeedForward {
 }
 
 impl RowPart for FeedForward {
-    fn after(&self, map: &Tensor) -> Result<Self> {
+    fn after(&self, map: &LinearMap) -> Result<Self> {
         Ok(Self { fc: self.fc.after(map)?, ..self.clone() })
     }
 
@@ -63,7 +65,7 @@ mod tests {
 
     #[test]
     fn fused_equals_plain_over_several_row_blocks() {
-        crate::nn::isa::testing::on_every(twins);
+        crate::nn::testing::on_every(twins);
     }
 
     fn twins() {

@@ -1,9 +1,11 @@
 //! The feed-forward part with a gate (Shazeer, arXiv 2002.05202).
 
 use super::hidden::feed_forward;
-use super::matmul::{Matrix, TILE_COLS};
-use super::{Activation, Linear, RowPart, is_fusable, simd, values};
+use super::{Activation, Linear, RowPart, is_fusable, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use jumplens_core::LinearMap;
+use jumplens_core::linalg::matmul::{Matrix, TILE_COLS};
+use jumplens_core::linalg::simd;
 use pulp::{Simd, WithSimd};
 
 /// Gates, and as many of what they are multiplied with, in a tile of the first product.
@@ -44,7 +46,7 @@ impl GatedFeedForward {
 }
 
 impl RowPart for GatedFeedForward {
-    fn after(&self, map: &Tensor) -> Result<Self> {
+    fn after(&self, map: &LinearMap) -> Result<Self> {
         Ok(Self { gate_up: self.gate_up.after(map)?, ..self.clone() })
     }
 
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn fused_equals_plain_equals_the_layers_apart() {
-        crate::nn::isa::testing::on_every(twins);
+        crate::nn::testing::on_every(twins);
     }
 
     fn twins() {

@@ -2,7 +2,9 @@
 //! the form that the second product reads.
 
 use super::Linear;
-use super::matmul::{Matrix, PackedRows, Place, TILE_COLS, TILE_ROWS, Tile, by_blocks, pack_lanes, tiles};
+use jumplens_core::linalg::matmul::{
+    Matrix, PackedRows, Place, TILE_COLS, TILE_ROWS, Tile, by_blocks, pack_lanes, tiles,
+};
 
 /// `second(activate(first(x)))` for the rows `x`: row-major `[rows, second's outputs]`. `activate(bias, values)` works on rows
 /// of [`TILE_COLS`] outputs of `first`, to which the bias has yet to be added, and leaves a hidden unit in the first of every

@@ -1,10 +1,11 @@
 //! y = x·W + b.
 
-use super::matmul::{
-    Matrix, Packed, PackedRows, PackedWeights, Precision, Tiles, Write, by_blocks, matmul, tiles,
-};
 use super::{is_fusable, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
+use jumplens_core::LinearMap;
+use jumplens_core::linalg::matmul::{
+    Matrix, Packed, PackedRows, PackedWeights, Precision, Tiles, Write, by_blocks, matmul, tiles,
+};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -48,18 +49,23 @@ impl Linear {
         Ok(Self { weight: Arc::new(weight), bias })
     }
 
-    /// This layer on `map·x` in the place of x, as one layer: `map` `[in, in]`, rows are outputs.
-    pub fn after(&self, map: &Tensor) -> Result<Self> {
-        let (d_out, d_in) = map.dims2()?;
+    /// The layer that applies `map` to rows, `[n, d_in]` → `[n, d_out]`, in f32 whatever the model's products are done in: the
+    /// least squares of nearly dependent coordinates give maps whose large entries cancel, which rounding would undo.
+    pub fn of_map(map: &LinearMap) -> Self {
+        let weight = Matrix::new(map.weight(), map.d_out(), map.d_in());
+        Self { weight: Arc::new(Packed::pack(weight, Precision::F32)), bias: map.bias().map(Arc::from) }
+    }
+
+    /// This layer on `map·x` in the place of x, as one layer: `map` `[in, in]`, without its bias.
+    pub fn after(&self, map: &LinearMap) -> Result<Self> {
+        let (d_out, d_in) = (map.d_out(), map.d_in());
         if d_out != self.in_features() {
             candle_core::bail!("linear: a map to {d_out} before a layer of {} inputs", self.in_features());
         }
         let mut weight = vec![0f32; self.out_features() * d_in];
-        with_values(map, |map| {
-            let own = self.weight.unpack();
-            let own = Matrix::new(&own, self.out_features(), d_out);
-            matmul(&mut weight, Write::Replace, own, Matrix::new(map, d_out, d_in));
-        })?;
+        let own = self.weight.unpack();
+        let own = Matrix::new(&own, self.out_features(), d_out);
+        matmul(&mut weight, Write::Replace, own, Matrix::new(map.weight(), d_out, d_in));
         let weight = Packed::pack(Matrix::new(&weight, self.out_features(), d_in), self.precision());
         Ok(Self { weight: Arc::new(weight), bias: self.bias.clone() })
     }
@@ -198,6 +204,7 @@ mod tests {
             Linear::new(&random(&[40, 24], 3), Some(&random(&[40], 4)), WeightLayout::OutIn, Precision::F32)
                 .unwrap();
         let apart = linear.forward(&x.matmul(&map.t().unwrap()).unwrap()).unwrap();
+        let map = with_values(&map, |map| LinearMap::from_rows(map.to_vec(), 24, 24)).unwrap().unwrap();
         assert_close(&linear.after(&map).unwrap().forward(&x).unwrap(), &apart, 1e-6);
     }
 }

@@ -7,29 +7,27 @@ mod attention;
 mod feed_forward;
 mod gated_feed_forward;
 mod hidden;
-pub(crate) mod isa;
 mod linear;
-pub(crate) mod matmul;
 mod norm;
 mod put_rows;
 mod rope;
 mod self_attention;
-pub(crate) mod simd;
 
 pub use activation::Activation;
 pub use add::add;
 pub use attention::{PackedAttention, QueryRows};
 pub use feed_forward::FeedForward;
 pub use gated_feed_forward::GatedFeedForward;
-pub use isa::Isa;
 pub use linear::{Linear, WeightLayout};
-pub use matmul::Precision;
 pub use norm::{LayerNorm, RmsNorm};
 pub use put_rows::put_rows;
 pub use rope::Rope;
 pub use self_attention::SelfAttention;
 
+pub use jumplens_core::linalg::{Isa, Precision};
+
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};
+use jumplens_core::LinearMap;
 
 /// True where the CPU kernels apply: contiguous `f32` on the CPU, and no gradient is asked for.
 fn is_fusable(x: &Tensor) -> bool {
@@ -56,7 +54,7 @@ pub(crate) fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> candle_
 /// A part of a block that works on each row by itself and begins with products.
 pub trait RowPart: Sized + Send + Sync + 'static {
     /// This part on `map·x` in the place of x: `map` `[d, d]`, rows are outputs.
-    fn after(&self, map: &Tensor) -> candle_core::Result<Self>;
+    fn after(&self, map: &LinearMap) -> candle_core::Result<Self>;
 
     /// `[n, d]` → `[n, d]`.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor>;
@@ -69,8 +67,14 @@ pub fn look_up(table: &Tensor, index: &[u32]) -> candle_core::Result<Tensor> {
 
 #[cfg(test)]
 pub(crate) mod testing {
+    use super::Isa;
     use candle_core::{Device, Tensor};
     use rand::{RngExt, SeedableRng};
+
+    /// Runs `test` once on each instruction set that this CPU has, on threads that use no other.
+    pub fn on_every(test: impl Fn() + Sync) {
+        Isa::available().for_each(|isa| isa.pool(2).unwrap().install(&test));
+    }
 
     /// Values between −1 and 1, the same for the same seed.
     pub fn random(shape: &[usize], seed: u64) -> Tensor {

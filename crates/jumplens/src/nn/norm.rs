@@ -1,7 +1,8 @@
 //! Normalisation of rows: LayerNorm (Ba et al., arXiv 1607.06450) and RMSNorm (Zhang and Sennrich, arXiv 1910.07467).
 
-use super::{is_fusable, simd, values, with_values};
+use super::{is_fusable, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+use jumplens_core::linalg::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn fused_equals_plain() {
-        crate::nn::isa::testing::on_every(twins);
+        crate::nn::testing::on_every(twins);
     }
 
     fn twins() {

@@ -2,6 +2,7 @@
 
 use super::{Linear, PackedAttention, QueryRows, RmsNorm, Rope};
 use candle_core::{Result, Tensor};
+use jumplens_core::LinearMap;
 
 /// Queries, keys and values from the same rows, softmax attention, output projection.
 #[derive(Debug, Clone)]
@@ -56,7 +57,7 @@ impl SelfAttention {
     }
 
     /// The same attention on `map·x` in the place of x: `map` `[d, d]`, rows are outputs.
-    pub fn after(&self, map: &Tensor) -> Result<Self> {
+    pub fn after(&self, map: &LinearMap) -> Result<Self> {
         Ok(Self {
             query: self.query.after(map)?,
             key: self.key.after(map)?,

@@ -5,8 +5,8 @@ use super::colors::shade;
 use super::panel::{Facet, Facets};
 use super::scale::{Scale, layer_step};
 use super::series::{Curve, Mark, Style};
-use crate::eval::effective_rank;
 use crate::eval::tables::SpectrumRow;
+use jumplens_core::metrics::effective_rank;
 use std::collections::BTreeMap;
 
 /// As many spectra are drawn: from the first layer to the last but one.

@@ -5,6 +5,7 @@ use crate::nn::Precision;
 use crate::shortcut::{self, Pairs};
 use crate::states;
 use crate::weights::Contents;
+use jumplens_core::solver::BLOCK;
 
 /// What memory depends on, beside the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub fn memory_bytes(spec: &Spec, contents: &Contents, of: &MemoryUse) -> u64 {
     let states = busy(train, states::TOKEN_BUDGET) * batch + WORK;
 
     let lanes = threads.min(shortcut::LANES as u64).min(layers);
-    let block = train.min(shortcut::BLOCK as u64) * d * 32;
+    let block = train.min(BLOCK as u64) * d * 32;
     let targets = if of.pairs == Pairs::All { layers } else { 1 };
     let pairs = 8 * d * d * (targets + 4) + block;
     let kept = (4 * train * d * (1 + parts)).min(shortcut::KEPT as u64);

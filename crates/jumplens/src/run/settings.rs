@@ -4,7 +4,7 @@ use crate::corpus::{Corpus, CorpusRecord, DataSetName, DrawOptions, HowMany, Rea
 use crate::error::{Error, Result};
 use crate::files::sha256_of;
 use crate::hub::Sources;
-use crate::manifest::{Difference, Manifest, SamplesRecord, is_same_place};
+use crate::manifest::{Difference, Manifest, SamplesRecord, is_same_place, other_maps};
 use crate::moments::Shard;
 use crate::nn::Precision;
 use crate::progress::Silent;
@@ -188,7 +188,7 @@ impl Asked {
                     ridge: self.ridge.or(begun.fits.ridge),
                     ranks: self.ranks.clone().unwrap_or_else(|| begun.fits.ranks.clone()),
                 };
-                fits.difference(&begun.fits)
+                other_maps(&fits, &begun.fits)
             })
             .or_else(|| differing("the number format", self.dtype, Some(begun.dtype)))
             .or_else(|| differing("the share", self.shard, begun.shard))

@@ -5,11 +5,9 @@ use super::{LinearMap, Origin};
 use crate::error::{Error, Result};
 use crate::files::create_folder;
 use crate::hub::SourceFile;
-use crate::nn::with_values;
 use crate::seal::{self, Seal};
 use crate::store::{check_inside, maps_at};
 use crate::tensor_file::{self, Entry};
-use candle_core::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -320,8 +318,13 @@ fn save(path: &Path, maps: Vec<(String, &LinearMap)>, notes: &Notes) -> Result<(
         "{}" => BTreeMap::new(),
         _ => BTreeMap::from([(METADATA.to_owned(), notes)]),
     };
-    let weights = maps.iter().map(|(name, map)| (name.clone(), TensorView(map.weight())));
-    let biases = maps.iter().filter_map(|(name, map)| Some((bias_name(name), TensorView(map.bias()?))));
+    let weights = maps.iter().map(|(name, map)| {
+        (name.clone(), Values { values: map.weight(), shape: vec![map.d_out(), map.d_in()] })
+    });
+    let biases = maps.iter().filter_map(|(name, map)| {
+        let values = map.bias()?;
+        Some((bias_name(name), Values { values, shape: vec![values.len()] }))
+    });
     serialize(weights.chain(biases), metadata, path)
 }
 
@@ -344,24 +347,26 @@ pub(super) fn bias_name(map: &str) -> String {
 }
 
 /// A tensor as the writer of safetensors files takes it, so that one at a time is copied.
-struct TensorView<'a>(&'a Tensor);
+struct Values<'a> {
+    values: &'a [f32],
+    shape: Vec<usize>,
+}
 
-impl View for TensorView<'_> {
+impl View for Values<'_> {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
 
     fn shape(&self) -> &[usize] {
-        self.0.dims()
+        &self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let bytes = with_values(self.0, |values| bytemuck::cast_slice(values).to_vec());
-        bytes.expect("maps are made of contiguous f32 values on the CPU").into()
+        bytemuck::cast_slice(self.values).into()
     }
 
     fn data_len(&self) -> usize {
-        4 * self.0.elem_count()
+        4 * self.values.len()
     }
 }
 
@@ -419,7 +424,7 @@ impl Opened {
         let map = LinearMap::from_rows(self.values(name, &[d, d])?, d, d)?;
         let bias = bias_name(name);
         match self.tensors()?.tensor(&bias) {
-            Ok(_) => map.with_bias(self.values(&bias, &[d])?),
+            Ok(_) => Ok(map.with_bias(self.values(&bias, &[d])?)?),
             Err(_) => Ok(map),
         }
     }
@@ -460,7 +465,7 @@ mod tests {
         shortcuts.save_parts(1, &BTreeMap::from([("ln1", map)])).unwrap();
         assert_eq!(shortcuts.targets(1).unwrap(), [4, 12]);
         let loaded = shortcuts.load_pairs(1, &[12], 3).unwrap();
-        assert_eq!(loaded[&12].weight().flatten_all().unwrap().to_vec1::<f32>().unwrap(), values);
+        assert_eq!(loaded[&12].weight(), values);
         assert!(shortcuts.load_part(1, "ln1", 3).is_ok());
         assert!(matches!(shortcuts.load_part(1, "ln1", 4), Err(Error::TensorShape { .. })));
         assert!(matches!(shortcuts.load_part(1, "ffn", 3), Err(Error::MissingTensor { .. })));
@@ -483,7 +488,7 @@ mod tests {
         assert_eq!(shortcuts.casts().unwrap(), ["mat", "mat+b", "mat_r2"]);
         let bias = |cast: &str| {
             let map = shortcuts.cast(cast).load_pairs(0, &[1], 2).unwrap().remove(&1).unwrap();
-            map.bias().map(|bias| bias.to_vec1::<f32>().unwrap())
+            map.bias().map(<[f32]>::to_vec)
         };
         assert_eq!([bias("mat"), bias("mat+b"), bias("mat_r2")], [None, Some(vec![5.0, 6.0]), None]);
         assert_eq!(shortcuts.cast("mat+b").targets(0).unwrap(), [1]);

@@ -1,19 +1,16 @@
 //! The stage `fit`: states to shortcuts.
 
-use super::casts::{Fits, MapCast, Ridge};
-use super::fitted::{Fitted, Maps};
-use super::least_squares::{BLOCK, Factoring, Outcome, Solving, Whitening};
-use super::{LinearMap, Notes, Shortcuts};
+use super::{Fits, Fitted, LinearMap, MapCast, Maps, Notes, Ridge, Shortcuts};
 use crate::error::Result;
 use crate::models::{Backbone, Spec};
 use crate::nn::with_values;
-use crate::parallel;
 use crate::progress::{Observer, check};
 use crate::runner::{recompute_parts, value_of};
-use crate::spread::Spread;
 use crate::states::{StateFile, StateFiles};
 use candle_core::Tensor;
-use std::borrow::Cow;
+use jumplens_core::linalg::parallel;
+use jumplens_core::solver::{BLOCK, Factoring, Outcome, Rows, Solving, Whitening};
+use jumplens_core::spread::Spread;
 use std::collections::BTreeMap;
 
 /// Source layers that are worked on at one time, where there are threads for them.
@@ -38,8 +35,11 @@ pub fn fit_pairs(
     let layers: Vec<usize> = (0..spec.n_layers).collect();
     let fit = |&from: &usize| {
         let to = fits.pairs.targets(from, spec.n_layers);
-        let layer = |layer: usize| Layer { file: &files[layer], spread: spreads[layer].as_ref() };
-        let targets: Vec<Layer> = to.iter().map(|to| layer(*to)).collect();
+        let layer = |layer: usize| {
+            let file = &files[layer];
+            Rows { values: file.values(), d: file.d, spread: spreads[layer].as_ref() }
+        };
+        let targets: Vec<Rows> = to.iter().map(|to| layer(*to)).collect();
         let mut maps = 0;
         for intercept in [false, true] {
             let kinds: Vec<MapCast> =
@@ -47,7 +47,7 @@ pub fn fit_pairs(
             if kinds.is_empty() {
                 continue;
             }
-            let source = factor(layer(from), &targets, intercept)?;
+            let source = Fitted::of_rows(layer(from), &targets, intercept)?;
             for cast in kinds {
                 maps += save_maps(shortcuts, cast, from, &to, source.maps(cast.kind)?)?;
             }
@@ -79,51 +79,6 @@ pub(crate) fn save_maps(
     Ok(by_target.len())
 }
 
-/// The factorisation of a source layer, and its targets in its coordinates, in passes over the states.
-fn factor(source: Layer, targets: &[Layer], intercept: bool) -> Result<Fitted> {
-    let d = source.file.d;
-    let mut factoring = Factoring::new(d);
-    let whitening = loop {
-        source.blocks(intercept).try_for_each(|block| factoring.add(&block))?;
-        factoring = match factoring.finish_pass()? {
-            Outcome::AnotherPass(factoring) => factoring,
-            Outcome::Whitening(whitening) => break whitening,
-        }
-    };
-    let mut solving = Solving::new(&whitening, targets.len(), d);
-    let mut blocks: Vec<_> = targets.iter().map(|target| target.blocks(intercept)).collect();
-    for x in source.blocks(intercept) {
-        // One target's block at a time.
-        solving.add(&x, blocks.iter_mut().filter_map(Iterator::next));
-    }
-    drop(blocks);
-    let coordinates = solving.finish();
-    let spreads = targets.iter().map(|target| target.spread.cloned()).collect();
-    Ok(Fitted { intercept, whitening, coordinates, source: source.spread.cloned(), targets: spreads })
-}
-
-/// The states of one layer.
-#[derive(Clone, Copy)]
-struct Layer<'a> {
-    file: &'a StateFile,
-    spread: Option<&'a Spread>,
-}
-
-impl<'a> Layer<'a> {
-    /// Blocks of rows, row-major; about their mean where that is asked for.
-    fn blocks(self, about_mean: bool) -> impl Iterator<Item = Cow<'a, [f32]>> + use<'a> {
-        let d = self.file.d;
-        let mean = self.spread.filter(|_| about_mean).map(|spread| &spread.mean);
-        self.file.values().chunks(BLOCK * d).map(move |block| match mean {
-            None => Cow::Borrowed(block),
-            Some(mean) => {
-                let centred = |(value, mean): (&f32, &f64)| (f64::from(*value) - mean) as f32;
-                Cow::Owned(block.chunks(d).flat_map(|row| row.iter().zip(mean).map(centred)).collect())
-            }
-        })
-    }
-}
-
 /// Fits the linear map of every part of every block on the train states, each from the part's own (last) input to its
 /// output, and writes them. Advances by one a map. Goes through the rows block by block, so that memory does not grow with
 /// their number.
@@ -142,7 +97,9 @@ pub fn fit_parts(
             spec.parts.iter().map(|_| Some(Factoring::new(spec.d_model))).collect();
         let mut whitenings: Vec<Option<Whitening>> = vec![None; spec.parts.len()];
         while factorings.iter().any(Option::is_some) {
-            rows.pass(|part, x, _| factorings[part].as_mut().map_or(Ok(()), |factoring| factoring.add(x)))?;
+            rows.pass(|part, x, _| {
+                factorings[part].as_mut().into_iter().try_for_each(|factoring| Ok(factoring.add(x)?))
+            })?;
             for (slot, whitening) in factorings.iter_mut().zip(&mut whitenings) {
                 match slot.take().map(Factoring::finish_pass).transpose()? {
                     Some(Outcome::AnotherPass(factoring)) => *slot = Some(factoring),

@@ -391,7 +391,7 @@ impl Manifest {
             .or_else(|| Difference::of("the number of validation samples", self.val, there.val))
             .or_else(|| Difference::of("the seed", self.seed, there.seed))
             .or_else(|| Difference::of_optional("the token at the position", mask(self), mask(there)))
-            .or_else(|| self.fits.difference(&there.fits))
+            .or_else(|| other_maps(&self.fits, &there.fits))
             .or_else(|| Difference::of_optional("the share", shard(self), shard(there)))
             .or_else(|| Difference::of("the number format", self.dtype, there.dtype))
     }
@@ -421,4 +421,16 @@ impl Manifest {
             Stage::OF_RUN.len()
         )
     }
+}
+/// What makes the maps of `fits` other than those `there`.
+pub(crate) fn other_maps(fits: &Fits, there: &Fits) -> Option<Difference> {
+    let ranks = |fits: &Fits| {
+        let ranks: Vec<String> = fits.ranks.iter().map(usize::to_string).collect();
+        (!ranks.is_empty()).then(|| ranks.join(", "))
+    };
+    let bias = |fits: &Fits| fits.intercept.then_some("fitted");
+    Difference::of("the choice of pairs of layers", fits.pairs, there.pairs)
+        .or_else(|| Difference::of_optional("the bias", bias(fits), bias(there)))
+        .or_else(|| Difference::of_optional("the ridge penalty", fits.ridge, there.ridge))
+        .or_else(|| Difference::of_optional("the choice of ranks", ranks(fits), ranks(there)))
 }

@@ -1,12 +1,11 @@
 //! Second-moment sums of a source layer and its targets. They add up over any split of the samples, and are all that
 //! least squares, ridge and reduced-rank regression and r² need: maps and scores come from them without the states.
 
-use super::LinearMap;
 use super::least_squares::{Coordinates, Whitening, add_gram};
 use crate::error::Result;
-use crate::linalg::{self, PAR};
-use crate::nn::with_values;
-use crate::parallel::widened;
+use crate::linalg::dense::{self, PAR};
+use crate::linalg::parallel::widened;
+use crate::map::LinearMap;
 use crate::spread::Spread;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef};
@@ -131,7 +130,7 @@ impl PairSums {
         let whitening = Whitening::of_gram(&self.gram)?;
         let (t, _) = whitening.t();
         let coordinates =
-            self.targets.iter().map(|sums| linalg::product(t.transpose(), sums.cross.as_ref())).collect();
+            self.targets.iter().map(|sums| dense::product(t.transpose(), sums.cross.as_ref())).collect();
         Ok((whitening, coordinates))
     }
 
@@ -148,19 +147,16 @@ impl PairSums {
     }
 
     /// Σ (y − A·x − b)² by coordinate of a target, for `map` = (A, b).
-    pub fn squared_errors(&self, target: usize, map: &LinearMap) -> Result<Vec<f64>> {
+    pub fn squared_errors(&self, target: usize, map: &LinearMap) -> Vec<f64> {
         let d = self.d();
         let sums = &self.targets[target];
-        let weight: Vec<f64> = with_values(map.weight(), widened)?;
+        let weight = widened(map.weight());
         let weight = MatRef::from_row_major_slice(&weight, d, d);
         let gram = Mat::from_fn(d, d, |i, j| self.gram[(i.max(j), i.min(j))]);
         let mut image = Mat::<f64>::zeros(d, d);
         // A·G, row by row: its product with A is the sum of the squares of A·x.
         matmul(image.as_mut(), Accum::Replace, weight, gram.as_ref(), 1.0, PAR);
-        let bias = match map.bias() {
-            Some(bias) => with_values(bias, widened)?,
-            None => vec![0.0; d],
-        };
+        let bias = map.bias().map_or(vec![0.0; d], widened);
         let errors = (0..d).map(|j| {
             let a = weight.row(j);
             let (along, predicted): (f64, f64) = (0..d).fold((0.0, 0.0), |(along, predicted), i| {
@@ -170,7 +166,7 @@ impl PairSums {
             sums.squares[j] + along + b * (2.0 * (predicted - sums.sum[j]) + self.n as f64 * b)
         });
         // Rounding may leave a perfect fit just below zero.
-        Ok(errors.map(|error| error.max(0.0)).collect())
+        errors.map(|error| error.max(0.0)).collect()
     }
 
     /// Σ (y − x)² by coordinate of a target: what using the source as it is misses.
@@ -252,9 +248,9 @@ mod tests {
             if biased {
                 map = map.with_bias(random(d, seed + 3)).unwrap();
             }
-            let weight: Vec<f32> = map.weight().flatten_all().unwrap().to_vec1().unwrap();
-            let bias: Vec<f32> = map.bias().map_or(vec![0.0; d], |bias| bias.to_vec1().unwrap());
-            for (j, got) in merged.squared_errors(0, &map).unwrap().into_iter().enumerate() {
+            let weight = map.weight();
+            let bias = map.bias().map_or(vec![0.0; d], <[f32]>::to_vec);
+            for (j, got) in merged.squared_errors(0, &map).into_iter().enumerate() {
                 let miss = |(x, y): (&[f32], &[f32])| {
                     let along: f64 =
                         x.iter().zip(&weight[j * d..]).map(|(x, a)| f64::from(*x) * f64::from(*a)).sum();

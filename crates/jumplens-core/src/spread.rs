@@ -1,6 +1,6 @@
 //! How far states spread, coordinate by coordinate.
 
-use crate::parallel::column_sums;
+use crate::linalg::parallel::column_sums;
 
 /// Means and sums of squares of the states of some samples, in f64.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +33,7 @@ impl Spread {
 }
 
 /// Σ (y − centre)² by coordinate, for states row-major `[n, d]` and `centre` `[d]`.
-pub(crate) fn squared_distances(values: &[f32], centre: &[f64]) -> Vec<f64> {
+pub fn squared_distances(values: &[f32], centre: &[f64]) -> Vec<f64> {
     column_sums(values, centre.len(), |_, row, sums| {
         for ((sum, y), centre) in sums.iter_mut().zip(row).zip(centre) {
             *sum += (f64::from(*y) - centre).powi(2);

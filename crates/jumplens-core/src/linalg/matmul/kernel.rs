@@ -6,17 +6,17 @@ use super::packed::Form;
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
-use crate::nn::isa::Isa;
+use crate::linalg::Isa;
 
 /// Rows of a tile.
-pub(crate) const TILE_ROWS: usize = 8;
+pub const TILE_ROWS: usize = 8;
 /// Columns of a tile.
-pub(crate) const TILE_COLS: usize = 32;
+pub const TILE_COLS: usize = 32;
 
 /// The sums of a tile, `[TILE_ROWS, TILE_COLS]`.
 #[derive(Clone)]
 #[repr(align(64))]
-pub(crate) struct Tile(pub(super) [[f32; TILE_COLS]; TILE_ROWS]);
+pub struct Tile(pub(super) [[f32; TILE_COLS]; TILE_ROWS]);
 
 impl Tile {
     pub(super) const ZERO: Self = Self([[0.0; TILE_COLS]; TILE_ROWS]);
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn kernels_agree_for_every_number_of_rows() {
-        crate::nn::isa::testing::on_every(agree);
+        crate::linalg::isa::testing::on_every(agree);
     }
 
     fn agree() {

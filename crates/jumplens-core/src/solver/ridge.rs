@@ -6,7 +6,7 @@
 
 use super::least_squares::{Coordinates, Whitening};
 use crate::error::Result;
-use crate::linalg::{Svd, inverse_of_upper, product, thin_svd};
+use crate::linalg::dense::{Svd, inverse_of_upper, product, thin_svd};
 use crate::spread::Spread;
 use faer::Mat;
 

@@ -1,26 +1,26 @@
 //! One source layer factored: every kind of map comes from the same factorisation.
 
-use super::LinearMap;
-use super::casts::{Kind, Ridge};
-use super::least_squares::{Coordinates, Whitening};
+use super::least_squares::{BLOCK, Coordinates, Factoring, Outcome, Solving, Whitening};
 use super::low_rank::low_rank;
 use super::ridge::Spectrum;
 use super::sums::PairSums;
+use crate::cast::{Kind, Ridge};
 use crate::error::{Error, Result};
-use crate::nn::with_values;
+use crate::map::LinearMap;
 use crate::spread::Spread;
+use std::borrow::Cow;
 
 /// The factorisation of a source layer, and its targets in its coordinates.
 pub struct Fitted {
     /// Whether both are about their means.
-    pub(super) intercept: bool,
-    pub(super) whitening: Whitening,
+    intercept: bool,
+    whitening: Whitening,
     /// One a target.
-    pub(super) coordinates: Vec<Coordinates>,
+    coordinates: Vec<Coordinates>,
     /// Needed for maps with a bias.
-    pub(super) source: Option<Spread>,
+    source: Option<Spread>,
     /// One a target; needed for maps with a bias, and to find λ.
-    pub(super) targets: Vec<Option<Spread>>,
+    targets: Vec<Option<Spread>>,
 }
 
 /// The maps of one kind from a source layer, one a target.
@@ -31,7 +31,80 @@ pub struct Maps {
     pub lambdas: Vec<f64>,
 }
 
+/// The states of one layer, gone through block by block.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Row-major `[n, d]`, all finite.
+    pub values: &'a [f32],
+    /// Width of a row.
+    pub d: usize,
+    /// Needed for maps with a bias and, of a target, to find λ.
+    pub spread: Option<&'a Spread>,
+}
+
+impl<'a> Rows<'a> {
+    /// Blocks of at most [`BLOCK`] rows; about their mean where that is asked for.
+    fn blocks(self, about_mean: bool) -> impl Iterator<Item = Cow<'a, [f32]>> + use<'a> {
+        let mean = self.spread.filter(|_| about_mean).map(|spread| &spread.mean);
+        self.values.chunks(BLOCK * self.d).map(move |block| match mean {
+            None => Cow::Borrowed(block),
+            Some(mean) => {
+                let centred = |(value, mean): (&f32, &f64)| (f64::from(*value) - mean) as f32;
+                Cow::Owned(block.chunks(self.d).flat_map(|row| row.iter().zip(mean).map(centred)).collect())
+            }
+        })
+    }
+}
+
 impl Fitted {
+    /// From rows, in two to four passes over them, for maps with a bias where `intercept` says so. Memory does not grow with
+    /// the number of rows. Targets have as many rows as the source, and all the same width.
+    pub fn of_rows(source: Rows, targets: &[Rows], intercept: bool) -> Result<Self> {
+        let mut factoring = Factoring::new(source.d);
+        let whitening = loop {
+            source.blocks(intercept).try_for_each(|block| factoring.add(&block))?;
+            factoring = match factoring.finish_pass()? {
+                Outcome::AnotherPass(factoring) => factoring,
+                Outcome::Whitening(whitening) => break whitening,
+            }
+        };
+        let d_out = targets.first().map_or(source.d, |target| target.d);
+        let mut solving = Solving::new(&whitening, targets.len(), d_out);
+        let mut blocks: Vec<_> = targets.iter().map(|target| target.blocks(intercept)).collect();
+        for x in source.blocks(intercept) {
+            // One target's block at a time.
+            solving.add(&x, blocks.iter_mut().filter_map(Iterator::next));
+        }
+        drop(blocks);
+        let coordinates = solving.finish();
+        let spreads = targets.iter().map(|target| target.spread.cloned()).collect();
+        Ok(Self { intercept, whitening, coordinates, source: source.spread.cloned(), targets: spreads })
+    }
+
+    /// From states in memory: a source and its targets, row-major with `n` rows each, for maps with a bias where `intercept`
+    /// says so. [`Error::Shape`] where there are no such rows, [`Error::NotFinite`] for what is infinite or no number.
+    pub fn of_states(source: &[f32], targets: &[&[f32]], n: usize, intercept: bool) -> Result<Self> {
+        let checked = |what: &'static str, values: &[f32]| -> Result<(usize, Spread)> {
+            let d = values.len().checked_div(n).unwrap_or(0);
+            if d == 0 || d * n != values.len() {
+                return Err(Error::Shape { what, values: values.len(), rows: n });
+            }
+            match values.iter().position(|value| !value.is_finite()) {
+                Some(place) => Err(Error::NotFinite { what, row: place / d }),
+                None => Ok((d, Spread::of(values, d))),
+            }
+        };
+        let (d, spread) = checked("x", source)?;
+        let spreads = targets.iter().map(|target| checked("y", target)).collect::<Result<Vec<_>>>()?;
+        if let Some(other) = spreads.iter().position(|(width, _)| *width != spreads[0].0) {
+            return Err(Error::Shape { what: "y", values: targets[other].len(), rows: n });
+        }
+        let rows = |(values, (d, spread))| Rows { values, d, spread: Some(spread) };
+        let targets: Vec<Rows> =
+            targets.iter().zip(&spreads).map(|(values, (d, spread))| rows((*values, (*d, spread)))).collect();
+        Self::of_rows(rows((source, (d, &spread))), &targets, intercept)
+    }
+
     /// From sums, for maps with a bias where `intercept` says so.
     pub fn of_sums(sums: &PairSums, intercept: bool) -> Result<Self> {
         let (whitening, coordinates) =
@@ -59,7 +132,7 @@ impl Fitted {
                     let lambda = match (ridge, spread) {
                         (Ridge::Fixed(lambda), _) => lambda,
                         (Ridge::Auto, Some(spread)) => spectrum.best_lambda(&turned, spread, self.intercept),
-                        (Ridge::Auto, None) => return Err(Error::Internal("no spread to find λ by".into())),
+                        (Ridge::Auto, None) => return Err(Error::NoSpread),
                     };
                     lambdas.push(lambda);
                     Ok(spectrum.shrunk(turned, lambda))
@@ -78,19 +151,17 @@ impl Fitted {
         let (true, Some(source), Some(target)) = (self.intercept, &self.source, target) else {
             return Ok(map);
         };
-        let bias = with_values(map.weight(), |weight| {
-            let image = weight
-                .chunks(source.mean.len())
-                .map(|row| row.iter().zip(&source.mean).map(|(a, x)| f64::from(*a) * x).sum::<f64>());
-            image.zip(&target.mean).map(|(image, mean)| (mean - image) as f32).collect()
-        })?;
+        let image = map
+            .weight()
+            .chunks(source.mean.len())
+            .map(|row| row.iter().zip(&source.mean).map(|(a, x)| f64::from(*a) * x).sum::<f64>());
+        let bias = image.zip(&target.mean).map(|(image, mean)| (mean - image) as f32).collect();
         map.with_bias(bias)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::least_squares::{Factoring, Solving};
     use super::*;
     use faer::linalg::solvers::Solve;
     use faer::{Mat, MatRef, Side};
@@ -98,20 +169,8 @@ mod tests {
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    /// From states, in f32 products, as `fit` does it.
     fn of_states(x: &[f32], y: &[f32], d: usize, intercept: bool) -> Fitted {
-        let spreads = [x, y].map(|values| Spread::of(values, d));
-        let centred = |values: &[f32], spread: &Spread| -> Vec<f32> {
-            let mean = |i: usize| if intercept { spread.mean[i % d] } else { 0.0 };
-            values.iter().enumerate().map(|(i, value)| (f64::from(*value) - mean(i)) as f32).collect()
-        };
-        let (x, y) = (centred(x, &spreads[0]), centred(y, &spreads[1]));
-        let whitening = Factoring::of(&x, d).unwrap();
-        let mut solving = Solving::new(&whitening, 1, d);
-        solving.add(&x, [&y]);
-        let coordinates = solving.finish();
-        let [source, target] = spreads;
-        Fitted { intercept, whitening, coordinates, source: Some(source), targets: vec![Some(target)] }
+        Fitted::of_states(x, &[y], x.len() / d, intercept).unwrap()
     }
 
     fn of_sums(x: &[f32], y: &[f32], d: usize, intercept: bool) -> Fitted {
@@ -122,8 +181,8 @@ mod tests {
 
     /// What a map makes of a state, in f64.
     fn image(map: &LinearMap, state: &[f64]) -> Vec<f64> {
-        let weight: Vec<f32> = map.weight().flatten_all().unwrap().to_vec1().unwrap();
-        let bias = map.bias().map_or(vec![0.0; state.len()], |bias| bias.to_vec1::<f32>().unwrap());
+        let weight = map.weight();
+        let bias = map.bias().map_or(vec![0.0; state.len()], <[f32]>::to_vec);
         let row = |(row, bias): (&[f32], &f32)| {
             row.iter().zip(state).map(|(a, x)| f64::from(*a) * x).sum::<f64>() + f64::from(*bias)
         };
@@ -219,8 +278,7 @@ mod tests {
             for fitted in [of_states(&x, &y, d, intercept), of_sums(&x, &y, d, intercept)] {
                 for (kind, expected) in [(Kind::Ridge(Ridge::Fixed(lambda)), &a * &ridge), (Kind::Rank(rank), low.clone())] {
                     let map = fitted.maps(kind).unwrap().maps.remove(0);
-                    let weight: Vec<f32> = map.weight().flatten_all().unwrap().to_vec1().unwrap();
-                    let weight: Vec<f64> = weight.into_iter().map(f64::from).collect();
+                    let weight: Vec<f64> = map.weight().iter().copied().map(f64::from).collect();
                     let got = &a * MatRef::from_row_major_slice(&weight, d, d).transpose();
                     // Which map of a rank is best is up to rounding where singular values are close: how well it fits is not.
                     let distance = match kind {

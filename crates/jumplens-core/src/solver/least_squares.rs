@@ -8,12 +8,14 @@
 //! of the column-scaled source (`D⁻¹XᵀXD⁻¹ = RᵀR` in f64); elsewhere `T = V·Σ⁻¹`, from the decomposition of the triangular
 //! factor of `X`.
 
-use super::LinearMap;
 use crate::error::Result;
-use crate::linalg::{Eigen, PAR, Svd, cholesky, inverse_of_upper, symmetric_eigen, thin_svd, triangle_of};
-use crate::nn::Precision;
-use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
-use crate::parallel::widened;
+use crate::linalg::Precision;
+use crate::linalg::dense::{
+    Eigen, PAR, Svd, cholesky, inverse_of_upper, symmetric_eigen, thin_svd, triangle_of,
+};
+use crate::linalg::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
+use crate::linalg::parallel::widened;
+use crate::map::LinearMap;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef};
 use rayon::prelude::*;
@@ -366,7 +368,7 @@ mod tests {
     }
 
     fn weights(map: &LinearMap) -> Vec<f32> {
-        map.weight().flatten_all().unwrap().to_vec1().unwrap()
+        map.weight().to_vec()
     }
 
     /// Residual sums of squares, in f64.
@@ -388,7 +390,7 @@ mod tests {
         let x = random(n, d, 1);
         let truth = random(d_out, d, 2);
         let mut y = vec![0f32; n * d_out];
-        crate::nn::matmul::matmul(
+        crate::linalg::matmul::matmul(
             &mut y,
             Write::Replace,
             Matrix::new(&x, n, d),

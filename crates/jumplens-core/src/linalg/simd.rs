@@ -5,7 +5,7 @@ use super::isa::Isa;
 /// Runs `op` with the vector instructions in use. All that its `with_simd` calls has to be inlined for that to matter;
 /// closures are not, for certain, so a kernel is a struct.
 #[inline]
-pub(crate) fn dispatch<Op: pulp::WithSimd>(op: Op) -> Op::Output {
+pub fn dispatch<Op: pulp::WithSimd>(op: Op) -> Op::Output {
     match Isa::current() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if let Some(simd) = pulp::x86::V4::try_new() => pulp::Simd::vectorize(simd, op),
@@ -35,7 +35,7 @@ fn lanes(x: &[f32], mut step: impl FnMut(&mut f32, f32), mut tail: impl FnMut(f3
 
 /// Σ xᵢ
 #[inline(always)]
-pub(crate) fn sum(x: &[f32]) -> f32 {
+pub fn sum(x: &[f32]) -> f32 {
     let mut rest = 0f32;
     let sums = lanes(x, |s, v| *s += v, |v| rest += v);
     sums.iter().sum::<f32>() + rest
@@ -43,7 +43,7 @@ pub(crate) fn sum(x: &[f32]) -> f32 {
 
 /// Σ (xᵢ − mean)²
 #[inline(always)]
-pub(crate) fn squared_deviations(x: &[f32], mean: f32) -> f32 {
+pub fn squared_deviations(x: &[f32], mean: f32) -> f32 {
     let mut rest = 0f32;
     let sums = lanes(x, |s, v| *s += (v - mean) * (v - mean), |v| rest += (v - mean) * (v - mean));
     sums.iter().sum::<f32>() + rest
@@ -51,7 +51,7 @@ pub(crate) fn squared_deviations(x: &[f32], mean: f32) -> f32 {
 
 /// max xᵢ
 #[inline(always)]
-pub(crate) fn max(x: &[f32]) -> f32 {
+pub fn max(x: &[f32]) -> f32 {
     let mut best = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
@@ -64,7 +64,7 @@ pub(crate) fn max(x: &[f32]) -> f32 {
 
 /// Σ wᵢ·(aᵢ − bᵢ)
 #[inline(always)]
-pub(crate) fn dot_difference(w: &[f32], a: &[f32], b: &[f32]) -> f32 {
+pub fn dot_difference(w: &[f32], a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
     let (w, w_rest) = w.as_chunks::<LANES>();
     let (a, a_rest) = a.as_chunks::<LANES>();
@@ -80,7 +80,7 @@ pub(crate) fn dot_difference(w: &[f32], a: &[f32], b: &[f32]) -> f32 {
 
 /// y = exp(x − shift)
 #[inline(always)]
-pub(crate) fn exp_all(x: &[f32], shift: f32, y: &mut [f32]) {
+pub fn exp_all(x: &[f32], shift: f32, y: &mut [f32]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y = exp(x - shift);
     }
@@ -89,7 +89,7 @@ pub(crate) fn exp_all(x: &[f32], shift: f32, y: &mut [f32]) {
 /// eˣ to about 2 units in the last place, without a branch: 2ⁿ·eʳ with |r| ≤ ln2 / 2. Arguments below −87 give the
 /// smallest normal number's neighbourhood, those above 88 the largest's.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it leaves the nearest integer in the low bits
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
@@ -110,7 +110,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 
 /// cap·tanh(x / cap)
 #[inline(always)]
-pub(crate) fn soft_cap(x: f32, cap: f32) -> f32 {
+pub fn soft_cap(x: f32, cap: f32) -> f32 {
     let t = x / cap;
     // Near 0 the exponentials would leave few digits of a small difference: the series to t⁷.
     let square = t * t;

@@ -1,10 +1,8 @@
 //! What kind of map a shortcut is.
 
-use super::effective_rank;
-use super::spectra::singular_values;
 use crate::error::Result;
-use crate::nn::with_values;
-use crate::shortcut::LinearMap;
+use crate::linalg::parallel::widened;
+use crate::map::LinearMap;
 use serde::Serialize;
 
 /// Singular values that are told.
@@ -32,19 +30,15 @@ pub struct Inspection {
 
 /// Looks at a map `[d, d]`, in f64.
 pub fn inspect(map: &LinearMap) -> Result<Inspection> {
-    let (d, columns) = map.weight().dims2()?;
-    let weight: Vec<f64> =
-        with_values(map.weight(), |values| values.iter().map(|value| f64::from(*value)).collect())?;
+    let (d, columns) = (map.d_out(), map.d_in());
+    let weight = widened(map.weight());
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
-    let values = singular_values(map)?;
+    let values = map.singular_values()?;
     let from_identity = weight
         .iter()
         .enumerate()
         .map(|(place, value)| if place % (columns + 1) == 0 { value - 1.0 } else { *value });
-    let bias_norm = match map.bias() {
-        Some(bias) => Some(with_values(bias, |values| norm(&mut values.iter().map(|b| f64::from(*b))))?),
-        None => None,
-    };
+    let bias_norm = map.bias().map(|bias| norm(&mut bias.iter().map(|b| f64::from(*b))));
     Ok(Inspection {
         frobenius_norm: norm(&mut weight.iter().copied()),
         spectral_norm: values.first().copied().unwrap_or(0.0),
@@ -54,6 +48,13 @@ pub fn inspect(map: &LinearMap) -> Result<Inspection> {
         singular_values: values.into_iter().take(TOLD).collect(),
         bias_norm,
     })
+}
+
+/// exp of the entropy of the singular values as shares of their sum (Roy and Vetterli 2007).
+pub fn effective_rank(sigma: &[f64]) -> f64 {
+    let total: f64 = sigma.iter().sum();
+    let entropy = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+    if total > 0.0 { sigma.iter().map(|s| entropy(s / total)).sum::<f64>().exp() } else { 0.0 }
 }
 
 #[cfg(test)]

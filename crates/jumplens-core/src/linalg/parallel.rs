@@ -1,33 +1,34 @@
 //! Work spread over threads by the task: each task runs on few threads (usually one), so that its many small products
 //! do not wait for one another, and its data stay in one core's cache.
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 /// Runs `work` on every task, at most `lanes` at one time, sharing out the threads of the current pool. `take` gets each
-/// result with its task's number on the calling thread, in the order of the tasks. The first error ends it all.
-pub(crate) fn for_each<T: Sync, R: Send>(
+/// result with its task's number on the calling thread, in the order of the tasks. The first error ends it all;
+/// [`Error::Threads`] where the system starts no more.
+pub fn for_each<T: Sync, R: Send, E: From<Error> + Send>(
     tasks: &[T],
     lanes: usize,
-    work: impl Fn(&T) -> Result<R> + Sync,
-    mut take: impl FnMut(usize, R) -> Result<()>,
-) -> Result<()> {
+    work: impl Fn(&T) -> Result<R, E> + Sync,
+    mut take: impl FnMut(usize, R) -> Result<(), E>,
+) -> Result<(), E> {
     let threads = rayon::current_num_threads();
     let lanes = lanes.min(threads).min(tasks.len()).max(1);
     if lanes == 1 {
         return tasks.iter().enumerate().try_for_each(|(index, task)| take(index, work(task)?));
     }
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let (sender, receiver) = mpsc::channel::<(usize, Result<R>)>();
+    let (sender, receiver) = mpsc::channel::<(usize, Result<R, E>)>();
     std::thread::scope(|scope| {
         for lane in 0..lanes {
             let sender = sender.clone();
             let (next, stop, work) = (&next, &stop, &work);
             let share = threads / lanes + usize::from(lane < threads % lanes);
             let failed = move |error: &dyn std::fmt::Display| {
-                Error::Option(format!("cannot start {share} threads: {error}"))
+                E::from(Error::Threads { threads: share, reason: error.to_string() })
             };
             let unstarted = sender.clone();
             let started = std::thread::Builder::new().spawn_scoped(scope, move || {
@@ -68,7 +69,7 @@ pub(crate) fn for_each<T: Sync, R: Send>(
 
 /// Sums over the rows of `x`, row-major `[n, d]`, by column: `add(i, row, sums)` adds what row `i` brings. The order of
 /// additions does not depend on the threads.
-pub(crate) fn column_sums(x: &[f32], d: usize, add: impl Fn(usize, &[f32], &mut [f64]) + Sync) -> Vec<f64> {
+pub fn column_sums(x: &[f32], d: usize, add: impl Fn(usize, &[f32], &mut [f64]) + Sync) -> Vec<f64> {
     const ROWS: usize = 256;
     let blocks: Vec<Vec<f64>> = x
         .par_chunks(d * ROWS)
@@ -83,7 +84,7 @@ pub(crate) fn column_sums(x: &[f32], d: usize, add: impl Fn(usize, &[f32], &mut 
 }
 
 /// The values in f64.
-pub(crate) fn widened(x: &[f32]) -> Vec<f64> {
+pub fn widened(x: &[f32]) -> Vec<f64> {
     x.par_iter().with_min_len(1 << 12).map(|value| f64::from(*value)).collect()
 }
 
@@ -101,7 +102,7 @@ mod tests {
                 for_each(
                     &tasks,
                     lanes,
-                    |task| Ok(task * 2),
+                    |task| Ok::<_, Error>(task * 2),
                     |index, result| {
                         assert_eq!(result, index * 2);
                         seen.push(index);
@@ -110,13 +111,13 @@ mod tests {
                 )
                 .unwrap();
                 assert_eq!(seen, tasks);
-                let failing = |task: &usize| if *task == 50 { Err(Error::Interrupted) } else { Ok(()) };
+                let failing = |task: &usize| if *task == 50 { Err(Error::NoSpread) } else { Ok(()) };
                 let mut taken = 0;
                 let outcome = for_each(&tasks, lanes, failing, |_, ()| {
                     taken += 1;
                     Ok(())
                 });
-                assert!(matches!(outcome, Err(Error::Interrupted)));
+                assert!(matches!(outcome, Err(Error::NoSpread)));
                 assert!(taken <= 50);
             }
         });
@@ -129,7 +130,7 @@ mod tests {
             let mut shares = Vec::new();
             let work = |_: &()| {
                 std::thread::sleep(std::time::Duration::from_millis(20));
-                Ok(rayon::current_num_threads())
+                Ok::<_, Error>(rayon::current_num_threads())
             };
             for_each(&[(), ()], 8, work, |_, share| {
                 shares.push(share);

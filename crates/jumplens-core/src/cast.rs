@@ -1,6 +1,5 @@
 //! The casts that are fitted maps of states: which there are, and what they are called.
 
-use crate::store::manifest::Difference;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -112,19 +111,6 @@ impl Fits {
     /// Plain least squares without intercept.
     pub fn plain(pairs: Pairs) -> Self {
         Self { pairs, intercept: false, ridge: None, ranks: Vec::new() }
-    }
-
-    /// What makes these other maps than those `there`.
-    pub(crate) fn difference(&self, there: &Self) -> Option<Difference> {
-        let ranks = |fits: &Self| {
-            let ranks: Vec<String> = fits.ranks.iter().map(usize::to_string).collect();
-            (!ranks.is_empty()).then(|| ranks.join(", "))
-        };
-        let bias = |fits: &Self| fits.intercept.then_some("fitted");
-        Difference::of("the choice of pairs of layers", self.pairs, there.pairs)
-            .or_else(|| Difference::of_optional("the bias", bias(self), bias(there)))
-            .or_else(|| Difference::of_optional("the ridge penalty", self.ridge, there.ridge))
-            .or_else(|| Difference::of_optional("the choice of ranks", ranks(self), ranks(there)))
     }
 
     /// The casts that come of it, `mat` first.

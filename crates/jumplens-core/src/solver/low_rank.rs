@@ -6,7 +6,7 @@
 
 use super::least_squares::Coordinates;
 use crate::error::Result;
-use crate::linalg::{product, symmetric_eigen};
+use crate::linalg::dense::{product, symmetric_eigen};
 
 /// `coordinates` cut to `rank`, or as they are where they are of no more.
 pub(super) fn low_rank(coordinates: &Coordinates, rank: usize) -> Result<Coordinates> {

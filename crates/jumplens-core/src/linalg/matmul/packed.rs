@@ -5,20 +5,20 @@ use super::kernel::{TILE_COLS, TILE_ROWS};
 use super::x86;
 use super::{Matrix, Precision};
 #[cfg(target_arch = "x86_64")]
-use crate::nn::isa::Isa;
-use crate::nn::simd;
+use crate::linalg::Isa;
+use crate::linalg::simd;
 use half::bf16;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// The rows of a left factor.
-pub(crate) type PackedRows = Packed<TILE_ROWS>;
+pub type PackedRows = Packed<TILE_ROWS>;
 /// The columns of a right factor.
-pub(crate) type PackedWeights = Packed<TILE_COLS>;
+pub type PackedWeights = Packed<TILE_COLS>;
 
 /// How the values of a lane stand in its cells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Form {
+pub enum Form {
     /// An f32 each.
     #[default]
     Single,
@@ -41,7 +41,7 @@ impl Form {
 /// Rows of a left factor, or columns of a right one (lanes, either way), in panels of `WIDTH`. A panel holds its lanes'
 /// cells side by side, `[cells, WIDTH]`. Lanes and values that are not there are zero.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Packed<const WIDTH: usize> {
+pub struct Packed<const WIDTH: usize> {
     cells: Vec<u32>,
     /// How many lanes there are.
     pub lanes: usize,
@@ -210,7 +210,7 @@ fn pack_rows<const WIDTH: usize>(lanes: Matrix, there: std::ops::Range<usize>, o
 }
 
 /// Packs 8 lanes of the same length: cell `c` of lane `i` goes to `out[c · stride + i]`.
-pub(crate) fn pack_lanes(lanes: [&[f32]; 8], out: &mut [u32], stride: usize, form: Form) {
+pub fn pack_lanes(lanes: [&[f32]; 8], out: &mut [u32], stride: usize, form: Form) {
     #[cfg(target_arch = "x86_64")]
     let done = match (form, Isa::current()) {
         // SAFETY: what is in use is there.
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn vector_packing_equals_plain() {
-        crate::nn::isa::testing::on_every(packing_equals_plain);
+        crate::linalg::isa::testing::on_every(packing_equals_plain);
     }
 
     fn packing_equals_plain() {
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn pairs_are_widened_to_what_is_rounded() {
-        crate::nn::isa::testing::on_every(|| {
+        crate::linalg::isa::testing::on_every(|| {
             let (x, mut wide) = (values(8 * 26), Vec::new());
             let lanes: [&[f32]; 8] = std::array::from_fn(|i| &x[i * 26..][..26]);
             let (mut pairs, mut rounded) = (vec![0; 32 * 13], vec![0; 32 * 26]);

@@ -1,7 +1,8 @@
-//! Which vector instructions the kernels of this crate use.
+//! Which vector instructions the kernels use.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,6 +21,11 @@ pub enum Isa {
     Avx512,
     /// 128 bits, of aarch64.
     Neon,
+}
+
+thread_local! {
+    /// What this thread is told to use.
+    static HERE: Cell<Option<Isa>> = const { Cell::new(None) };
 }
 
 /// The number of the one in use; above all numbers until that is known.
@@ -58,10 +64,10 @@ impl Isa {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
-    /// The one in use: the best that this CPU has, unless another was [chosen](Self::choose).
+    /// The one in use on this thread: that of the [pool](Self::pool) it belongs to, or else the best that this CPU has,
+    /// unless another was [chosen](Self::choose).
     pub fn current() -> Self {
-        #[cfg(test)]
-        if let Some(isa) = testing::here() {
+        if let Some(isa) = HERE.get() {
             return isa;
         }
         let in_use = || Self::ALL.get(usize::from(IN_USE.load(Ordering::Relaxed))).copied();
@@ -79,6 +85,17 @@ impl Isa {
         }
         IN_USE.store(self as u8, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// A pool of threads that use it, whatever others do. [`Error::NoSuchIsa`] where this CPU lacks it; [`Error::Threads`]
+    /// where the system starts no more.
+    pub fn pool(self, threads: usize) -> Result<rayon::ThreadPool> {
+        if !self.is_available() {
+            return Err(Error::NoSuchIsa { asked: self.name().to_owned(), known: true });
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.start_handler(move |_| HERE.set(Some(self))).build();
+        pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })
     }
 }
 
@@ -102,27 +119,10 @@ impl FromStr for Isa {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::Isa;
-    use std::cell::Cell;
-
-    thread_local! {
-        static HERE: Cell<Option<Isa>> = const { Cell::new(None) };
-    }
-
-    /// What this thread is told to use.
-    pub(super) fn here() -> Option<Isa> {
-        HERE.get()
-    }
 
     /// Runs `test` once on each instruction set that this CPU has, on threads that use no other.
     pub(crate) fn on_every(test: impl Fn() + Sync) {
-        for isa in Isa::available() {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(2)
-                .start_handler(move |_| HERE.set(Some(isa)))
-                .build()
-                .unwrap();
-            pool.install(&test);
-        }
+        Isa::available().for_each(|isa| isa.pool(2).unwrap().install(&test));
     }
 }
 

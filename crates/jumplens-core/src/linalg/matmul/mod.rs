@@ -14,10 +14,10 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(crate) use kernel::{TILE_COLS, TILE_ROWS, Tile};
-pub(crate) use packed::{Packed, PackedRows, PackedWeights, pack_lanes};
+pub use kernel::{TILE_COLS, TILE_ROWS, Tile};
+pub use packed::{Packed, PackedRows, PackedWeights, pack_lanes};
 
-use crate::nn::isa::Isa;
+use crate::linalg::Isa;
 use kernel::{Kernel, Rows};
 use packed::widen;
 use rayon::prelude::*;
@@ -62,7 +62,7 @@ impl Precision {
 
 /// A matrix seen in a slice.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Matrix<'a> {
+pub struct Matrix<'a> {
     values: &'a [f32],
     rows: usize,
     cols: usize,
@@ -102,7 +102,7 @@ impl<'a> Matrix<'a> {
 
 /// What becomes of the values that are in the output already.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Write {
+pub enum Write {
     /// They are overwritten.
     Replace,
     /// The product is added to them.
@@ -110,14 +110,14 @@ pub(crate) enum Write {
 }
 
 /// `out = a·b` or `out += a·b`, `out` row-major `[a.rows, b.cols]`, for factors that are multiplied only once.
-pub(crate) fn matmul(out: &mut [f32], write: Write, a: Matrix, b: Matrix) {
+pub fn matmul(out: &mut [f32], write: Write, a: Matrix, b: Matrix) {
     let (a, b) = (Packed::pack(a, Precision::F32), Packed::pack(b.t(), Precision::F32));
     product(out, write, &a, &b, 0..b.lanes);
 }
 
 /// `out = rows·weights[.., cols]` or `out += …`, `out` row-major `[rows, cols]`, for rows that are multiplied more than
 /// once. `cols` starts at a multiple of [`TILE_COLS`].
-pub(crate) fn product(
+pub fn product(
     out: &mut [f32],
     write: Write,
     rows: &PackedRows,
@@ -145,7 +145,7 @@ const BLOCK_ROWS_WIDENED: usize = 2 * BLOCK_ROWS;
 
 /// What a thread keeps between products.
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     /// For a block of the left factor's rows.
     pub rows: PackedRows,
     /// For what the next product has on its left.
@@ -156,7 +156,7 @@ pub(crate) struct Scratch {
 
 /// What [`tiles`] keeps between products.
 #[derive(Default)]
-pub(crate) struct Tiles {
+pub struct Tiles {
     /// One for each panel of rows.
     tiles: Vec<Tile>,
     /// Weights that were widened.
@@ -169,7 +169,7 @@ thread_local! {
 
 /// Cuts `n` rows, multiplied in `precision`, into blocks (of a multiple of [`TILE_ROWS`], but for the last) and `out`,
 /// row-major `[n, width]`, with them, and does them on all threads of the current pool. `work` gets the rows' numbers, and spreads over no threads itself.
-pub(crate) fn by_blocks(
+pub fn by_blocks(
     out: &mut [f32],
     width: usize,
     n: usize,
@@ -192,7 +192,7 @@ pub(crate) fn by_blocks(
 
 /// Where a finished tile belongs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub struct Place {
     /// Its first row, counted from the first one that was asked for.
     pub row: usize,
     /// Its rows that are really there.
@@ -205,7 +205,7 @@ pub(crate) struct Place {
 
 /// Multiplies some of the `rows` with the columns `cols` of `weights`, both from a multiple of a tile's size on, and hands
 /// each tile to `finish`.
-pub(crate) fn tiles(
+pub fn tiles(
     rows: &PackedRows,
     block: Range<usize>,
     weights: &PackedWeights,
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn products_and_transposes_agree_with_sums() {
-        crate::nn::isa::testing::on_every(agree_with_sums);
+        crate::linalg::isa::testing::on_every(agree_with_sums);
     }
 
     fn agree_with_sums() {

@@ -12,41 +12,41 @@ use std::fmt::Debug;
 use std::num::NonZeroUsize;
 
 /// How many tasks a product is split into at most, whatever the number of threads that share them.
-pub(crate) const PAR: Par = Par::Rayon(NonZeroUsize::new(8).unwrap());
+pub const PAR: Par = Par::Rayon(NonZeroUsize::new(8).unwrap());
 /// Decompositions are not split: how they are shows in their last bits, which next to singular sources make much of.
 const DECOMPOSING: Par = Par::Seq;
 
 /// `A = U·Σ·Vᵀ`, singular values by falling size.
-pub(crate) struct Svd {
+pub struct Svd {
     /// `[rows, min(rows, columns)]`.
-    pub(crate) u: Mat<f64>,
+    pub u: Mat<f64>,
     /// The singular values.
-    pub(crate) sigma: Vec<f64>,
+    pub sigma: Vec<f64>,
     /// `[columns, min(rows, columns)]`.
-    pub(crate) v: Mat<f64>,
+    pub v: Mat<f64>,
 }
 
 /// `A = U·Λ·Uᵀ`, eigenvalues in rising order.
-pub(crate) struct Eigen {
+pub struct Eigen {
     /// The eigenvalues.
-    pub(crate) values: Vec<f64>,
+    pub values: Vec<f64>,
     /// The eigenvectors, a column each.
-    pub(crate) vectors: Mat<f64>,
+    pub vectors: Mat<f64>,
 }
 
 fn failed<E: Debug>(what: &'static str) -> impl FnOnce(E) -> Error {
-    move |error| Error::Internal(format!("{what}: {error:?}"))
+    move |error| Error::Decomposition { what, reason: format!("{error:?}") }
 }
 
 /// `a·b`.
-pub(crate) fn product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Mat<f64> {
+pub fn product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Mat<f64> {
     let mut out = Mat::zeros(a.nrows(), b.ncols());
     matmul::matmul(out.as_mut(), Accum::Replace, a, b, 1.0, PAR);
     out
 }
 
 /// The thin singular value decomposition.
-pub(crate) fn thin_svd(a: MatRef<'_, f64>) -> Result<Svd> {
+pub fn thin_svd(a: MatRef<'_, f64>) -> Result<Svd> {
     let (m, n) = a.shape();
     let size = m.min(n);
     let (mut u, mut s, mut v) = (Mat::zeros(m, size), Diag::zeros(size), Mat::zeros(n, size));
@@ -62,24 +62,24 @@ pub(crate) fn thin_svd(a: MatRef<'_, f64>) -> Result<Svd> {
         MemStack::new(&mut memory),
         Default::default(),
     )
-    .map_err(failed("singular value decomposition"))?;
+    .map_err(failed("a singular value decomposition"))?;
     Ok(Svd { u, sigma: s.column_vector().iter().copied().collect(), v })
 }
 
 /// The singular values alone, by falling size.
-pub(crate) fn singular_values(a: MatRef<'_, f64>) -> Result<Vec<f64>> {
+pub fn singular_values(a: MatRef<'_, f64>) -> Result<Vec<f64>> {
     let (m, n) = a.shape();
     let mut s = Diag::zeros(m.min(n));
     let none = ComputeSvdVectors::No;
     let mut memory =
         MemBuffer::new(svd::svd_scratch::<f64>(m, n, none, none, DECOMPOSING, Default::default()));
     svd::svd(a, s.as_mut(), None, None, DECOMPOSING, MemStack::new(&mut memory), Default::default())
-        .map_err(failed("singular values"))?;
+        .map_err(failed("a decomposition for singular values"))?;
     Ok(s.column_vector().iter().copied().collect())
 }
 
 /// Of a symmetric matrix, given by its lower triangle.
-pub(crate) fn symmetric_eigen(a: MatRef<'_, f64>) -> Result<Eigen> {
+pub fn symmetric_eigen(a: MatRef<'_, f64>) -> Result<Eigen> {
     let n = a.nrows();
     let (mut vectors, mut values) = (Mat::zeros(n, n), Diag::zeros(n));
     let scratch =
@@ -87,12 +87,12 @@ pub(crate) fn symmetric_eigen(a: MatRef<'_, f64>) -> Result<Eigen> {
     let mut memory = MemBuffer::new(scratch);
     let (stack, columns) = (MemStack::new(&mut memory), Some(vectors.as_mut()));
     evd::self_adjoint_evd(a, values.as_mut(), columns, DECOMPOSING, stack, Default::default())
-        .map_err(failed("eigenvalue decomposition"))?;
+        .map_err(failed("an eigenvalue decomposition"))?;
     Ok(Eigen { values: values.column_vector().iter().copied().collect(), vectors })
 }
 
 /// `L` with `A = L·Lᵀ`, of a symmetric matrix given by its lower triangle; `None` where it is not positive definite.
-pub(crate) fn cholesky(a: MatRef<'_, f64>) -> Option<Mat<f64>> {
+pub fn cholesky(a: MatRef<'_, f64>) -> Option<Mat<f64>> {
     let n = a.nrows();
     let mut l = Mat::from_fn(n, n, |i, j| if i < j { 0.0 } else { a[(i, j)] });
     let scratch = cholesky::llt::factor::cholesky_in_place_scratch::<f64>(n, DECOMPOSING, Default::default());
@@ -114,14 +114,14 @@ pub(crate) fn cholesky(a: MatRef<'_, f64>) -> Option<Mat<f64>> {
 }
 
 /// The inverse of an upper triangle, which is one too.
-pub(crate) fn inverse_of_upper(r: MatRef<'_, f64>) -> Mat<f64> {
+pub fn inverse_of_upper(r: MatRef<'_, f64>) -> Mat<f64> {
     let mut inverse = Mat::identity(r.nrows(), r.nrows());
     triangular_solve::solve_upper_triangular_in_place(r, inverse.as_mut(), DECOMPOSING);
     inverse
 }
 
 /// `R` of `A = Q·R`, `[min(rows, columns), columns]`, upper triangular or trapezoidal.
-pub(crate) fn triangle_of(mut a: Mat<f64>) -> Mat<f64> {
+pub fn triangle_of(mut a: Mat<f64>) -> Mat<f64> {
     let (m, n) = a.shape();
     let size = m.min(n);
     let block = qr::no_pivoting::factor::recommended_block_size::<f64>(m, n);

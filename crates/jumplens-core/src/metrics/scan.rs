@@ -1,9 +1,9 @@
 //! From prepared states to figures about their logits, one tile of the vocabulary at a time: the logits of all rows
 //! over the whole vocabulary are never held.
 
-use crate::nn::Precision;
-use crate::nn::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
-use crate::nn::simd;
+use crate::linalg::Precision;
+use crate::linalg::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, product};
+use crate::linalg::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -381,17 +381,19 @@ fn cross(weights: &[f32], first: &[f32], logits: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::testing::random;
+    use rand::{RngExt, SeedableRng};
 
     #[test]
     fn agrees_with_sums_over_the_whole_vocabulary() {
-        crate::nn::isa::testing::on_every(whole_vocabulary);
+        crate::linalg::isa::testing::on_every(whole_vocabulary);
     }
 
     fn whole_vocabulary() {
         let (n, d, vocab, k) = (9, 16, 2 * TILE + 77, 10);
-        let take =
-            |shape: &[usize], seed| random(shape, seed).flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let take = |shape: &[usize], seed| -> Vec<f32> {
+            let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+            (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect()
+        };
         let (rows, model, unembedding) = (take(&[n, d], 1), take(&[n, d], 2), take(&[vocab, d], 3));
         let rows: Vec<f32> = rows.iter().map(|x| x * 5.0).collect();
         let targets: Vec<Option<u32>> = (0..n).map(|i| (i % 3 != 0).then_some((i * 130) as u32)).collect();

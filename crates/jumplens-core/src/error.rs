@@ -1,0 +1,63 @@
+//! What can go wrong.
+
+use crate::linalg::Isa;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every way in which this crate fails. Messages have no final period: a caller may add what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Values that are no matrix of so many rows, or two matrices that do not belong together.
+    #[error("{values} values of {what} are not {rows} rows of the same width, one or more")]
+    Shape {
+        /// What they are: `x`, `y`, a map's weight or its bias.
+        what: &'static str,
+        /// How many there are.
+        values: usize,
+        /// How many rows they should be.
+        rows: usize,
+    },
+    /// A value that is infinite or no number.
+    #[error("row {row} of {what} holds a value that is not finite")]
+    NotFinite {
+        /// What it is in: `x` or `y`.
+        what: &'static str,
+        /// Its row, from 0.
+        row: usize,
+    },
+    /// Vector instructions that there are no kernels for, or that this CPU lacks.
+    #[error("{}", no_such_isa(asked, *known))]
+    NoSuchIsa {
+        /// What was asked for.
+        asked: String,
+        /// True where there are kernels for it.
+        known: bool,
+    },
+    /// The system starts no more threads.
+    #[error("cannot start {threads} threads: {reason}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
+    /// A decomposition that did not come to its end, as with values that are not finite.
+    #[error("{what} did not converge: {reason}")]
+    Decomposition {
+        /// Which one.
+        what: &'static str,
+        /// What the library said.
+        reason: String,
+    },
+    /// λ is to be found for targets whose spread was not given.
+    #[error("no spread of the targets to find λ by")]
+    NoSpread,
+}
+
+fn no_such_isa(asked: &str, known: bool) -> String {
+    let here: Vec<String> = Isa::available().map(|isa| format!("`{isa}`")).collect();
+    let what = if known { "this CPU has no" } else { "there is no instruction set" };
+    format!("{what} `{asked}`: here it can be {}", here.join(" or "))
+}

@@ -1,0 +1,11 @@
+//! Products of matrices in f32 and bf16 on packed factors, decompositions in f64, and work spread over threads; all of it the
+//! same bits on any number of threads.
+
+pub mod dense;
+pub mod isa;
+pub mod matmul;
+pub mod parallel;
+pub mod simd;
+
+pub use isa::Isa;
+pub use matmul::Precision;

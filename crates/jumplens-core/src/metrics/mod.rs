@@ -1,0 +1,9 @@
+//! How good a map or a prediction is: slices in, numbers out.
+
+mod inspect;
+mod r2;
+mod scan;
+
+pub use inspect::{Inspection, effective_rank, inspect};
+pub use r2::{Source, Target, r2, score};
+pub use scan::{RowScan, Unembedding, scan, target_losses};
