@@ -6,7 +6,7 @@ use crate::sources::sources;
 use jumplens::Error;
 use jumplens::files::Pointer;
 use jumplens::hub::RepoKind;
-use jumplens::store::{Kind, Stage};
+use jumplens::store::{FolderKind, Stage};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -173,23 +173,23 @@ fn advice(error: &Error) -> Option<String> {
         Error::Sample { .. } => "mend or remove the line".to_owned(),
         Error::EmptyCorpus { .. } => "give a file with at least one".to_owned(),
         Error::TooFewSentences { .. } => "lower `--train` and `--val`, or give a larger `--corpus`".to_owned(),
-        Error::Occupied { kind: Kind::Run, .. } => {
+        Error::Occupied { kind: FolderKind::Run, .. } => {
             "choose another `--out`, go on with it by `--resume` of `jumplens run`, or replace it by `--overwrite`".to_owned()
         }
         Error::Occupied { .. } => "choose another `--out`, or replace it by `--overwrite`".to_owned(),
         Error::OtherKind { path, kind, .. } => format!("choose another folder{}", uses(path, *kind)),
         Error::Unfinished { path, kind } => {
             let command = match kind {
-                Kind::Run => "run --resume",
-                Kind::Fitted => "fit --moments",
-                Kind::ImportedMaps => "shortcuts import",
-                Kind::ExportedMaps => "shortcuts export",
-                Kind::Comparison => "compare",
-                Kind::Figures => "plot",
+                FolderKind::Run => "run --resume",
+                FolderKind::Fitted => "fit --moments",
+                FolderKind::ImportedMaps => "shortcuts import",
+                FolderKind::ExportedMaps => "shortcuts export",
+                FolderKind::Comparison => "compare",
+                FolderKind::Figures => "plot",
             };
             format!("give the command again that makes it, `jumplens {command} …` with `--out {}`", quoted(path))
         }
-        Error::StageDone { path, kind: Kind::Fitted, .. } => format!(
+        Error::StageDone { path, kind: FolderKind::Fitted, .. } => format!(
             "its r² came with the maps, from the same sums, and is in `{}/results/r2.csv`: nothing is left to do",
             path.display()
         ),
@@ -225,22 +225,22 @@ fn go_on() -> &'static str {
 }
 
 /// What a folder is good for that is not what was wanted.
-fn uses(path: &Path, kind: Kind) -> String {
+fn uses(path: &Path, kind: FolderKind) -> String {
     let path = quoted(path);
     match kind {
-        Kind::Run => String::new(),
-        Kind::Fitted => format!(
+        FolderKind::Run => String::new(),
+        FolderKind::Fitted => format!(
             "; `jumplens lens --run {path}` looks through its maps, `jumplens evaluate --out RUN --shortcuts {path}` measures \
              them on the states of a run"
         ),
-        Kind::ImportedMaps => format!(
+        FolderKind::ImportedMaps => format!(
             "; `jumplens shortcuts list {path}` says which maps they are, `--shortcuts {path}` of `lens`, `r2` and `evaluate` \
              applies them"
         ),
-        Kind::ExportedMaps => {
+        FolderKind::ExportedMaps => {
             "; its files are given to others, or to `--shortcuts` of `lens`, `r2` and `evaluate`".to_owned()
         }
-        Kind::Comparison => "; its figures and `differences.csv` are there to be looked at".to_owned(),
-        Kind::Figures => format!("; `jumplens plot --out {path}` draws its figures again"),
+        FolderKind::Comparison => "; its figures and `differences.csv` are there to be looked at".to_owned(),
+        FolderKind::Figures => format!("; `jumplens plot --out {path}` draws its figures again"),
     }
 }

@@ -1,7 +1,5 @@
 //! What can go wrong.
 
-use crate::linalg::Isa;
-
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -28,12 +26,14 @@ pub enum Error {
         row: usize,
     },
     /// Vector instructions that there are no kernels for, or that this CPU lacks.
-    #[error("{}", no_such_isa(asked, *known))]
+    #[error("{} `{asked}`: here it can be {here}", if *known { "this CPU has no" } else { "there is no instruction set" })]
     NoSuchIsa {
         /// What was asked for.
         asked: String,
         /// True where there are kernels for it.
         known: bool,
+        /// Those that this CPU has, in words.
+        here: String,
     },
     /// The system starts no more threads.
     #[error("cannot start {threads} threads: {reason}")]
@@ -54,10 +54,4 @@ pub enum Error {
     /// λ is to be found for targets whose spread was not given.
     #[error("no spread of the targets to find λ by")]
     NoSpread,
-}
-
-fn no_such_isa(asked: &str, known: bool) -> String {
-    let here: Vec<String> = Isa::available().map(|isa| format!("`{isa}`")).collect();
-    let what = if known { "this CPU has no" } else { "there is no instruction set" };
-    format!("{what} `{asked}`: here it can be {}", here.join(" or "))
 }

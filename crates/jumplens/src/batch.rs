@@ -1,10 +1,7 @@
 //! Sequences packed end to end, without padding; the positions of one sentence share a sequence.
 
-use crate::error::{Error, Result};
-use crate::models::{Backbone, Kind};
 use crate::nn::QueryRows;
-use crate::tokenize::Sample;
-use candle_core::Tensor;
+use crate::words::{Kind, Sample};
 use std::ops::Range;
 
 /// Several samples' tokens in one row of rows. Token `t` of the batch is row `t` of every tensor that is run over it.
@@ -31,15 +28,6 @@ impl PackedBatch {
     /// How many tokens are run.
     pub fn tokens(&self) -> usize {
         self.ids.len()
-    }
-
-    /// `h_0` of every token, `[tokens, d]`. [`Error::NoSuchToken`] where the model has no embedding for one of them.
-    pub fn embed(&self, model: &dyn Backbone) -> Result<Tensor> {
-        let vocab_size = model.spec().vocab_size;
-        match self.ids.iter().find(|id| **id as usize >= vocab_size) {
-            Some(&id) => Err(Error::NoSuchToken { id, vocab_size }),
-            None => model.embed(self),
-        }
     }
 
     /// Packs `samples` in order, each batch filled up to `budget` tokens (a sequence longer than that gets a batch to

@@ -1,8 +1,6 @@
 //! What can go wrong, with where it went wrong: each error carries the path, the tensor, what was expected and what came.
 
-use crate::files::Pointer;
-use crate::hub::RepoKind;
-use crate::store::{Kind, Stage};
+use crate::words::{FolderKind, Pointer, RepoKind, Stage};
 use jumplens_core::Error as CoreError;
 use std::path::{Path, PathBuf};
 
@@ -214,7 +212,7 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
         /// What it holds.
-        kind: Kind,
+        kind: FolderKind,
     },
     /// Another process works on the run folder.
     #[error("`{}` is in use by another jumplens process", path.display())]
@@ -455,7 +453,7 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
         /// What it holds.
-        kind: Kind,
+        kind: FolderKind,
         /// Of what that was made.
         what: String,
     },
@@ -465,7 +463,7 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
         /// What it holds.
-        kind: Kind,
+        kind: FolderKind,
         /// What is wanted.
         wanted: String,
     },
@@ -475,7 +473,7 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
         /// What it was to hold.
-        kind: Kind,
+        kind: FolderKind,
     },
     /// A stage is finished, and not to be done again.
     #[error("the stage `{stage}` of `{}` is done", path.display())]
@@ -483,7 +481,7 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
         /// What it holds.
-        kind: Kind,
+        kind: FolderKind,
         /// The stage.
         stage: Stage,
     },

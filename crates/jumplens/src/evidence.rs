@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::eval::tables::{LayerRow, R2Row};
 use crate::eval::{BLOCK_CASTS, Summary};
 use crate::lens::ID;
-use crate::run::{finished_tables, with_tables};
+use crate::results::{finished_tables, with_tables};
 use crate::shortcut::Origin;
 use crate::store::{Found, Manifest, Stage, look};
 use std::fmt;

@@ -6,8 +6,8 @@ use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::models::{Attention, Backbone, Kind, PartAfter, PartKind, Slot};
 use crate::nn::{Linear, QueryRows, look_up, put_rows};
-use crate::shortcut::LinearMap;
 use candle_core::Tensor;
+use jumplens_core::LinearMap;
 use std::cell::OnceCell;
 
 /// At which rows of a batch something is computed.

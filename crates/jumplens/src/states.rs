@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::files::{
     Mapped, create_anew, create_folder, hexadecimal, open_unfinished, sync, sync_file, sync_names, temporary,
 };
-use crate::models::{Backbone, Spec};
+use crate::models::{Backbone, Spec, embed};
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
 use crate::runner::{BlockRun, Context, Plan, Rows};
@@ -86,7 +86,8 @@ fn run_batches(
     keep_attention: bool,
     take: impl FnMut(usize, BatchStates) -> Result<()>,
 ) -> Result<()> {
-    let kept: Vec<usize> = if keep_attention { vec![model.spec().attention_part()?] } else { vec![] };
+    let kept: Vec<usize> =
+        if keep_attention { model.spec().attention_part().into_iter().collect() } else { vec![] };
     let plan = Plan::new(model, &kept, |_, _| None)?;
     parallel::for_each(batches, usize::MAX, |batch| run_batch(model, &plan, &kept, batch), take)
 }
@@ -101,7 +102,7 @@ fn run_batch(model: &dyn Backbone, plan: &Plan, kept: &[usize], batch: &PackedBa
     let spec = model.spec();
     let context = Context::new(batch, spec.kind, 1);
     let mut states = BatchStates { layers: Vec::new(), attention: Vec::new() };
-    let mut x = batch.embed(model)?;
+    let mut x = embed(model, batch)?;
     for layer in 0..spec.n_layers {
         states.layers.push(match plan.rows_before(layer) {
             Rows::Every => context.select(&x)?,

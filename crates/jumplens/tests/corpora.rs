@@ -10,7 +10,7 @@ use jumplens::corpus::dump::Pages;
 use jumplens::corpus::segmentation::sentences;
 use jumplens::corpus::wikitext::{HOLE, prose};
 use jumplens::corpus::{
-    Corpus, DataSetName, DrawOptions, DrawnSentences, HowMany, Reading, Rows, Wiki, dump, write_sentences,
+    Corpus, DataSetName, DrawOptions, DrawnSentences, HowMany, Reading, Rows, Wiki, dump,
 };
 use jumplens::files::sha256;
 use jumplens::hub::{Hub, Sources};
@@ -235,13 +235,14 @@ fn what_is_asked_of_a_draw_is_what_comes() {
     let tokenizer = jumplens::samples::tokenizer_of("tiny-gpt2", &common::sources(), &Silent).unwrap();
     let options = DrawOptions { min_tokens: Some(30), max_tokens: Some(33), ..DrawOptions::default() };
     let corpus = open(&path, &Reading::default()).unwrap();
-    let drawn = corpus.sentences(50, &options, 1, Some(&tokenizer), &Silent).unwrap();
+    let drawn =
+        corpus.sentences(50, &options, 1, Some(&|text| Ok(tokenizer.encode(text)?.len())), &Silent).unwrap();
     assert!(drawn.train.iter().all(|s| (30..=33).contains(&tokenizer.encode(&s.text).unwrap().len())));
     assert!(matches!(corpus.sentences(50, &options, 1, None, &Silent), Err(Error::Option(_))));
     // A file, where each sentence is from, and what was read.
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("sentences.txt");
-    write_sentences(&out, &drawn, 1, false).unwrap();
+    jumplens::sentences::write_sentences(&out, &drawn, 1, false).unwrap();
     let text = fs::read_to_string(&out).unwrap();
     assert_eq!(text.lines().collect::<Vec<_>>(), texts(&drawn));
     assert_eq!(fs::read_to_string(folder.path().join("sentences.txt.jsonl")).unwrap().lines().count(), 50);

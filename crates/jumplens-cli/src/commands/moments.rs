@@ -7,6 +7,7 @@ use crate::progress::Progress;
 use crate::sources::sources;
 use jumplens::moments::{self, MomentsFile};
 use jumplens::run::{Asked, Existing, Run};
+use jumplens::shards;
 use jumplens::shortcut::Fits;
 use jumplens::store::Stage;
 use std::path::Path;
@@ -50,7 +51,7 @@ pub fn merge(args: &MergeArgs, printer: &Printer) -> Result<(), Failure> {
 pub fn fit(args: &FitArgs, path: &Path, printer: &Printer) -> Result<(), Failure> {
     let file = MomentsFile::open(path)?;
     let fits = args.fits(&Fits::plain(file.record.manifest.fits.pairs));
-    moments::fit_folder(&file, &fits, &args.out, args.overwrite, &Progress::new(printer))?;
+    shards::fit_folder(&file, &fits, &args.out, args.overwrite, &Progress::new(printer))?;
     printer.note(&format!("Maps, r² and learning curve are in `{}`", args.out.display()));
     Ok(())
 }

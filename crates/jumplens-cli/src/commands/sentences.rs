@@ -4,8 +4,9 @@ use super::Failure;
 use crate::args::SentencesArgs;
 use crate::printer::Printer;
 use crate::progress::Progress;
-use jumplens::corpus::{Corpus, DrawnSentences, check_sentences, write_sentences};
+use jumplens::corpus::{Corpus, CountTokens, DrawnSentences};
 use jumplens::samples::tokenizer_of;
+use jumplens::sentences::{check_sentences, write_sentences};
 
 pub fn sentences(args: &SentencesArgs, printer: &Printer) -> Result<(), Failure> {
     let (sources, progress) = (args.unread.sources(), Progress::new(printer));
@@ -13,7 +14,9 @@ pub fn sentences(args: &SentencesArgs, printer: &Printer) -> Result<(), Failure>
     let corpus = Corpus::open(&args.corpus, &(&args.reading).into(), args.seed, &sources, &progress)?;
     let tokenizer = args.model.as_ref().map(|model| tokenizer_of(model, &sources, &progress)).transpose()?;
     let options = args.draw.options(None);
-    let drawn = corpus.sentences(args.num, &options, args.seed, tokenizer.as_ref(), &progress)?;
+    let tokens = tokenizer.as_ref().map(|tokenizer| |text: &str| Ok(tokenizer.encode(text)?.len()));
+    let tokens = tokens.as_ref().map(|count| count as CountTokens);
+    let drawn = corpus.sentences(args.num, &options, args.seed, tokens, &progress)?;
     write_sentences(&args.out, &drawn, args.seed, args.overwrite)?;
     let DrawnSentences { train, record, .. } = drawn;
     let from = record.documents.map_or(String::new(), |documents| format!(" from {documents} documents"));

@@ -81,7 +81,7 @@ impl Isa {
     /// Has all kernels of this process use it from here on. [`Error::NoSuchIsa`] where this CPU lacks it.
     pub fn choose(self) -> Result<()> {
         if !self.is_available() {
-            return Err(Error::NoSuchIsa { asked: self.name().to_owned(), known: true });
+            return Err(no_such(self.name(), true));
         }
         IN_USE.store(self as u8, Ordering::Relaxed);
         Ok(())
@@ -91,12 +91,17 @@ impl Isa {
     /// where the system starts no more.
     pub fn pool(self, threads: usize) -> Result<rayon::ThreadPool> {
         if !self.is_available() {
-            return Err(Error::NoSuchIsa { asked: self.name().to_owned(), known: true });
+            return Err(no_such(self.name(), true));
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         let pool = pool.start_handler(move |_| HERE.set(Some(self))).build();
         pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })
     }
+}
+
+fn no_such(asked: &str, known: bool) -> Error {
+    let here: Vec<String> = Isa::available().map(|isa| format!("`{isa}`")).collect();
+    Error::NoSuchIsa { asked: asked.to_owned(), known, here: here.join(" or ") }
 }
 
 impl fmt::Display for Isa {
@@ -111,7 +116,7 @@ impl FromStr for Isa {
     /// [`Error::NoSuchIsa`] for what is none's name.
     fn from_str(text: &str) -> Result<Self> {
         let named = Self::ALL.into_iter().find(|isa| isa.name() == text);
-        named.ok_or_else(|| Error::NoSuchIsa { asked: text.to_owned(), known: false })
+        named.ok_or_else(|| no_such(text, false))
     }
 }
 

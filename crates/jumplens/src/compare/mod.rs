@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::eval::tables::{Tables, write_csv};
 use crate::plot::{MOST_RUNS, Overlaid, Style, overlay, write_figures};
 use crate::progress::Observer;
-use crate::run::read_tables;
-use crate::store::{Kind, Room};
+use crate::results::read_tables;
+use crate::store::{FolderKind, Room};
 use std::path::{Path, PathBuf};
 
 /// A run that is compared: its results alone, the model need not be there.
@@ -74,7 +74,7 @@ pub fn compare(
     observer: &dyn Observer,
 ) -> Result<Vec<DifferenceRow>> {
     let folders: Vec<PathBuf> = runs.iter().map(|run| run.folder.clone()).collect();
-    let room = Room::check(folder, Kind::Comparison, &folders, overwrite)?;
+    let room = Room::check(folder, FolderKind::Comparison, &folders, overwrite)?;
     let rows = differences(runs)?;
     let overlaid: Vec<Overlaid> =
         runs.iter().map(|run| Overlaid { name: &run.name, tables: &run.tables }).collect();

@@ -32,16 +32,13 @@ pub use sampling::{Draw, DrawOptions, DrawnSentence, HowMany, SplitBy};
 pub use wiki::Wiki;
 
 use crate::error::{Error, Result};
-use crate::files::{Writing, sha256, temporary, write_together};
+use crate::files::sha256;
 use crate::hub::Sources;
 use crate::progress::{Observer, check};
-use crate::store::check_outside;
-use crate::tokenize::Tokenizer;
 use dump::{DumpError, Pages};
 use sampling::{Drawing, Need};
 use serde::{Deserialize, Serialize};
 use source::{Body, Document, Sink};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use stream::Stream;
 
@@ -132,6 +129,9 @@ pub struct RowsRecord {
     pub column: String,
 }
 
+/// Says how many tokens a text has.
+pub type CountTokens<'a> = &'a (dyn Fn(&str) -> Result<usize> + Sync);
+
 /// Sentences that were drawn, and what from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnSentences {
@@ -141,60 +141,6 @@ pub struct DrawnSentences {
     pub val: Vec<DrawnSentence>,
     /// What was read.
     pub record: CorpusRecord,
-}
-
-/// The files that [`write_sentences`] writes.
-fn sentence_files(path: &Path) -> [PathBuf; 3] {
-    ["", ".jsonl", ".json"].map(|ending| {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(ending);
-        path.with_file_name(name)
-    })
-}
-
-/// Sees that sentences can be written to `path` and beside it, where nothing is but what was left of earlier ones that were
-/// not finished. [`Error::FileExists`], [`Error::InsideFolder`].
-pub fn check_sentences(path: &Path, overwrite: bool) -> Result<()> {
-    check_outside(path)?;
-    let [path, documents, read] = sentence_files(path);
-    let is_unfinished = !path.exists() && temporary(&path).exists();
-    let there = [path, documents, read].into_iter().find(|path| path.exists());
-    match there.filter(|_| !overwrite && !is_unfinished) {
-        Some(path) => Err(Error::FileExists { path }),
-        None => Ok(()),
-    }
-}
-
-/// Writes sentences to `path`, one a line, and beside it where each is from (`.jsonl` behind its name) and what was read
-/// (`.json` behind it): all of them, or none. [`Error::Locked`] where another process writes the same files, and
-/// [`Error::FileExists`] where one has done so since [`check_sentences`], and they are not to be replaced.
-pub fn write_sentences(path: &Path, drawn: &DrawnSentences, seed: u64, overwrite: bool) -> Result<()> {
-    #[derive(Serialize)]
-    struct Record<'a> {
-        version: &'static str,
-        corpus: &'a CorpusRecord,
-        seed: u64,
-    }
-    let [path, documents, read] = sentence_files(path);
-    let record = Record { version: env!("CARGO_PKG_VERSION"), corpus: &drawn.record, seed };
-    let write_texts: Writing = &|writer| {
-        drawn.train.iter().try_for_each(|sentence| {
-            writer.write_all(sentence.text.trim_end().as_bytes())?;
-            writer.write_all(b"\n")
-        })
-    };
-    let write_documents: Writing = &|writer| {
-        drawn.train.iter().try_for_each(|sentence| {
-            serde_json::to_writer(&mut *writer, sentence)?;
-            writer.write_all(b"\n")
-        })
-    };
-    let write_record: Writing = &|writer| {
-        serde_json::to_writer_pretty(&mut *writer, &record)?;
-        writer.write_all(b"\n")
-    };
-    let files = [(&*path, write_texts), (&*documents, write_documents), (&*read, write_record)];
-    write_together(files, overwrite)
 }
 
 /// How the files of a corpus are read.
@@ -428,27 +374,27 @@ impl Corpus {
         Ok(DrawnSentences { train, val, record })
     }
 
-    /// Draws `number` sentences, or takes the first ones where they stand in order. `tokenizer` is needed where the number of
-    /// tokens has bounds. [`Error::TooFewDrawn`] where there are not so many.
+    /// Draws `number` sentences, or takes the first ones where they stand in order. `tokens` counts those of
+    /// a sentence, and is needed where their number has bounds. [`Error::TooFewDrawn`] where there are not so many.
     pub fn sentences(
         &self,
         number: usize,
         options: &DrawOptions,
         seed: u64,
-        tokenizer: Option<&Tokenizer>,
+        tokens: Option<CountTokens>,
         observer: &dyn Observer,
     ) -> Result<DrawnSentences> {
         let draw = self.resolve(options)?;
         if number == 0 {
             return Err(Error::Option("0 sentences were asked for: give at least 1 for `--num`".to_owned()));
         }
-        if tokenizer.is_none() && (draw.min_tokens, draw.max_tokens) != (None, None) {
+        if tokens.is_none() && (draw.min_tokens, draw.max_tokens) != (None, None) {
             return Err(Error::Option(
                 "the number of tokens has bounds: say by `--model` whose tokens are counted".to_owned(),
             ));
         }
-        let accept = |text: &str| match tokenizer {
-            Some(tokenizer) => Ok(draw.fits_tokens(tokenizer.encode(text)?.len())),
+        let accept = |text: &str| match tokens {
+            Some(count) => Ok(draw.fits_tokens(count(text)?)),
             None => Ok(true),
         };
         if !self.is_in_order() {

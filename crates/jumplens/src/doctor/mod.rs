@@ -6,7 +6,7 @@ use self::text::Texts;
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
-use crate::models::{Backbone, Kind, Loaded, PartKind, load};
+use crate::models::{Backbone, Kind, Loaded, PartKind, embed, load};
 use crate::nn::{Linear, Precision, with_values};
 use crate::progress::{Observer, check};
 use crate::runner::value_of;
@@ -157,7 +157,7 @@ fn last_positions<'a>(
 fn every_state(model: &dyn Backbone, batch: &PackedBatch, plain: bool) -> Result<Vec<Tensor>> {
     let spec = model.spec();
     let rows = batch.every_row(spec.kind);
-    let mut states = vec![batch.embed(model)?];
+    let mut states = vec![embed(model, batch)?];
     for layer in 0..spec.n_layers {
         let mut x = states[layer].clone();
         if plain {

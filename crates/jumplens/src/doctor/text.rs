@@ -7,8 +7,9 @@ use crate::eval::{Losses, with_losses};
 use crate::models::{Backbone, Kind};
 use crate::nn::Precision;
 use crate::progress::{Observer, check};
-use crate::sanity::{CONTEXT_MARGIN, Comparison, TextCheck, beginning, check_text, common_first, joined};
+use crate::sanity::{Comparison, TextCheck, beginning, check_text, common_first, joined};
 use crate::tokenize::{Positions, Sample, Tokenizer};
+use crate::words::CONTEXT_MARGIN;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 

@@ -2,7 +2,7 @@
 
 use crate::batch::PackedBatch;
 use crate::error::Result;
-use crate::models::Backbone;
+use crate::models::{Backbone, embed};
 use crate::runner::{BlockRun, Context, Plan};
 use crate::shortcut::Shortcuts;
 use candle_core::Tensor;
@@ -61,7 +61,7 @@ impl BlockCasts {
         let contexts: Vec<Context> =
             (1..=spec.n_layers).map(|times| Context::new(batch, spec.kind, times)).collect();
         let once = &contexts[0];
-        let mut x = batch.embed(model)?;
+        let mut x = embed(model, batch)?;
         let mut stacks: Vec<Option<Tensor>> = vec![None; self.plans.len()];
         for layer in 0..spec.n_layers {
             let exact = self.exact.block(layer);

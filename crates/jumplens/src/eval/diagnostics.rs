@@ -4,11 +4,12 @@
 use super::tables::{CurveRow, R2Row, SourceRow};
 use crate::error::Result;
 use crate::models::Spec;
-use crate::moments::{LEARNING_CURVE, Section, piece, segment};
+use crate::moments::Section;
 use crate::progress::{Observer, check};
 use crate::shortcut::{Fitted, Kind, LinearMap, MAT, PairSums};
 use crate::states::{StateFile, StateFiles};
 use crate::tokenize::Sample;
+use crate::words::{LEARNING_CURVE, piece, segment};
 use jumplens_core::metrics::{effective_rank, score};
 use jumplens_core::spread::Spread;
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 use super::architecture::{Architecture, ROPE_FACTORS};
 use super::header::{Header, Type};
 use crate::error::{Error, Result};
-use crate::hub::SourceFile;
+use crate::files::SourceFile;
 use serde_json::{Map, Value, json};
 
 /// Of every so many blocks of Gemma 3 the last looks at the whole sequence, where the file does not say.

@@ -3,7 +3,7 @@
 
 use super::quant::Quant;
 use crate::error::{Error, Result};
-use crate::hub::SourceFile;
+use crate::files::SourceFile;
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -17,7 +17,7 @@ pub(crate) use tokenizer::tokenizer_json;
 
 use crate::error::Result;
 use crate::fields::AllowUnread;
-use crate::hub::SourceFile;
+use crate::files::SourceFile;
 use std::path::Path;
 
 /// True for the path of a GGUF file.

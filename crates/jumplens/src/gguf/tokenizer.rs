@@ -6,7 +6,7 @@ use super::header::Header;
 use super::keys;
 use crate::error::{Error, Result};
 use crate::fields::AllowUnread;
-use crate::hub::SourceFile;
+use crate::files::SourceFile;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

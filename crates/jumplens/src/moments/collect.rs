@@ -2,13 +2,14 @@
 
 use super::file::{Sum, layout, write};
 use super::section::Section;
-use super::{MomentsRecord, Shard, VAL, piece, section_of_share};
+use super::{MomentsRecord, section_of_share};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::models::Spec;
 use crate::progress::{Observer, check};
 use crate::states::{StateFile, StateFiles};
 use crate::store::Stage;
+use crate::words::{Shard, VAL, piece};
 use std::path::Path;
 
 /// Writes the sums of the states in `train` and `val`, which are those of the share `shard` of the experiment `manifest`.

@@ -11,13 +11,14 @@
 //! `S` is `train.1` … `train.4` or `val`; the cross sums to layers before the last are of the whole `train`.
 
 use super::total::Total;
-use super::{LEARNING_CURVE, MomentsRecord, SECTIONS, VAL};
+use super::{MomentsRecord, SECTIONS};
 use crate::error::{Error, Result};
 use crate::files::Mapped;
 use crate::seal::{self, Seal};
 use crate::shortcut::{PairSums, Pairs, pair_name};
 use crate::store::check_inside;
 use crate::tensor_file::{self, Entry};
+use crate::words::{LEARNING_CURVE, MOST_SHARES, VAL};
 use faer::MatRef;
 use jumplens_core::solver::TargetSums;
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -30,9 +31,6 @@ const REST: &str = ".rest";
 
 /// The metadata entry that holds the record.
 const RECORD: &str = "jumplens_moments";
-
-/// Shares that an experiment may be in.
-pub(super) const MOST_SHARES: usize = 1 << 16;
 
 /// By how much sums in f64 may be beyond their bounds.
 const ROUNDING: f64 = 1e-6;
@@ -307,17 +305,17 @@ impl MomentsFile {
     }
 
     /// The sums of layer `from` and its targets `to`, over the training samples.
-    pub(super) fn train(&self, from: usize, to: &[usize]) -> Result<PairSums> {
+    pub(crate) fn train(&self, from: usize, to: &[usize]) -> Result<PairSums> {
         self.pair_sums(0..VAL, from, to)
     }
 
     /// The sums of layer `from` and its targets `to`, over the validation samples.
-    pub(super) fn val(&self, from: usize, to: &[usize]) -> Result<PairSums> {
+    pub(crate) fn val(&self, from: usize, to: &[usize]) -> Result<PairSums> {
         self.pair_sums(VAL..SECTIONS, from, to)
     }
 
     /// The sums of layer `from` and the last over one segment of the training samples.
-    pub(super) fn segment(&self, segment: usize, from: usize) -> Result<PairSums> {
+    pub(crate) fn segment(&self, segment: usize, from: usize) -> Result<PairSums> {
         self.pair_sums(segment..segment + 1, from, &[self.record.n_layers])
     }
 

@@ -10,7 +10,6 @@ mod stages;
 
 pub use crate::samples::SampleSource;
 pub use figures::draw;
-pub(crate) use figures::{finished_tables, read_tables, with_tables};
 pub use memory::{MemoryUse, memory_bytes};
 pub use settings::{Asked, Settings};
 
@@ -20,13 +19,13 @@ use crate::eval::{Summary, mean_run};
 use crate::files::{absolute, create_folder};
 use crate::hub::{ModelFiles, Sources, TokenizerFiles};
 use crate::manifest::{Difference, Manifest, ModelRecord, StageRecord};
-use crate::models::{Backbone, Kind as ModelKind, Spec, load};
+use crate::models::{Backbone, Kind, Spec, load};
 use crate::nn::{Isa, Precision};
 use crate::progress::Observer;
+use crate::results::current_tables;
 use crate::store::lock::Lock;
-use crate::store::{Found, Kind, MOMENTS, Stage, damaged, integrity, look, note_replaced};
+use crate::store::{FolderKind, Found, MOMENTS, Stage, damaged, integrity, look, note_replaced};
 use crate::tokenize::{Sample, Tokenizer, write_samples};
-use figures::current_tables;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -85,7 +84,7 @@ impl Run {
             Found::Run(manifest) if existing == Existing::Refuse && manifest.is_done(Stage::Samples) => {
                 Err(occupied(folder, &manifest))
             }
-            Found::Run(manifest) if manifest.kind == Kind::Run => {
+            Found::Run(manifest) if manifest.kind == FolderKind::Run => {
                 Self::begin_anew(lock, folder, settings, sources, observer)
             }
             Found::Nothing => Self::begin_anew(lock, folder, settings, sources, observer),
@@ -121,7 +120,7 @@ impl Run {
                 }
                 Self::begin_anew(lock, folder, &asked.over(usual), sources, observer)
             }
-            Found::Run(manifest) if manifest.kind == Kind::Run => {
+            Found::Run(manifest) if manifest.kind == FolderKind::Run => {
                 if !manifest.is_done(Stage::Samples) {
                     let settings = asked.over(&Settings::of(&manifest));
                     return Self::begin_anew(lock, folder, &settings, sources, observer);
@@ -288,7 +287,7 @@ impl Run {
                 None => Error::StageDone { path: folder.to_owned(), kind: manifest.kind, stage },
             });
         }
-        if manifest.kind != Kind::Run {
+        if manifest.kind != FolderKind::Run {
             let wanted = "the states of a run".to_owned();
             return Err(Error::OtherKind { path: folder.to_owned(), kind: manifest.kind, wanted });
         }
@@ -356,7 +355,7 @@ impl Run {
     /// N of this run's exit rule ([`mean_run`]); `None` for maps that are fitted from sums, which have no samples.
     pub fn mean_run(&self) -> Result<Option<f64>> {
         match self.manifest.kind {
-            Kind::Run => {
+            FolderKind::Run => {
                 self.needs(Stage::Samples, Stage::Evaluate)?;
                 Ok(Some(mean_run(&self.read_samples("val")?)))
             }
@@ -433,10 +432,10 @@ fn begun(folder: &Path) -> Result<Manifest> {
         needed_by: "every other stage",
     };
     match look(folder)? {
-        Found::Run(manifest) if manifest.kind == Kind::Fitted && !manifest.is_done(Stage::R2) => {
-            Err(Error::Unfinished { path: folder.to_owned(), kind: Kind::Fitted })
+        Found::Run(manifest) if manifest.kind == FolderKind::Fitted && !manifest.is_done(Stage::R2) => {
+            Err(Error::Unfinished { path: folder.to_owned(), kind: FolderKind::Fitted })
         }
-        Found::Run(manifest) if manifest.kind == Kind::Fitted || manifest.is_done(Stage::Samples) => {
+        Found::Run(manifest) if manifest.kind == FolderKind::Fitted || manifest.is_done(Stage::Samples) => {
             Ok(*manifest)
         }
         Found::Nothing if !folder.exists() => Err(Error::NoFolder { path: folder.to_owned() }),
@@ -451,8 +450,11 @@ fn occupied(folder: &Path, manifest: &Manifest) -> Error {
 
 /// Why a folder can be no run's.
 fn not_a_run(folder: &Path, found: Found) -> Error {
-    let other =
-        |kind: Kind| Error::OtherKind { path: folder.to_owned(), kind, wanted: Kind::Run.to_string() };
+    let other = |kind: FolderKind| Error::OtherKind {
+        path: folder.to_owned(),
+        kind,
+        wanted: FolderKind::Run.to_string(),
+    };
     match found {
         Found::Run(manifest) => other(manifest.kind),
         Found::Made(record) => other(record.kind),
@@ -518,7 +520,7 @@ fn make(
         }
     }
     let mask = match &settings.samples {
-        SampleSource::Corpus { mask, .. } if model.spec().kind == ModelKind::Masked => Some(*mask),
+        SampleSource::Corpus { mask, .. } if model.spec().kind == Kind::Masked => Some(*mask),
         _ => None,
     };
     let mut manifest = Manifest::new(

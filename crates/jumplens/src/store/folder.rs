@@ -3,7 +3,7 @@
 use super::integrity::{self, Digests};
 use super::lock::{self, Lock};
 use super::manifest::{FORMAT, MANIFEST, Manifest};
-use super::{Stage, walk};
+use super::{FolderKind, Stage, walk};
 use crate::error::{Error, Result};
 use crate::files::{temporary, write_durably};
 use crate::progress::Observer;
@@ -11,67 +11,15 @@ use crate::seal::{self, Seal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-
-/// What a folder holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// A run, or a share of one, as far as it is.
-    #[default]
-    Run,
-    /// Maps that were fitted from second-moment sums, with their r².
-    Fitted,
-    /// Maps of other programs.
-    ImportedMaps,
-    /// Maps for others.
-    ExportedMaps,
-    /// Several runs beside one another.
-    Comparison,
-    /// Figures and report, drawn from tables without a manifest.
-    Figures,
-}
-
-impl Kind {
-    pub(crate) fn is_run(&self) -> bool {
-        *self == Self::Run
-    }
-
-    /// The endings of the files that are written into such a folder.
-    fn endings(self) -> &'static [&'static str] {
-        match self {
-            Self::Run | Self::Fitted => {
-                &["jsonl", "safetensors", "csv", "json", "parquet", "svg", "pdf", "png", "html"]
-            }
-            Self::ImportedMaps => &["safetensors"],
-            Self::ExportedMaps => &["safetensors", "npz", "md"],
-            Self::Comparison => &["svg", "pdf", "png", "csv"],
-            Self::Figures => &["svg", "pdf", "png", "html"],
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::Run => "a run",
-            Self::Fitted => "maps fitted from second-moment sums",
-            Self::ImportedMaps => "imported maps",
-            Self::ExportedMaps => "exported maps",
-            Self::Comparison => "a comparison of runs",
-            Self::Figures => "figures drawn from tables",
-        })
-    }
-}
 
 /// The manifest of a folder that is no run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     format: u32,
     /// What the folder holds.
-    pub kind: Kind,
+    pub kind: FolderKind,
     /// The version of jumplens that wrote it.
     pub version: String,
     /// The files and folders that it was made from.
@@ -83,7 +31,7 @@ pub struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(kind: Kind, from: &[PathBuf]) -> Self {
+    pub(crate) fn new(kind: FolderKind, from: &[PathBuf]) -> Self {
         let from = from.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Self { format: FORMAT, kind, version, from: from.collect(), done: false, files: Digests::new() }
@@ -93,7 +41,7 @@ impl Record {
     pub(crate) fn of_figures(folder: &Path, figures: &[PathBuf]) -> Result<Self> {
         let is_figure = |path: &Path| figures.contains(&folder.join(path));
         let files = integrity::digests(folder, is_figure)?;
-        Ok(Self { done: true, files, ..Self::new(Kind::Figures, &[folder.join("results")]) })
+        Ok(Self { done: true, files, ..Self::new(FolderKind::Figures, &[folder.join("results")]) })
     }
 
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
@@ -136,7 +84,7 @@ pub enum Found {
     Nothing,
     /// Files, and no manifest among them.
     Others,
-    /// A run, or what is fitted from sums: the manifest's [`Kind`] says which.
+    /// A run, or what is fitted from sums: the manifest's [`FolderKind`] says which.
     Run(Box<Manifest>),
     /// What another command made.
     Made(Record),
@@ -226,7 +174,7 @@ fn read_run(bytes: &[u8]) -> serde_json::Result<Manifest> {
     // Earlier versions did not say it: what came from sums has no samples.
     let has_no_samples = !manifest.stages.contains_key(&Stage::Samples);
     if has_no_samples && manifest.is_done(Stage::Fit) && manifest.is_done(Stage::R2) {
-        manifest.kind = Kind::Fitted;
+        manifest.kind = FolderKind::Fitted;
     }
     Ok(manifest)
 }
@@ -253,11 +201,11 @@ fn only_ours(folder: &Path) -> Result<bool> {
             path.clone()
         };
         path.as_path() == Path::new(lock::NAME)
-            || [Kind::Run, Kind::ExportedMaps].iter().any(|kind| has_ending(&whole, *kind))
+            || [FolderKind::Run, FolderKind::ExportedMaps].iter().any(|kind| has_ending(&whole, *kind))
     }))
 }
 
-fn has_ending(path: &Path, kind: Kind) -> bool {
+fn has_ending(path: &Path, kind: FolderKind) -> bool {
     path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| kind.endings().contains(&ending))
 }
 
@@ -291,7 +239,7 @@ pub struct Making {
 #[derive(Debug)]
 pub struct Room {
     folder: PathBuf,
-    kind: Kind,
+    kind: FolderKind,
     from: Vec<PathBuf>,
     overwrite: bool,
 }
@@ -299,7 +247,7 @@ pub struct Room {
 impl Room {
     /// Sees that `folder` can take a folder of that `kind`, made from the files and folders `from`: nothing is in it, or one
     /// of the same kind that was not finished, or that `overwrite` allows to be replaced. Changes nothing.
-    pub fn check(folder: &Path, kind: Kind, from: &[PathBuf], overwrite: bool) -> Result<Self> {
+    pub fn check(folder: &Path, kind: FolderKind, from: &[PathBuf], overwrite: bool) -> Result<Self> {
         let room = Self { folder: folder.to_owned(), kind, from: from.to_owned(), overwrite };
         room.look().map(|_| room)
     }
@@ -375,7 +323,7 @@ fn is_plain(part: std::path::Component) -> bool {
     matches!(part, std::path::Component::Normal(_))
 }
 
-fn other_kind(path: &Path, kind: Kind, wanted: Kind) -> Error {
+fn other_kind(path: &Path, kind: FolderKind, wanted: FolderKind) -> Error {
     Error::OtherKind { path: path.to_owned(), kind, wanted: wanted.to_string() }
 }
 
@@ -385,7 +333,7 @@ pub(crate) fn read_manifest(folder: &Path) -> Result<Option<Manifest>> {
     match look(folder)? {
         Found::Nothing | Found::Others => Ok(None),
         Found::Run(manifest) => Ok(Some(*manifest)),
-        Found::Made(record) => Err(other_kind(folder, record.kind, Kind::Run)),
+        Found::Made(record) => Err(other_kind(folder, record.kind, FolderKind::Run)),
         Found::Damaged { message, ours } => Err(damaged(folder, message, ours)),
     }
 }
@@ -407,11 +355,11 @@ pub(crate) fn maps_at(path: &Path) -> Result<PathBuf> {
             manifest.check(path, Stage::Fit, "reading its maps")?;
             Ok(path.join("shortcuts"))
         }
-        Found::Made(record) if record.kind == Kind::ImportedMaps => {
+        Found::Made(record) if record.kind == FolderKind::ImportedMaps => {
             record.check(path, Path::new(""))?;
             Ok(path.to_owned())
         }
-        Found::Made(record) if record.kind == Kind::ExportedMaps => {
+        Found::Made(record) if record.kind == FolderKind::ExportedMaps => {
             record.check(path, Path::new(""))?;
             let files: Vec<&String> = record.files.keys().filter(|name| !name.ends_with(".md")).collect();
             match files[..] {
@@ -476,7 +424,7 @@ pub fn check_outside(path: &Path) -> Result<()> {
         let kind = match look(folder)? {
             Found::Run(manifest) => manifest.kind,
             Found::Made(record) => record.kind,
-            Found::Damaged { ours: true, .. } => Kind::Run,
+            Found::Damaged { ours: true, .. } => FolderKind::Run,
             Found::Damaged { .. } | Found::Others | Found::Nothing => continue,
         };
         return Err(Error::InsideFolder { path: path.to_owned(), folder: folder.to_owned(), kind });
@@ -494,7 +442,7 @@ impl Manifest {
     /// could be done again.
     pub(crate) fn changed_file(&self, path: PathBuf, stage: Stage) -> Error {
         match self.kind {
-            Kind::Run => Error::ChangedFile { path, stage },
+            FolderKind::Run => Error::ChangedFile { path, stage },
             _ => Error::ChangedFolder { path },
         }
     }
@@ -509,7 +457,7 @@ impl Manifest {
         let path = || folder.to_owned();
         let Some(record) = self.stages.get(&stage).filter(|record| record.done) else {
             return Err(match self.kind {
-                Kind::Run => Error::StageMissing { path: path(), stage, needed_by },
+                FolderKind::Run => Error::StageMissing { path: path(), stage, needed_by },
                 kind => Error::Unfinished { path: path(), kind },
             });
         };

@@ -1,14 +1,13 @@
 //! `manifest.json`: what a run was made from, and how far it is.
 
-use super::{Kind, Stage, folder};
+use super::{FolderKind, Stage, folder};
 use crate::corpus::CorpusRecord;
 use crate::error::{Error, Result};
 use crate::hub::HubName;
-use crate::moments::Shard;
 use crate::nn::{Isa, Precision};
-use crate::sanity::TextCheck;
-use crate::shortcut::Fits;
 use crate::tokenize::Positions;
+use crate::words::{Shard, TextCheck};
+use jumplens_core::cast::Fits;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -237,8 +236,8 @@ pub struct StageRecord {
 pub struct Manifest {
     format: u32,
     /// A run, or what is fitted from sums.
-    #[serde(default, skip_serializing_if = "Kind::is_run")]
-    pub kind: Kind,
+    #[serde(default, skip_serializing_if = "FolderKind::is_run")]
+    pub kind: FolderKind,
     /// The version of jumplens that began the run.
     pub version: String,
     /// The model.
@@ -294,7 +293,7 @@ impl Manifest {
     ) -> Self {
         Self {
             format: FORMAT,
-            kind: Kind::Run,
+            kind: FolderKind::Run,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model,
             unread: BTreeSet::new(),
@@ -360,7 +359,7 @@ impl Manifest {
             Stage::Evaluate => self.headless || self.is_done(stage),
             _ => self.is_done(stage),
         };
-        self.kind == Kind::Run && Stage::OF_RUN.into_iter().all(is_done)
+        self.kind == FolderKind::Run && Stage::OF_RUN.into_iter().all(is_done)
     }
 
     /// Forgets `stage` and those that depend on it: what they wrote no longer follows from what is there. Tables of maps
@@ -405,7 +404,7 @@ impl Manifest {
     /// The run in a few words, for messages.
     pub fn describe(&self) -> String {
         let samples = self.samples.id();
-        if self.kind == Kind::Fitted {
+        if self.kind == FolderKind::Fitted {
             return format!(
                 "model `{}`, sums of {} + {} samples from `{samples}`",
                 self.model.id, self.train, self.val

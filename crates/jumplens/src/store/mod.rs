@@ -6,11 +6,10 @@ mod folder;
 pub(crate) mod integrity;
 pub(crate) mod lock;
 pub mod manifest;
-mod stage;
 
-pub use folder::{Found, Kind, Making, Record, Room, check_outside, look};
+pub(crate) use crate::words::MOMENTS;
+pub use crate::words::{FolderKind, Stage};
+pub use folder::{Found, Making, Record, Room, check_outside, look};
 pub(crate) use folder::{check_inside, damaged, maps_at, may_be_a_run, note_replaced};
 pub(crate) use integrity::walk;
 pub use manifest::Manifest;
-pub(crate) use stage::MOMENTS;
-pub use stage::Stage;

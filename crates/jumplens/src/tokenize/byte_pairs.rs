@@ -3,7 +3,7 @@
 use super::class::MadeOf;
 use super::settings::Settings;
 use crate::error::{Error, Result};
-use crate::hub::SourceFile;
+use crate::files::SourceFile;
 use serde_json::{Map, Value, json};
 
 /// Where Qwen2 splits a text, of `Qwen2Converter` in `transformers`.

@@ -13,7 +13,7 @@ use crate::corpus::{Found, HowMany, in_random_order, next_line};
 use crate::error::{Error, Result};
 use crate::gguf;
 use crate::hub::{TokenizerFiles, Vocabulary};
-use crate::models::{Kind, Spec};
+use crate::words::{Kind, Spec};
 use adapt::adapt;
 use growth::Growth;
 use rand::SeedableRng;
@@ -26,41 +26,7 @@ use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
 
-/// One tokenised sentence with one chosen position: a line of `samples/*.jsonl`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sample {
-    /// Token ids of the whole sentence as the model gets them: for masked models, `[MASK]` in its place.
-    pub ids: Vec<u32>,
-    /// The chosen position, from 0.
-    pub position: usize,
-    /// The true token: for causal models the one after the position, where the sentence has one; for masked models the
-    /// one that was there before `[MASK]`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<u32>,
-    /// The sentence, where it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-}
-
-impl Sample {
-    /// The ids that have to be run for the state at the chosen position.
-    pub fn ids_to_run(&self, kind: Kind) -> &[u32] {
-        match kind {
-            Kind::Causal => &self.ids[..=self.position],
-            Kind::Masked => &self.ids,
-        }
-    }
-
-    /// True where `other`, a sample next to this one, is of the same sentence: the two have the same tokens, in masked
-    /// models but for `[MASK]` in the place of their targets.
-    pub fn is_of_the_same_sentence(&self, other: &Self, kind: Kind) -> bool {
-        let token = |sample: &Self, at: usize| match sample.target {
-            Some(target) if kind == Kind::Masked && at == sample.position => target,
-            _ => sample.ids[at],
-        };
-        self.ids.len() == other.ids.len() && (0..self.ids.len()).all(|at| token(self, at) == token(other, at))
-    }
-}
+pub use crate::words::Sample;
 
 /// Which positions of a sentence are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use super::class::MadeOf;
 use super::settings::Settings;
 use crate::error::{Error, Result};
-use crate::hub::SourceFile;
+use crate::files::SourceFile;
 use serde_json::{Map, Value, json};
 
 /// The tokenizer of a vocabulary of one token a line, the line's number its id, without anything put around a text.

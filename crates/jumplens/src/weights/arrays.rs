@@ -8,7 +8,7 @@ use super::pickle::{self, Global, Id, Value, Vocabulary};
 use super::pytorch::{Checkpoint, Contents, STORAGE_IN_BYTES, rebuilds_tensors};
 use super::{Dtype, Entry};
 use crate::error::{Error, Result};
-use crate::hub::SourceFile;
+use crate::files::SourceFile;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 

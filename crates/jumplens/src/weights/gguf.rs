@@ -2,8 +2,8 @@
 
 use super::{Dtype, Entry};
 use crate::error::Result;
+use crate::files::SourceFile;
 use crate::gguf::{Architecture, Header, Place, Type};
-use crate::hub::SourceFile;
 use std::collections::BTreeMap;
 
 pub(super) fn entries(file: &SourceFile) -> Result<BTreeMap<String, Entry>> {

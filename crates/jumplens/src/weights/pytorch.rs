@@ -4,7 +4,7 @@
 use super::pickle::{self, Global, Id, Pickle, Value, Vocabulary};
 use super::{Dtype, Entry};
 use crate::error::{Error, Result};
-use crate::hub::SourceFile;
+use crate::files::SourceFile;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Cursor;
 use std::ops::Range;

@@ -2,7 +2,7 @@
 
 use super::{Dtype, Entry};
 use crate::error::{Error, Result};
-use crate::hub::SourceFile;
+use crate::files::SourceFile;
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 

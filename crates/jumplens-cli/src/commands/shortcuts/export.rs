@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use jumplens::Error;
 use jumplens::files::write_atomically;
 use jumplens::shortcut::{self, Format, Shortcuts};
-use jumplens::store::{Kind, Room};
+use jumplens::store::{FolderKind, Room};
 
 pub fn export(args: &ExportArgs, printer: &Printer) -> Result<(), Failure> {
     let shortcuts = Shortcuts::open(&args.path)?;
@@ -18,7 +18,7 @@ pub fn export(args: &ExportArgs, printer: &Printer) -> Result<(), Failure> {
         return Err(Error::Option(format!("no maps in `{}`: check the path", args.path.display())).into());
     }
     let from = [args.path.clone()];
-    let room = Room::check(&args.out, Kind::ExportedMaps, &from, args.overwrite)?;
+    let room = Room::check(&args.out, FolderKind::ExportedMaps, &from, args.overwrite)?;
     let origin = origin(&shortcuts)?;
     let r2 = r2(&args.path)?;
     let making = room.begin(&Progress::new(printer))?;

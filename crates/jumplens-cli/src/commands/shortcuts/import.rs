@@ -10,11 +10,11 @@ use jumplens::models::{PRE_NORM_PARTS, load};
 use jumplens::nn::Precision;
 use jumplens::run::record_model;
 use jumplens::shortcut::{Foreign, Origin};
-use jumplens::store::{Kind, Room};
+use jumplens::store::{FolderKind, Room};
 
 pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
     let from = [args.path.clone()];
-    let room = Room::check(&args.out, Kind::ImportedMaps, &from, args.overwrite)?;
+    let room = Room::check(&args.out, FolderKind::ImportedMaps, &from, args.overwrite)?;
     let foreign = Foreign::read(&args.path)?;
     let said = Origin {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -7,7 +7,7 @@ use super::source::{Body, Document, Sink};
 use super::{FileRecord, Rows};
 use crate::caught::{catching, caught};
 use crate::error::{Error, Others, Result};
-use crate::hub::SourceFile;
+use crate::files::SourceFile;
 use claims::{CheckedPages, Pace, check_pages, most};
 use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
 use parquet::column::reader::ColumnReaderImpl;

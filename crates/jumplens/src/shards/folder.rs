@@ -1,16 +1,16 @@
 //! What is fitted from sums, as a folder like a run's: `manifest.json`, `shortcuts/`, `results/`.
 
-use super::MomentsFile;
 use super::fit::{check_fits, fit};
 use crate::error::{Error, Result};
 use crate::eval::tables::write_csv;
 use crate::files::create_folder;
 use crate::manifest::StageRecord;
+use crate::moments::MomentsFile;
 use crate::progress::Observer;
 use crate::run::{REPORT, remove_stale};
 use crate::shortcut::{Fits, Origin, Shortcuts};
 use crate::store::lock::Lock;
-use crate::store::{Found, Kind, Stage, damaged, integrity, look, may_be_a_run, note_replaced};
+use crate::store::{FolderKind, Found, Stage, damaged, integrity, look, may_be_a_run, note_replaced};
 use std::path::Path;
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ pub fn fit_folder(
     let shortcuts = Shortcuts::new(folder.join("shortcuts")).with_origin(origin);
     let results = folder.join("results");
     let mut manifest = file.record.manifest.clone();
-    manifest.kind = Kind::Fitted;
+    manifest.kind = FolderKind::Fitted;
     manifest.fits = fits.clone();
     manifest.threads = rayon::current_num_threads();
     manifest.write(folder)?;
@@ -54,16 +54,19 @@ pub fn fit_folder(
 /// Sees that maps fitted from sums can go into `folder`. What is wrong with the manifest of those that are there, where it
 /// cannot be read and they are to be replaced.
 fn room(folder: &Path, overwrite: bool) -> Result<Option<String>> {
-    let other =
-        |kind: Kind| Error::OtherKind { path: folder.to_owned(), kind, wanted: Kind::Fitted.to_string() };
+    let other = |kind: FolderKind| Error::OtherKind {
+        path: folder.to_owned(),
+        kind,
+        wanted: FolderKind::Fitted.to_string(),
+    };
     match look(folder)? {
         Found::Nothing => Ok(None),
         Found::Run(manifest)
-            if manifest.kind == Kind::Fitted && (overwrite || !manifest.is_done(Stage::Fit)) =>
+            if manifest.kind == FolderKind::Fitted && (overwrite || !manifest.is_done(Stage::Fit)) =>
         {
             Ok(None)
         }
-        Found::Run(manifest) if manifest.kind == Kind::Fitted => {
+        Found::Run(manifest) if manifest.kind == FolderKind::Fitted => {
             let (kind, what) = (manifest.kind, manifest.describe());
             Err(Error::Occupied { path: folder.to_owned(), kind, what })
         }

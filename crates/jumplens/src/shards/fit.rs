@@ -1,13 +1,13 @@
 //! Maps, r² and learning curve from a file of sums.
 
-use super::file::MomentsFile;
-use super::{LEARNING_CURVE, VAL};
 use crate::error::{Error, Result};
 use crate::eval::r2_of_sums;
 use crate::eval::tables::{CurveRow, R2Row};
+use crate::moments::MomentsFile;
 use crate::progress::{Observer, check};
 use crate::shortcut::{Fits, Fitted, Kind, LinearMap, MAT, PairSums, Shortcuts, save_maps};
 use crate::store::Stage;
+use crate::words::{LEARNING_CURVE, VAL};
 use jumplens_core::metrics::score;
 
 /// Fits the maps `fits` from the sums of all shares, and writes them to `shortcuts`. Gives the rows of `r2.csv` and

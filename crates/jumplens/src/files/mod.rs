@@ -1,11 +1,15 @@
 //! Files that are either whole or not there: written under a temporary name, then renamed. And files that are read, which
 //! may be stood for by something else.
 
+mod source;
+
+pub use crate::words::Pointer;
+pub use source::SourceFile;
+
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::ops::Deref;
@@ -243,56 +247,32 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_name(path)
 }
 
-/// What stands for a large file in a clone of a repository that has not fetched it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pointer {
-    /// Three lines of text that Git LFS replaces by the file: <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>.
-    GitLfs {
-        /// The size of the file in bytes, where the pointer has it.
-        bytes: Option<u64>,
-    },
-    /// A line of text, or a link to nowhere, that git-annex replaces: <https://git-annex.branchable.com/internals/pointer_file/>.
-    GitAnnex,
+/// Neither program writes a longer pointer, nor takes a longer file for one: 1,024 bytes, and 32 kB.
+const LONGEST_POINTER: u64 = 32 << 10;
+
+/// The pointer that a file of these contents is.
+fn pointer_in(contents: &[u8]) -> Option<Pointer> {
+    // The address of the version, with the two that pointers of Git LFS began with before it had a name.
+    let begins = [
+        "version https://git-lfs.github.com/spec/",
+        "version https://hawser.github.com/spec/",
+        "version http://git-media.io/v/",
+    ];
+    let contents = contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents);
+    if contents.len() <= 1024 && begins.iter().any(|begin| contents.starts_with(begin.as_bytes())) {
+        let text = String::from_utf8_lossy(contents);
+        let size = text.lines().find_map(|line| line.strip_prefix("size "));
+        return Some(Pointer::GitLfs { bytes: size.and_then(|size| size.trim().parse().ok()) });
+    }
+    let annexed = contents.starts_with(b"/annex/objects/") && contents.len() as u64 <= LONGEST_POINTER;
+    annexed.then_some(Pointer::GitAnnex)
 }
 
-impl fmt::Display for Pointer {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::GitLfs { bytes: Some(bytes) } => write!(f, "a Git LFS pointer (to {bytes} bytes)"),
-            Self::GitLfs { bytes: None } => f.write_str("a Git LFS pointer"),
-            Self::GitAnnex => f.write_str("a git-annex pointer"),
-        }
-    }
-}
-
-impl Pointer {
-    /// Neither program writes a longer pointer, nor takes a longer file for one: 1,024 bytes, and 32 kB.
-    const LONGEST: u64 = 32 << 10;
-
-    /// The pointer that a file of these contents is.
-    fn of(contents: &[u8]) -> Option<Self> {
-        // The address of the version, with the two that pointers of Git LFS began with before it had a name.
-        let begins = [
-            "version https://git-lfs.github.com/spec/",
-            "version https://hawser.github.com/spec/",
-            "version http://git-media.io/v/",
-        ];
-        let contents = contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents);
-        if contents.len() <= 1024 && begins.iter().any(|begin| contents.starts_with(begin.as_bytes())) {
-            let text = String::from_utf8_lossy(contents);
-            let size = text.lines().find_map(|line| line.strip_prefix("size "));
-            return Some(Self::GitLfs { bytes: size.and_then(|size| size.trim().parse().ok()) });
-        }
-        let annexed = contents.starts_with(b"/annex/objects/") && contents.len() as u64 <= Self::LONGEST;
-        annexed.then_some(Self::GitAnnex)
-    }
-
-    /// That of a link that leads nowhere.
-    fn of_link(path: &Path) -> Option<Self> {
-        let to = fs::read_link(path).ok()?;
-        let mut parts = to.components().map(|part| part.as_os_str().to_owned());
-        (parts.any(|part| part == "annex") && parts.next()? == "objects").then_some(Self::GitAnnex)
-    }
+/// That of a link that leads nowhere.
+fn pointer_by_link(path: &Path) -> Option<Pointer> {
+    let to = fs::read_link(path).ok()?;
+    let mut parts = to.components().map(|part| part.as_os_str().to_owned());
+    (parts.any(|part| part == "annex") && parts.next()? == "objects").then_some(Pointer::GitAnnex)
 }
 
 /// Opens a file to read all of it, without waiting for anyone: what is neither a file nor a folder, such as a pipe, has no
@@ -330,16 +310,16 @@ pub(crate) fn open_stream(path: &Path) -> Result<fs::File> {
 
 fn check_pointer(path: &Path, opened: io::Result<fs::File>) -> Result<fs::File> {
     let pointed = |pointer| Error::Pointer { path: path.to_owned(), pointer };
-    let mut file = opened.map_err(|error| match Pointer::of_link(path) {
+    let mut file = opened.map_err(|error| match pointer_by_link(path) {
         Some(pointer) if error.kind() == ErrorKind::NotFound => pointed(pointer),
         _ => Error::io("read", path)(error),
     })?;
     let metadata = file.metadata().map_err(Error::io("read", path))?;
     // What is no plain file may not be read twice.
-    if metadata.is_file() && metadata.len() <= Pointer::LONGEST {
+    if metadata.is_file() && metadata.len() <= LONGEST_POINTER {
         let mut begin = Vec::new();
         file.read_to_end(&mut begin).and_then(|_| file.rewind()).map_err(Error::io("read", path))?;
-        if let Some(pointer) = Pointer::of(&begin) {
+        if let Some(pointer) = pointer_in(&begin) {
             return Err(pointed(pointer));
         }
     }
@@ -548,7 +528,7 @@ mod tests {
             (&long, None),
         ];
         for (contents, expected) in cases {
-            assert_eq!(Pointer::of(contents.as_bytes()), expected, "{contents}");
+            assert_eq!(pointer_in(contents.as_bytes()), expected, "{contents}");
         }
     }
 

@@ -1,0 +1,7 @@
+//! From the sums of all shares to a folder of maps, with their r² and learning curve.
+
+mod fit;
+mod folder;
+
+pub use fit::fit;
+pub use folder::fit_folder;

@@ -1,0 +1,23 @@
+//! Plain data that the rooms above speak of: what a model is, what it is run on, what a run is made of. Nothing here reads
+//! or writes.
+
+mod folder;
+mod model;
+mod pointer;
+mod repo;
+mod sample;
+mod shard;
+mod stage;
+mod text_check;
+
+pub use folder::FolderKind;
+pub use model::{Kind, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Slot, Spec};
+pub use pointer::Pointer;
+pub use repo::RepoKind;
+pub use sample::Sample;
+pub(crate) use shard::{LEARNING_CURVE, MOST_SHARES, VAL, piece, segment};
+pub use shard::{PIECES, Shard};
+pub(crate) use stage::MOMENTS;
+pub use stage::Stage;
+pub(crate) use text_check::{CONTEXT_LENGTH, CONTEXT_MARGIN, CONTEXT_WINDOW};
+pub use text_check::{Comparison, TextCheck};

@@ -1,0 +1,103 @@
+//! What a model is, in sizes and names.
+
+/// How a model is trained, and so what its prediction at a position means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It predicts the token after the position, from the tokens up to it.
+    Causal,
+    /// It predicts the token at the position, from the whole sequence.
+    Masked,
+}
+
+/// What a part does to rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartKind {
+    /// Normalises each row.
+    Norm,
+    /// Mixes rows: the one kind that does.
+    Attention,
+    /// Transforms each row.
+    FeedForward,
+    /// Adds its inputs: the residual stream first, the sub-module's output last.
+    Add,
+}
+
+/// What a part reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The block's input.
+    BlockInput,
+    /// The output of the block's part of that number.
+    Part(usize),
+}
+
+/// A sub-module of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Its name in file names and casts: `ln1`, `attn`, …
+    pub name: &'static str,
+    /// What it does.
+    pub kind: PartKind,
+    /// What it reads. The part's linear map is fitted on the last of these.
+    pub inputs: &'static [Slot],
+}
+
+impl Part {
+    /// The input that the part's linear map is fitted on, and reads when it takes the part's place.
+    pub fn map_input(&self) -> Slot {
+        *self.inputs.last().expect("a part has an input")
+    }
+}
+
+/// The parts of a block that normalises what its sub-modules read: GPT-2, Llama, most of today's.
+pub const PRE_NORM_PARTS: &[Part] = &[
+    Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::BlockInput] },
+    Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::Part(0)] },
+    Part { name: "res1", kind: PartKind::Add, inputs: &[Slot::BlockInput, Slot::Part(1)] },
+    Part { name: "ln2", kind: PartKind::Norm, inputs: &[Slot::Part(2)] },
+    Part { name: "ffn", kind: PartKind::FeedForward, inputs: &[Slot::Part(3)] },
+    Part { name: "res2", kind: PartKind::Add, inputs: &[Slot::Part(2), Slot::Part(4)] },
+];
+
+/// The parts of a block that normalises its sums: BERT, the transformer of Vaswani et al.
+pub const POST_NORM_PARTS: &[Part] = &[
+    Part { name: "attn", kind: PartKind::Attention, inputs: &[Slot::BlockInput] },
+    Part { name: "res1", kind: PartKind::Add, inputs: &[Slot::BlockInput, Slot::Part(0)] },
+    Part { name: "ln1", kind: PartKind::Norm, inputs: &[Slot::Part(1)] },
+    Part { name: "ffn", kind: PartKind::FeedForward, inputs: &[Slot::Part(2)] },
+    Part { name: "res2", kind: PartKind::Add, inputs: &[Slot::Part(2), Slot::Part(3)] },
+    Part { name: "ln2", kind: PartKind::Norm, inputs: &[Slot::Part(4)] },
+];
+
+/// A model's sizes and the structure of its blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// `model_type` in `config.json`.
+    pub family: &'static str,
+    /// Causal or masked.
+    pub kind: Kind,
+    /// Blocks, L.
+    pub n_layers: usize,
+    /// Width of a hidden state, d.
+    pub d_model: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Longest sequence.
+    pub max_positions: usize,
+    /// The parts of every block, in order; the last one's output is the block's.
+    pub parts: &'static [Part],
+}
+
+impl Spec {
+    /// The number of the part called `name`.
+    pub fn part(&self, name: &str) -> Option<usize> {
+        self.parts.iter().position(|part| part.name == name)
+    }
+
+    /// The number of the part that mixes rows, where there is one.
+    pub fn attention_part(&self) -> Option<usize> {
+        self.parts.iter().position(|part| part.kind == PartKind::Attention)
+    }
+}
