@@ -50,6 +50,7 @@ pub(super) struct Rows<'a> {
 
 impl Rows<'_> {
     /// The first cell of a row; the next is [`TILE_ROWS`] behind it.
+    #[cfg(target_arch = "x86_64")]
     pub fn row(self, row: usize) -> *const u32 {
         &raw const self.cells[row / TILE_ROWS * self.panel + row % TILE_ROWS]
     }
@@ -77,15 +78,15 @@ pub(super) enum Kernel {
 impl Kernel {
     /// The best one for rows of that form with the instructions in use: rows are pairs where there are instructions for them.
     pub fn current(form: Form) -> Self {
-        match Isa::current() {
+        match (Isa::current(), form) {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if form == Form::Pairs => Self::Avx512Bf16,
+            (Isa::Avx512, Form::Pairs) => Self::Avx512Bf16,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Self::Avx512,
+            (Isa::Avx512, _) => Self::Avx512,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Self::Avx2,
+            (Isa::Avx2, _) => Self::Avx2,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => Self::Neon,
+            (Isa::Neon, _) => Self::Neon,
             _ => Self::Portable,
         }
     }

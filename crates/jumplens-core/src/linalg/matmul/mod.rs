@@ -17,6 +17,7 @@ mod x86;
 pub use kernel::{TILE_COLS, TILE_ROWS, Tile};
 pub use packed::{Packed, PackedRows, PackedWeights, pack_lanes};
 
+#[cfg(target_arch = "x86_64")]
 use crate::linalg::Isa;
 use kernel::{Kernel, Rows};
 use packed::widen;
