@@ -35,7 +35,8 @@ fn code(path: &Path) -> String {
 /// Which module uses which.
 fn uses(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
     // What stands at the top of the crate, and where it is from.
-    let at_the_top = [("Error", "error"), ("Result", "error"), ("manifest", "store"), ("AllowUnread", "fields")];
+    let at_the_top =
+        [("Error", "error"), ("Result", "error"), ("manifest", "store"), ("AllowUnread", "fields")];
     let sources = sources(src);
     let rooms: BTreeSet<String> = sources.iter().map(|(room, _)| room.clone()).collect();
     let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -43,7 +44,8 @@ fn uses(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
         let code = code(path);
         for used in code.split("crate::").skip(1) {
             let word: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            let word = at_the_top.iter().find(|(name, _)| *name == word).map_or(word, |(_, from)| (*from).into());
+            let word =
+                at_the_top.iter().find(|(name, _)| *name == word).map_or(word, |(_, from)| (*from).into());
             if rooms.contains(&word) && word != *room {
                 uses.entry(room.clone()).or_default().insert(word);
             }
