@@ -2,8 +2,9 @@
 //! are added up, and maps are fitted from the total.
 #![no_main]
 
-use jumplens::moments::{MomentsFile, Shard, fit_folder, merge};
+use jumplens::moments::{MomentsFile, Shard, merge};
 use jumplens::progress::Silent;
+use jumplens::shards::fit_folder;
 use jumplens::shortcut::{Fits, Pairs, Ridge};
 use jumplens_fuzz::{NEXT, begin, bound, folder, limit, parts, seed, sound};
 use std::fs;
