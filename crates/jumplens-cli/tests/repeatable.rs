@@ -209,8 +209,7 @@ fn threads_change_no_byte() {
             at.join(out)
         };
         let one = run("1");
-        let others =
-            if ["more", "masked-bf16-positions"].contains(&name) { &["3"][..] } else { &["2", "3", "5"] };
+        let others = if ["causal", "masked"].contains(&name) { &["2", "3", "5"][..] } else { &["3"] };
         for threads in others {
             assert_same_folder(&one, &run(threads));
         }

@@ -83,7 +83,7 @@ fn stopped_and_resumed_equals_straight_through() {
 /// Kills at seeded moments: in each folder once or more within every stage, as far into it as the seed says.
 #[test]
 fn killed_at_any_moment_equals_straight_through() {
-    const KILLS: usize = 30;
+    const KILLS: usize = 15;
     const STAGES: [&str; 6] = ["samples", "states", "fit", "r2", "evaluate", "plot"];
     let at = tempfile::tempdir().unwrap();
     let at = at.path();

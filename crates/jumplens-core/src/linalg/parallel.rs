@@ -2,6 +2,7 @@
 //! do not wait for one another, and its data stay in one core's cache.
 
 use crate::error::Error;
+use crate::linalg::Isa;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -20,6 +21,8 @@ pub fn for_each<T: Sync, R: Send, E: From<Error> + Send>(
     if lanes == 1 {
         return tasks.iter().enumerate().try_for_each(|(index, task)| take(index, work(task)?));
     }
+    // The threads of a lane use the instructions that this one does.
+    let isa = Isa::current();
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel::<(usize, Result<R, E>)>();
     std::thread::scope(|scope| {
@@ -27,14 +30,12 @@ pub fn for_each<T: Sync, R: Send, E: From<Error> + Send>(
             let sender = sender.clone();
             let (next, stop, work) = (&next, &stop, &work);
             let share = threads / lanes + usize::from(lane < threads % lanes);
-            let failed = move |error: &dyn std::fmt::Display| {
-                E::from(Error::Threads { threads: share, reason: error.to_string() })
-            };
             let unstarted = sender.clone();
+            let failed = move |reason: String| E::from(Error::Threads { threads: share, reason });
             let started = std::thread::Builder::new().spawn_scoped(scope, move || {
-                let pool = match rayon::ThreadPoolBuilder::new().num_threads(share).build() {
+                let pool = match isa.pool(share) {
                     Ok(pool) => pool,
-                    Err(error) => return drop(sender.send((0, Err(failed(&error))))),
+                    Err(error) => return drop(sender.send((0, Err(E::from(error))))),
                 };
                 pool.install(|| {
                     while !stop.load(Ordering::Relaxed) {
@@ -47,7 +48,7 @@ pub fn for_each<T: Sync, R: Send, E: From<Error> + Send>(
                 });
             });
             if let Err(error) = started {
-                drop(unstarted.send((0, Err(failed(&error)))));
+                drop(unstarted.send((0, Err(failed(error.to_string())))));
             }
         }
         drop(sender);
@@ -121,6 +122,20 @@ mod tests {
                 assert!(taken <= 50);
             }
         });
+    }
+
+    #[test]
+    fn lanes_use_the_instructions_of_the_pool_they_are_asked_for_in() {
+        for isa in Isa::available() {
+            let work = |_: &()| Ok::<_, Error>(Isa::current());
+            isa.pool(3).unwrap().install(|| {
+                for_each(&[(), (), ()], 2, work, |_, used| {
+                    assert_eq!(used, isa);
+                    Ok(())
+                })
+                .unwrap();
+            });
+        }
     }
 
     #[test]
