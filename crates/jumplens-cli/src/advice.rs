@@ -7,6 +7,7 @@ use jumplens::Error;
 use jumplens::files::Pointer;
 use jumplens::hub::RepoKind;
 use jumplens::store::{FolderKind, Stage};
+use jumplens::words::{Measure, OfDocuments, Refusal};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -37,6 +38,38 @@ fn folder_of(path: &Path) -> String {
     folder.unwrap_or(Path::new(".")).display().to_string()
 }
 
+/// What to ask for in the place of what cannot be had.
+fn instead(refusal: &Refusal) -> Option<String> {
+    let text = match refusal {
+        Refusal::NumberOfShards { shards, .. } => {
+            return Some(format!("give `--shards` from 1 to {shards}, or leave it out"));
+        }
+        Refusal::NoShards { .. } => "leave out `--shards`",
+        Refusal::NotInOrder { .. } => "leave out `--lines in-order`",
+        Refusal::PagesAreDocuments { .. } => "leave out `--lines sentences`",
+        Refusal::NoSentences => "give at least 1 for `--num`",
+        Refusal::NobodyCounts => "say by `--model` whose tokens are counted",
+        Refusal::NoDocuments { asked, .. } => {
+            let option = match asked {
+                OfDocuments::Number => "--per-document",
+                OfDocuments::ParagraphFinal => "--paragraph-final",
+                OfDocuments::Split => "--split-by document",
+            };
+            return Some(format!("leave out `{option}`, or say `--lines documents`"));
+        }
+        Refusal::NothingBetween { measure: Measure::Chars, .. } => {
+            "give `--min-chars` and `--max-chars` so that one can"
+        }
+        Refusal::NothingBetween { .. } => "give `--min-tokens` and `--max-tokens` so that one can",
+        Refusal::NothingIsMasked { .. } => "leave out `--no-mask`",
+        Refusal::AllSkipped { .. } => "give less for `--skip-first`",
+        Refusal::NoSamples { .. } => "give at least 1 for `--train` and 1 for `--val`",
+        Refusal::SumsToTheLast { .. } => "use `--pairs to-final`",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
 fn advice(error: &Error) -> Option<String> {
     let text = match error {
         Error::Io { source, path, .. } => match source.kind() {
@@ -65,6 +98,7 @@ fn advice(error: &Error) -> Option<String> {
             }
             _ => return None,
         },
+        Error::Refused(refusal) => return instead(refusal),
         Error::Core(jumplens_core::Error::NoSuchIsa { .. }) => "set `JUMPLENS_ISA` to that, or not at all".to_owned(),
         Error::Format { path, .. } if path.extension().is_some_and(|e| e == "safetensors" || e == "gguf") => {
             "fetch or compute the file again".to_owned()

@@ -46,7 +46,10 @@ impl Observer for Progress<'_> {
             };
             bar.set_style(style.with_key("rate", rate));
         }
-        bar.enable_steady_tick(Duration::from_millis(200));
+        // The library panics where the system has no thread for it.
+        if !bar.is_hidden() && std::thread::Builder::new().spawn(|| ()).is_ok() {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
         *self.stage.borrow_mut() = Some(Stage { name, unit, started: Instant::now(), bar });
     }
 

@@ -354,17 +354,20 @@ fn options_that_cannot_work_are_refused() {
     fs::write(at.join("one.txt"), "One sentence a line.\n").unwrap();
     fs::write(at.join("ids.jsonl"), "{\"ids\": [5, 6], \"position\": 1}\n").unwrap();
     let cases: [(&[&str], &[&str]); 15] = [
-        (&["--per-document", "2"], &["`--per-document` is about documents", "`--lines documents`"]),
-        (&["--paragraph-final"], &["`--paragraph-final` is about documents"]),
+        (
+            &["--per-document", "2"],
+            &["belong to no documents", "leave out `--per-document`", "`--lines documents`"],
+        ),
+        (&["--paragraph-final"], &["leave out `--paragraph-final`"]),
         (&["--corpus", "one.txt", "--split-by", "document"], &["`--split-by document`", "`one.txt`"]),
         (&["--corpus", dump, "--lines", "in-order"], &["leave out `--lines in-order`"]),
         (&["--corpus", dump, "--lines", "sentences"], &["leave out `--lines sentences`"]),
-        (&["--corpus", dump, "--shards", "1"], &["`--shards` is for data sets on the Hub"]),
+        (&["--corpus", dump, "--shards", "1"], &["no data set on the Hub", "leave out `--shards`"]),
         (&["--min-chars", "9", "--max-chars", "8"], &["at least 9 and at most 8 chars"]),
         (&["--min-tokens", "9", "--max-tokens", "8"], &["at least 9 and at most 8 tokens"]),
         (&["--positions", "0"], &["--positions", "a number of at least 1, or `all`"]),
         (&["--per-document", "none"], &["--per-document", "a number of at least 1, or `all`"]),
-        (&["--skip-first", "256"], &["takes 256 tokens at most", "`--skip-first 256`"]),
+        (&["--skip-first", "256"], &["takes 256 tokens at most", "without the first 256", "less for `--skip-first`"]),
         (&["--corpus", "hf://datasets/x"], &["`hf://datasets/x` names no data set"]),
         (
             &["--corpus", "hf://datasets/x/y"],

@@ -82,7 +82,7 @@ fn an_encoder_without_a_head_gives_states_maps_and_r2() {
 #[test]
 fn options_that_are_for_masked_models_alone() {
     let at = tempfile::tempdir().unwrap();
-    refused(at.path(), &["--no-mask"], &["`--no-mask`", "`tiny-gpt2`", "causal", "leave it out"]);
+    refused(at.path(), &["--no-mask"], &["`tiny-gpt2`", "causal", "leave out `--no-mask`"]);
     fs::write(at.path().join("s.jsonl"), r#"{"ids": [2, 4, 3], "position": 1}"#).unwrap();
     let args = ["run", "--model", "tiny-bert", "--train-samples", "s.jsonl", "--val-samples", "s.jsonl"];
     fail(at.path(), &[&args[..], &["--no-mask"]].concat(), &["--no-mask", "cannot be used with"]);

@@ -1,6 +1,6 @@
 //! What can go wrong, with where it went wrong: each error carries the path, the tensor, what was expected and what came.
 
-use crate::words::{FolderKind, Pointer, RepoKind, Stage};
+use crate::words::{FolderKind, Pointer, Refusal, RepoKind, Stage};
 use jumplens_core::Error as CoreError;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,9 @@ pub enum Error {
     /// Products and maps: instructions that the CPU lacks, a decomposition that fails.
     #[error(transparent)]
     Core(#[from] CoreError),
+    /// What is asked for and cannot be had.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// A pickle names something that tensors are not made of. Nothing of a pickle is ever run.
     #[error("`{}` asks for `{callable}`, which tensors are not made of: it was refused, and nothing in the file was run", path.display())]
     RefusedPickle {

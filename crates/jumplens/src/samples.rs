@@ -10,6 +10,7 @@ use crate::nn::Precision;
 use crate::progress::{Observer, check};
 use crate::store::Stage;
 use crate::tokenize::{Positions, Sample, Tokenizer, read_samples};
+use crate::words::Refusal;
 use std::path::{Path, PathBuf};
 
 /// Where the samples come from.
@@ -90,23 +91,15 @@ pub(crate) fn make(
         }
         SampleSource::Corpus { name, train, val, mask, reading, draw, positions } => {
             if !mask && spec.kind == Kind::Causal {
-                return Err(Error::Option(format!(
-                    "`--no-mask` is for masked language models, and `{}` is a causal one: leave it out",
-                    files.id
-                )));
+                return Err(Refusal::NothingIsMasked { model: files.id.clone() }.into());
             }
             if positions.skip_first >= spec.max_positions {
-                return Err(Error::Option(format!(
-                    "the model takes {} tokens at most: with `--skip-first {}` there is none left",
-                    spec.max_positions, positions.skip_first
-                )));
+                let (most, skipped) = (spec.max_positions, positions.skip_first);
+                return Err(Refusal::AllSkipped { most, skipped }.into());
             }
             let counts = [*train, *val];
             if counts.contains(&0) {
-                return Err(Error::Option(format!(
-                    "{train} training and {val} validation sentences were asked for: give at least 1 for `--train` and \
-                     1 for `--val`"
-                )));
+                return Err(Refusal::NoSamples { train: *train, val: *val }.into());
             }
             let corpus = Corpus::open(name, reading, seed, sources, observer)?;
             let draw = corpus.resolve(draw)?;

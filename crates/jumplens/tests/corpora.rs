@@ -238,7 +238,7 @@ fn what_is_asked_of_a_draw_is_what_comes() {
     let drawn =
         corpus.sentences(50, &options, 1, Some(&|text| Ok(tokenizer.encode(text)?.len())), &Silent).unwrap();
     assert!(drawn.train.iter().all(|s| (30..=33).contains(&tokenizer.encode(&s.text).unwrap().len())));
-    assert!(matches!(corpus.sentences(50, &options, 1, None, &Silent), Err(Error::Option(_))));
+    assert!(matches!(corpus.sentences(50, &options, 1, None, &Silent), Err(Error::Refused(_))));
     // A file, where each sentence is from, and what was read.
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("sentences.txt");

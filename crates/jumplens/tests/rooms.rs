@@ -75,3 +75,17 @@ fn modules_use_one_another_in_one_direction() {
         assert!(uses.is_empty(), "{}: these go in circles: {uses:#?}", src.display());
     }
 }
+
+/// What options are called is for programs to say.
+#[test]
+fn no_option_of_the_command_line_is_in_the_library() {
+    for src in ["src", "../jumplens-core/src"] {
+        for (_, path) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(src)) {
+            let code = code(&path);
+            let named = code.match_indices("\"--").find(|(at, found)| {
+                code[at + found.len()..].starts_with(|next: char| next.is_ascii_alphabetic())
+            });
+            assert!(named.is_none(), "{}: {:?}", path.display(), named.map(|(at, _)| &code[at..at + 20]));
+        }
+    }
+}

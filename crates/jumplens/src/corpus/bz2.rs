@@ -120,19 +120,20 @@ pub(super) struct ParallelReader {
 }
 
 impl ParallelReader {
-    pub(super) fn new(file: TalliedFile, threads: usize) -> Self {
+    /// An error where the system starts no thread to split the file, or none to decode its blocks.
+    pub(super) fn new(file: TalliedFile, threads: usize) -> io::Result<Self> {
         let (jobs, waiting) = sync_channel::<Job>(1);
         let (ordered, items) = sync_channel(threads + 1);
         let waiting = Arc::new(Mutex::new(waiting));
-        let mut handles = vec![std::thread::spawn(move || {
+        let mut handles = vec![std::thread::Builder::new().spawn(move || {
             let mut splitter = Splitter::new(file, &ordered, &jobs);
             if let Err(Stop::Failed(error)) = splitter.split() {
                 let _ = ordered.send(Item::Failed(error));
             }
-        })];
+        })?];
         for _ in 0..threads.max(1) {
             let waiting = Arc::clone(&waiting);
-            handles.push(std::thread::spawn(move || {
+            let started = std::thread::Builder::new().spawn(move || {
                 loop {
                     let job = waiting.lock().map(|waiting| waiting.recv());
                     let Ok(Ok((block, result))) = job else { break };
@@ -140,9 +141,15 @@ impl ParallelReader {
                     // Whoever waited for it may have gone.
                     let _ = result.send((block, decoded));
                 }
-            }));
+            });
+            match started {
+                Ok(handle) => handles.push(handle),
+                // Fewer will do.
+                Err(_) if handles.len() > 1 => break,
+                Err(error) => return Err(error),
+            }
         }
-        Self { items: Some(items), threads: handles, decoded: Vec::new(), read: 0, crc: 0, ended: false }
+        Ok(Self { items: Some(items), threads: handles, decoded: Vec::new(), read: 0, crc: 0, ended: false })
     }
 
     fn next_item(&self) -> Option<Item> {
@@ -500,7 +507,8 @@ mod tests {
         let path = folder.path().join("file.bz2");
         std::fs::write(&path, compressed).unwrap();
         let mut decoded = Vec::new();
-        let mut reader = ParallelReader::new(TalliedFile::new(File::open(&path).unwrap()).0, threads);
+        let mut reader =
+            ParallelReader::new(TalliedFile::new(File::open(&path).unwrap()).0, threads).unwrap();
         reader.read_to_end(&mut decoded).map(|_| decoded)
     }
 

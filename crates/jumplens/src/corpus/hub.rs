@@ -4,6 +4,7 @@ use super::sampling::in_random_order;
 use crate::error::{Error, Result};
 use crate::hub::{DataSetFiles, HubName, Sources};
 use crate::progress::Observer;
+use crate::words::Refusal;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeSet;
@@ -82,11 +83,9 @@ pub(super) fn find(
             shards_of(names, config).map_err(|message| Error::Option(format!("`{whole_name}` {message}")))?;
         let Some(number) = shards else { return Ok(all) };
         if number == 0 || number > all.len() {
-            return Err(Error::Option(format!(
-                "`{whole_name}` has {} shards: give `--shards` from 1 to {}, or leave it out",
-                all.len(),
-                all.len()
-            )));
+            let refusal =
+                Refusal::NumberOfShards { corpus: whole_name.clone(), shards: all.len(), asked: number };
+            return Err(refusal.into());
         }
         // A shard's number says how many there are, so that the same ones are drawn with and without the network.
         let mut drawn = Vec::new();

@@ -35,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::files::sha256;
 use crate::hub::Sources;
 use crate::progress::{Observer, check};
+use crate::words::Refusal;
 use dump::{DumpError, Pages};
 use sampling::{Drawing, Need};
 use serde::{Deserialize, Serialize};
@@ -204,19 +205,13 @@ impl Corpus {
         let is_dump = matches!(source, Source::Files { kind: FileKind::Dump, .. });
         let rows = reading.rows.unwrap_or(if is_plain { Rows::InOrder } else { Rows::Documents });
         if rows == Rows::InOrder && !is_plain {
-            return Err(Error::Option(format!(
-                "`{name}` is not plain text with one sentence a line, so its sentences are drawn: leave out `--lines in-order`"
-            )));
+            return Err(Refusal::NotInOrder { corpus: name.to_owned() }.into());
         }
         if rows == Rows::Sentences && is_dump {
-            return Err(Error::Option(format!(
-                "the pages of `{name}` are documents: leave out `--lines sentences`"
-            )));
+            return Err(Refusal::PagesAreDocuments { corpus: name.to_owned() }.into());
         }
         if reading.shards.is_some() && !matches!(source, Source::DataSet(_)) {
-            return Err(Error::Option(format!(
-                "`--shards` is for data sets on the Hub, and `{name}` is none"
-            )));
+            return Err(Refusal::NoShards { corpus: name.to_owned() }.into());
         }
         Ok(Self { id: name.to_owned(), source, rows, column: reading.text_column.clone() })
     }
@@ -386,12 +381,10 @@ impl Corpus {
     ) -> Result<DrawnSentences> {
         let draw = self.resolve(options)?;
         if number == 0 {
-            return Err(Error::Option("0 sentences were asked for: give at least 1 for `--num`".to_owned()));
+            return Err(Refusal::NoSentences.into());
         }
         if tokens.is_none() && (draw.min_tokens, draw.max_tokens) != (None, None) {
-            return Err(Error::Option(
-                "the number of tokens has bounds: say by `--model` whose tokens are counted".to_owned(),
-            ));
+            return Err(Refusal::NobodyCounts.into());
         }
         let accept = |text: &str| match tokens {
             Some(count) => Ok(draw.fits_tokens(count(text)?)),

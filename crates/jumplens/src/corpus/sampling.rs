@@ -11,6 +11,7 @@ use super::source::{Body, Document, Sink};
 use super::wikitext::{HOLE, prose};
 use crate::error::{Error, Result};
 use crate::progress::{Observer, check};
+use crate::words::{Measure, OfDocuments, Refusal};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -121,7 +122,7 @@ pub struct DrawOptions {
 }
 
 impl DrawOptions {
-    /// With what is not said filled in. [`Error::Option`] where the sentences stand in order and documents are asked about,
+    /// With what is not said filled in. [`Error::Refused`] where the sentences stand in order and documents are asked about,
     /// or the bounds leave nothing.
     pub(super) fn resolve(&self, name: &str, in_order: bool) -> Result<Draw> {
         let (min_chars, max_chars) = if in_order { (0, usize::MAX) } else { (20, 800) };
@@ -135,22 +136,18 @@ impl DrawOptions {
             split_by: self.split_by.unwrap_or(SplitBy::Document),
         };
         let about_documents = [
-            ("--per-document", self.per_document.is_some()),
-            ("--paragraph-final", self.paragraph_final),
-            ("--split-by document", self.split_by == Some(SplitBy::Document)),
+            (OfDocuments::Number, self.per_document.is_some()),
+            (OfDocuments::ParagraphFinal, self.paragraph_final),
+            (OfDocuments::Split, self.split_by == Some(SplitBy::Document)),
         ];
-        if let Some((option, _)) = about_documents.iter().find(|(_, given)| in_order && *given) {
-            return Err(Error::Option(format!(
-                "`{option}` is about documents, and the sentences of `{name}` are taken one a line, in order: leave it out, or \
-                 say `--lines documents`"
-            )));
+        if let Some(&(asked, _)) = about_documents.iter().find(|(_, given)| in_order && *given) {
+            return Err(Refusal::NoDocuments { corpus: name.to_owned(), asked }.into());
         }
         let (fewest, most) = (draw.min_tokens.unwrap_or(0), draw.max_tokens.unwrap_or(usize::MAX));
-        for (what, min, max) in [("chars", draw.min_chars, draw.max_chars), ("tokens", fewest, most)] {
+        let chars = (Measure::Chars, draw.min_chars, draw.max_chars);
+        for (measure, min, max) in [chars, (Measure::Tokens, fewest, most)] {
             if min > max {
-                return Err(Error::Option(format!(
-                    "no sentence has at least {min} and at most {max} {what}: give `--min-{what}` and `--max-{what}` so that one can"
-                )));
+                return Err(Refusal::NothingBetween { measure, min, max }.into());
             }
         }
         Ok(draw)
@@ -471,8 +468,18 @@ impl Drawing<'_> {
         let (sender, receiver) = sync_channel::<Vec<Document>>(threads);
         let receiver = Mutex::new(receiver);
         let outcome = std::thread::scope(|scope| {
-            let workers: Vec<_> =
-                (0..threads).map(|_| scope.spawn(|| self.work(&receiver, &shared))).collect();
+            let mut workers = Vec::new();
+            for _ in 0..threads {
+                match std::thread::Builder::new().spawn_scoped(scope, || self.work(&receiver, &shared)) {
+                    Ok(worker) => workers.push(worker),
+                    // Fewer will do.
+                    Err(_) if !workers.is_empty() => break,
+                    Err(error) => {
+                        let reason = error.to_string();
+                        return Err(jumplens_core::Error::Threads { threads, reason }.into());
+                    }
+                }
+            }
             let mut sink = Candidates {
                 generator: generator(self.seed, 0),
                 shared: &shared,

@@ -190,7 +190,7 @@ impl<'a> Stream<'a> {
     pub(super) fn open(path: &Path, threads: usize, observer: &'a dyn Observer) -> Result<Self> {
         let (file, tally) = TalliedFile::new(crate::files::open_stream(path)?);
         let inner: Box<dyn BufRead> = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("bz2") => Box::new(ParallelReader::new(file, threads)),
+            Some("bz2") => Box::new(ParallelReader::new(file, threads).map_err(Error::io("read", path))?),
             Some("gz") => Box::new(BufReader::with_capacity(
                 BUFFER,
                 Streams::<flate2::bufread::GzDecoder<_>>::new(file),

@@ -7,12 +7,12 @@ use crate::moments::MomentsFile;
 use crate::progress::{Observer, check};
 use crate::shortcut::{Fits, Fitted, Kind, LinearMap, MAT, PairSums, Shortcuts, save_maps};
 use crate::store::Stage;
-use crate::words::{LEARNING_CURVE, VAL};
+use crate::words::{LEARNING_CURVE, Refusal, VAL};
 use jumplens_core::metrics::score;
 
 /// Fits the maps `fits` from the sums of all shares, and writes them to `shortcuts`. Gives the rows of `r2.csv` and
 /// `learning_curve.csv`, from the sums too. Advances by one a map. [`Error::Shards`] names the shares that are missing;
-/// [`Error::Option`] where the file has not the sums of all `fits.pairs`.
+/// [`Error::Refused`] where the file has not the sums of all `fits.pairs`.
 pub fn fit(
     file: &MomentsFile,
     fits: &Fits,
@@ -81,11 +81,7 @@ pub(super) fn check_fits(file: &MomentsFile, fits: &Fits) -> Result<()> {
     if (0..last)
         .any(|from| fits.pairs.targets(from, last).iter().any(|to| !held.targets(from, last).contains(to)))
     {
-        let message = format!(
-            "`{}` has the sums to the last layer alone: use `--pairs to-final`",
-            file.path().display()
-        );
-        return Err(Error::Option(message));
+        return Err(Refusal::SumsToTheLast { path: file.path().to_owned() }.into());
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod folder;
 mod model;
 mod pointer;
+mod refusal;
 mod repo;
 mod sample;
 mod shard;
@@ -13,6 +14,7 @@ mod text_check;
 pub use folder::FolderKind;
 pub use model::{Kind, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Slot, Spec};
 pub use pointer::Pointer;
+pub use refusal::{Measure, OfDocuments, Refusal};
 pub use repo::RepoKind;
 pub use sample::Sample;
 pub(crate) use shard::{LEARNING_CURVE, MOST_SHARES, VAL, piece, segment};

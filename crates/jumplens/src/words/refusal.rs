@@ -1,0 +1,109 @@
+//! What is asked for and cannot be had. What to ask for instead is for programs to say, in the names that they have for it.
+
+use std::path::PathBuf;
+
+/// What sentences have bounds in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// Characters.
+    Chars,
+    /// Tokens.
+    Tokens,
+}
+
+/// What is about documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfDocuments {
+    /// How many sentences are drawn from each.
+    Number,
+    /// That sentences at the end of a paragraph are left out or kept.
+    ParagraphFinal,
+    /// That the splits share none.
+    Split,
+}
+
+/// What is asked for and cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// More or fewer shards than a data set has.
+    #[error("`{corpus}` has {shards} shards, and {asked} were asked for")]
+    NumberOfShards {
+        /// The data set.
+        corpus: String,
+        /// How many it has.
+        shards: usize,
+        /// How many were asked for.
+        asked: usize,
+    },
+    /// Shards of what is no data set on the Hub.
+    #[error("`{corpus}` is no data set on the Hub, and has no shards")]
+    NoShards {
+        /// The corpus.
+        corpus: String,
+    },
+    /// Sentences in order of what is not plain text.
+    #[error("`{corpus}` is not plain text with one sentence a line, so its sentences are drawn")]
+    NotInOrder {
+        /// The corpus.
+        corpus: String,
+    },
+    /// Pages of a dump as sentences.
+    #[error("the pages of `{corpus}` are documents, not sentences")]
+    PagesAreDocuments {
+        /// The corpus.
+        corpus: String,
+    },
+    /// No sentences at all.
+    #[error("0 sentences were asked for")]
+    NoSentences,
+    /// Bounds on the number of tokens, and nobody to count them.
+    #[error("the number of tokens has bounds, and no model is named whose tokens are counted")]
+    NobodyCounts,
+    /// Something about documents, of sentences that stand one a line.
+    #[error("the sentences of `{corpus}` are taken one a line, in order, and belong to no documents")]
+    NoDocuments {
+        /// The corpus.
+        corpus: String,
+        /// What was asked for.
+        asked: OfDocuments,
+    },
+    /// Bounds that nothing is within.
+    #[error("no sentence has at least {min} and at most {max} {}", match measure { Measure::Chars => "chars", Measure::Tokens => "tokens" })]
+    NothingBetween {
+        /// What is counted.
+        measure: Measure,
+        /// The fewest.
+        min: usize,
+        /// The most.
+        max: usize,
+    },
+    /// A causal model that is not to mask.
+    #[error("`{model}` is a causal language model, and masks nothing")]
+    NothingIsMasked {
+        /// The model.
+        model: String,
+    },
+    /// More first tokens left out than the model takes.
+    #[error("the model takes {most} tokens at most: without the first {skipped} there is none left")]
+    AllSkipped {
+        /// The longest sequence.
+        most: usize,
+        /// How many are left out.
+        skipped: usize,
+    },
+    /// No samples for training, or none for validation.
+    #[error("{train} training and {val} validation sentences were asked for")]
+    NoSamples {
+        /// For training.
+        train: usize,
+        /// For validation.
+        val: usize,
+    },
+    /// Maps between all layers, of sums that are to the last one alone.
+    #[error("`{}` has the sums to the last layer alone", path.display())]
+    SumsToTheLast {
+        /// The file of sums.
+        path: PathBuf,
+    },
+}
