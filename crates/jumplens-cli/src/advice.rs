@@ -99,6 +99,9 @@ fn advice(error: &Error) -> Option<String> {
             _ => return None,
         },
         Error::Refused(refusal) => return instead(refusal),
+        Error::Core(jumplens_core::Error::Threads { .. }) => {
+            format!("ask for fewer with `--threads`, or raise the limits that are set here (`ulimit -a`), then {}", go_on())
+        }
         Error::Core(jumplens_core::Error::NoSuchIsa { .. }) => "set `JUMPLENS_ISA` to that, or not at all".to_owned(),
         Error::Format { path, .. } if path.extension().is_some_and(|e| e == "safetensors" || e == "gguf") => {
             "fetch or compute the file again".to_owned()

@@ -367,7 +367,10 @@ fn options_that_cannot_work_are_refused() {
         (&["--min-tokens", "9", "--max-tokens", "8"], &["at least 9 and at most 8 tokens"]),
         (&["--positions", "0"], &["--positions", "a number of at least 1, or `all`"]),
         (&["--per-document", "none"], &["--per-document", "a number of at least 1, or `all`"]),
-        (&["--skip-first", "256"], &["takes 256 tokens at most", "without the first 256", "less for `--skip-first`"]),
+        (
+            &["--skip-first", "256"],
+            &["takes 256 tokens at most", "without the first 256", "less for `--skip-first`"],
+        ),
         (&["--corpus", "hf://datasets/x"], &["`hf://datasets/x` names no data set"]),
         (
             &["--corpus", "hf://datasets/x/y"],

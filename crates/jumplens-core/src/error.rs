@@ -36,7 +36,7 @@ pub enum Error {
         here: String,
     },
     /// The system starts no more threads.
-    #[error("cannot start {threads} threads: {reason}")]
+    #[error("cannot start threads: {reason}")]
     Threads {
         /// How many were asked for.
         threads: usize,
