@@ -274,13 +274,15 @@ def criterion(bench, name):
 # The sections
 
 
-def torch_rate(dtype=torch.float32):
+def torch_rate(dtype=torch.float32, times=60):
     """Median GFLOP/s of products like those of a feed-forward layer."""
     a, b, seconds = torch.randn(2048, 768).to(dtype), torch.randn(768, 3072).to(dtype), []
-    for _ in range(60):
+    for _ in range(times):
         with clock(seconds):
             a @ b
-    return PRODUCT / statistics.median(seconds[10:])
+        if sum(seconds) > 10:
+            break
+    return PRODUCT / statistics.median(seconds[min(len(seconds) - 1, times // 6):])
 
 
 def rate():
@@ -324,14 +326,25 @@ def transformers_states(model, runs, positions, size):
     return states, sum(map(len, runs)) / seconds[0]
 
 
+def multiplied_by_peer():
+    """The number formats that PyTorch multiplies at a rate worth timing: without instructions for one it goes value by value."""
+    rates = {label: torch_rate(FORMATS[label], 3) for label in dtypes()}
+    slow = [label for label, speed in rates.items() if speed < rates["f32"] / 10]
+    if slow:
+        NOTES.append(f"PyTorch multiplies {', '.join(f'{label} at {rates[label]:.1f} GFLOP/s' for label in slow)} with these "
+                     "instructions: transformers was not timed in it.")
+    return [label for label in rates if label not in slow]
+
+
 def forward():
+    timed = multiplied_by_peer()
     for name in CONFIGS:
         samples = sentences(name, SENTENCES + 1, 1)
         options = sample_files(name, samples[:-1], samples[-1:], "forward")  # the program wants a sample in each file
         runs, positions = [to_run(name, sample) for sample in samples], [position for _, position in samples]
         few = slice(None, None, max(1, len(runs) // TRIED))
         peers, sizes, speeds, states = {}, {}, collections.defaultdict(list), {}
-        for label in dtypes():
+        for label in timed:
             peers[label] = load(name, FORMATS[label])
             transformers_states(peers[label], runs[:16], positions, 8)  # the first run is slower
             tried = {size: transformers_states(peers[label], runs[few], positions[few], size)[1]
@@ -342,14 +355,16 @@ def forward():
             for label, dtype in dtypes().items():
                 _, _, manifest = jumplens("states", WORK / "forward", "--overwrite", *dtype, *options)
                 speeds[f"ours {label}"].append(manifest["stages"]["states"]["tokens_per_second"])
-                states[f"peer {label}"], speed = transformers_states(peers[label], runs, positions, sizes[label])
-                speeds[f"peer {label}"].append(speed)
+                if label in timed:
+                    states[f"peer {label}"], speed = transformers_states(peers[label], runs, positions, sizes[label])
+                    speeds[f"peer {label}"].append(speed)
                 files = sorted((WORK / "forward/states/train").glob("*.safetensors"))
                 states[f"ours {label}"] = torch.stack([load_file(file)["states"].float() for file in files])
         weights = sum(weight.numel() for path, weight in peers["f32"].named_parameters()
                       if not re.search(r"embeddings\.|embed_tokens|wte|wpe", path))
-        for label in peers:
-            ours, peer = (statistics.median(speeds[f"{side} {label}"]) for side in ("ours", "peer"))
+        for label in dtypes():
+            ours, peer = (statistics.median(speeds[f"{side} {label}"]) if speeds[f"{side} {label}"] else None
+                          for side in ("ours", "peer"))
             ROWS.append(Row(f"states of {name}, {label}", ours, peer, "tok/s", 2 * weights / 1e9))
         # The last of transformers' hidden states is behind the final norm, and the last sample not in our files.
         exact = states.pop("peer f32")[:-1, :-1]
