@@ -13,32 +13,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Where there is no more memory the program ends with one line and exit code 1; the standard library would abort.
 pub struct Allocator;
 
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
-
 // SAFETY: hands every call on to an allocator that keeps the contract, and gives back what that gives, unless it is null.
 unsafe impl GlobalAlloc for Allocator {
+    #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's own promises.
         there(unsafe { mimalloc::MiMalloc.alloc(layout) }, layout.size())
     }
 
+    #[inline]
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: the caller's own promises.
         unsafe { mimalloc::MiMalloc.dealloc(memory, layout) }
     }
 
+    #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's own promises.
         there(unsafe { mimalloc::MiMalloc.alloc_zeroed(layout) }, layout.size())
     }
 
+    #[inline]
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller's own promises.
         there(unsafe { mimalloc::MiMalloc.realloc(memory, layout, size) }, size)
     }
 }
 
+#[inline]
 fn there(memory: *mut u8, size: usize) -> *mut u8 {
     if memory.is_null() {
         out_of_memory(size);

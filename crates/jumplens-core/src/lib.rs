@@ -22,6 +22,8 @@
 //!
 //! The crate never prints, and reads no file.
 
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cast;
 mod error;
 pub mod linalg;

@@ -50,6 +50,8 @@
 //! # }
 //! ```
 
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr)]
+
 pub mod batch;
 mod caught;
 pub mod compare;
