@@ -18,8 +18,9 @@ use std::time::Instant;
 /// the run need be there, nor its manifest. Returns the files written.
 ///
 /// # Errors
-/// [`Error::StageMissing`] when there is no table yet, [`Error::ChangedFile`] when one is not as its stage left it; those of
-/// [`Tables::read`] and [`write_figures`].
+/// [`Error::StageMissing`](crate::Error::StageMissing) when there is no table yet, [`Error::ChangedFile`](crate::Error::ChangedFile)
+/// when one is not as its stage left it; those of
+/// [`Tables::read`](crate::eval::tables::Tables::read) and [`write_figures`].
 pub fn draw(folder: &Path, style: &Style, observer: &dyn Observer) -> Result<Vec<PathBuf>> {
     let _lock = Lock::of_run(folder)?;
     let manifest = with_tables(folder)?;
