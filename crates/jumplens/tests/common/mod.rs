@@ -1,8 +1,10 @@
 //! Models to test with: the bundled one, and a small random GPT-2 whose checkpoint a test may shape as it likes.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
-use jumplens::hub::{Bundled, BundledCorpus, BundledModel, Sources};
-use jumplens_assets::{TINY_BERT, TINY_GPT2, WIKIPEDIA_SAMPLE};
+#[path = "../../examples/shared/bundled.rs"]
+mod bundled;
+
+use jumplens::hub::Sources;
 use rand::{RngExt, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
@@ -10,14 +12,7 @@ use std::path::Path;
 
 /// The bundled models and sentences, and no Hub.
 pub fn sources() -> Sources {
-    let models = [TINY_GPT2, TINY_BERT].map(|model| BundledModel {
-        name: model.name,
-        config: model.config,
-        weights: model.weights,
-        tokenizer: model.tokenizer,
-    });
-    let corpora = vec![BundledCorpus { name: WIKIPEDIA_SAMPLE.name, sentences: WIKIPEDIA_SAMPLE.sentences }];
-    Sources { bundled: Bundled { models: models.into(), corpora }, ..Sources::default() }
+    bundled::sources()
 }
 
 /// A GPT-2 checkpoint before it is written.
