@@ -45,6 +45,13 @@ impl SourceFile {
         }
     }
 
+    /// Gives back the memory of what has been read of it; it is read from the file again where it is wanted again.
+    pub(crate) fn let_go(&self) {
+        if let Bytes::Mapped(mapped) = &self.bytes {
+            mapped.let_go();
+        }
+    }
+
     /// Sees that what was read of it is what it held when it was opened: [`Error::ChangedMeanwhile`].
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         match &self.bytes {

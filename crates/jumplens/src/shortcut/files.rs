@@ -258,7 +258,9 @@ impl Shortcuts {
     /// The maps from layer `from` to those of the layers `to`, `[d, d]` each.
     pub fn load_pairs(&self, from: usize, to: &[usize], d: usize) -> Result<BTreeMap<usize, LinearMap>> {
         let file = self.open_pairs(from)?;
-        to.iter().map(|to| Ok((*to, file.map(&pair_name(from, *to), d)?))).collect()
+        let maps = to.iter().map(|to| Ok((*to, file.map(&pair_name(from, *to), d)?))).collect();
+        file.0.let_go();
+        maps
     }
 
     /// What is known of the maps from layer `from`.
@@ -284,7 +286,10 @@ impl Shortcuts {
 
     /// The map of part `part` of block `layer`, `[d, d]`.
     pub fn load_part(&self, layer: usize, part: &str, d: usize) -> Result<LinearMap> {
-        self.open_parts(layer)?.map(part, d)
+        let file = self.open_parts(layer)?;
+        let map = file.map(part, d);
+        file.0.let_go();
+        map
     }
 }
 
@@ -391,6 +396,8 @@ impl Opened {
                 }
             }
         }
+        // All of it was read for its digest; of most files a few maps are wanted, copied.
+        opened.0.let_go();
         Ok(opened)
     }
 
