@@ -82,8 +82,8 @@ pub fn memory_bytes(spec: &Spec, contents: &Contents, of: &MemoryUse) -> u64 {
     let rows = layers * crate::eval::TOKEN_BUDGET as u64;
     let folded = value * (3 * layers * d * d + blocks);
     let predictions = PREDICTION * casts * (layers + 1) * val;
-    // The casts that run blocks, each from every layer, beside what one of them is made into.
-    let batches = 2 * busy(val, crate::eval::TOKEN_BUDGET) * rows * row + WORK;
+    // The casts that run blocks, each from every layer, and a quarter for what one of them is made into: measured.
+    let batches = busy(val, crate::eval::TOKEN_BUDGET) * rows * row / 4 * 5 + WORK;
     let (made, evaluate) = if of.has_head { (head + folded, batches + predictions) } else { (0, 0) };
 
     let states_of = |samples: u64| 4 * d * (layers + 1) * samples;
