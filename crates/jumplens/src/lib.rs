@@ -10,6 +10,9 @@
 //! ```
 //!
 //! [`run`] does these stages on a run folder and keeps its [`manifest`]; the layers that models are made of are in [`nn`].
+//! Modules use one another in one direction, which a test holds them to: [`words`], what all of them speak of, is used by all,
+//! and `run` by none but those that work on whole runs. Products, maps, the solvers and their measures on plain slices are a
+//! crate of their own, [`jumplens_core`].
 //! The crate never prints and never exits: it tells an [`Observer`](progress::Observer) what it is doing, and returns a
 //! typed [`Error`].
 //!
