@@ -46,7 +46,7 @@ HELD = {
                  "OPENBLAS_CORETYPE": "Nehalem"},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2",
              "OPENBLAS_CORETYPE": "Haswell"},
-    "avx512": {}, "neon": {},
+    "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, "neon": {},
 }
 
 
@@ -363,7 +363,7 @@ def forward():
         weights = sum(weight.numel() for path, weight in peers["f32"].named_parameters()
                       if not re.search(r"embeddings\.|embed_tokens|wte|wpe", path))
         for label in dtypes():
-            ours, peer = (statistics.median(speeds[f"{side} {label}"]) if speeds[f"{side} {label}"] else None
+            ours, peer = (statistics.median(measured) if (measured := speeds.get(f"{side} {label}")) else None
                           for side in ("ours", "peer"))
             ROWS.append(Row(f"states of {name}, {label}", ours, peer, "tok/s", 2 * weights / 1e9))
         # The last of transformers' hidden states is behind the final norm, and the last sample not in our files.

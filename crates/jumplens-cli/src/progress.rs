@@ -47,7 +47,9 @@ impl Observer for Progress<'_> {
             bar.set_style(style.with_key("rate", rate));
         }
         // The library panics where the system has no thread for it.
-        if !bar.is_hidden() && std::thread::Builder::new().spawn(|| ()).is_ok() {
+        if !bar.is_hidden()
+            && std::thread::Builder::new().spawn(|| ()).is_ok_and(|tried| tried.join().is_ok())
+        {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
         *self.stage.borrow_mut() = Some(Stage { name, unit, started: Instant::now(), bar });

@@ -7,15 +7,31 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Values that are no matrix of so many rows, or two matrices that do not belong together.
+    /// Values that are no matrix of so many rows.
     #[error("{values} values of {what} are not {rows} rows of the same width, one or more")]
     Shape {
-        /// What they are: `x`, `y`, a map's weight or its bias.
+        /// What they are: `x`, `y`, what is predicted.
         what: &'static str,
         /// How many there are.
         values: usize,
         /// How many rows they should be.
         rows: usize,
+    },
+    /// What is not as wide as it has to be.
+    #[error("{what} is {width} wide, where {expected} is expected")]
+    Width {
+        /// What it is.
+        what: &'static str,
+        /// How wide it is.
+        width: usize,
+        /// How wide it should be.
+        expected: usize,
+    },
+    /// A penalty that is negative, infinite or no number.
+    #[error("λ is {lambda}, where a number of 0 or more is expected")]
+    Lambda {
+        /// What it is.
+        lambda: String,
     },
     /// A value that is infinite or no number.
     #[error("row {row} of {what} holds a value that is not finite")]
@@ -51,7 +67,7 @@ pub enum Error {
         /// What the library said.
         reason: String,
     },
-    /// λ is to be found for targets whose spread was not given.
-    #[error("no spread of the targets to find λ by")]
+    /// A bias, or a λ that is to be found, of states whose spread was not given.
+    #[error("no spread of the states to go by")]
     NoSpread,
 }

@@ -18,10 +18,11 @@ pub struct LinearMap {
 }
 
 impl LinearMap {
-    /// From `A`, row-major `[d_out, d_in]`: rows are outputs. [`Error::Shape`] where there are not so many values.
+    /// From `A`, row-major `[d_out, d_in]`: rows are outputs. [`Error::Width`] where there are not so many values, or none.
     pub fn from_rows(weight: Vec<f32>, d_out: usize, d_in: usize) -> Result<Self> {
         if weight.len() != d_out * d_in || weight.is_empty() {
-            return Err(Error::Shape { what: "a map's weight", values: weight.len(), rows: d_out });
+            let (width, expected) = (weight.len(), (d_out * d_in).max(1));
+            return Err(Error::Width { what: "a map's weight, row by row,", width, expected });
         }
         Ok(Self { weight, d_out, d_in, bias: None })
     }
@@ -32,10 +33,10 @@ impl LinearMap {
         Self { weight, d_out: d, d_in: d, bias: None }
     }
 
-    /// The same map with `b` `[d_out]` in the place of its own. [`Error::Shape`] where there are not so many values.
+    /// The same map with `b` `[d_out]` in the place of its own. [`Error::Width`] where there are not so many values.
     pub fn with_bias(self, bias: Vec<f32>) -> Result<Self> {
         if bias.len() != self.d_out {
-            return Err(Error::Shape { what: "a map's bias", values: bias.len(), rows: self.d_out });
+            return Err(Error::Width { what: "a map's bias", width: bias.len(), expected: self.d_out });
         }
         Ok(Self { bias: Some(bias), ..self })
     }
@@ -85,10 +86,14 @@ impl LinearMap {
         out
     }
 
-    /// `next` after this map, as one: `A₂·(A₁·x + b₁) + b₂`. [`Error::Shape`] where their widths do not fit.
+    /// `next` after this map, as one: `A₂·(A₁·x + b₁) + b₂`. [`Error::Width`] where it is for others than this one's.
     pub fn compose(&self, next: &LinearMap) -> Result<LinearMap> {
         if next.d_in != self.d_out {
-            return Err(Error::Shape { what: "a map's weight", values: next.weight.len(), rows: self.d_out });
+            return Err(Error::Width {
+                what: "the next map's source",
+                width: next.d_in,
+                expected: self.d_out,
+            });
         }
         let mut weight = vec![0f32; next.d_out * self.d_in];
         let of = |map: &'_ LinearMap| (map.d_out, map.d_in);
@@ -135,7 +140,10 @@ mod tests {
         let both = first.compose(&next).unwrap();
         assert_eq!((both.d_in(), both.d_out()), (2, 2));
         assert_eq!(both.apply(&x), next.apply(&first.apply(&x)));
-        assert_eq!(first.compose(&first), Err(Error::Shape { what: "a map's weight", values: 6, rows: 3 }));
+        assert_eq!(
+            first.compose(&first),
+            Err(Error::Width { what: "the next map's source", width: 2, expected: 3 })
+        );
         assert_eq!(LinearMap::identity(2).apply(&x), x);
         assert!(first.apply(&[]).is_empty());
     }
@@ -158,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_no_matrix_is_refused() {
-        assert!(matches!(LinearMap::from_rows(vec![1.0; 5], 2, 3), Err(Error::Shape { .. })));
-        assert!(matches!(map(&[1.0; 6], 2, None).with_bias(vec![0.0; 3]), Err(Error::Shape { .. })));
+        assert!(matches!(LinearMap::from_rows(vec![1.0; 5], 2, 3), Err(Error::Width { .. })));
+        assert!(matches!(map(&[1.0; 6], 2, None).with_bias(vec![0.0; 3]), Err(Error::Width { .. })));
     }
 }

@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let lens = Lens::new(&*model, head, Precision::F32, None, &[ID.to_owned()])?;
 
     let ids = tokenizer.encode(&text)?;
-    let view = View { positions: vec![ids.len() - 1], top: 3, ..View::default() };
+    let last = ids.len().checked_sub(1).ok_or("the text has no tokens")?;
+    let view = View { positions: vec![last], top: 3, ..View::default() };
     let reading = lens.read(&files.id, &[Input { text, ids }], Some(&tokenizer), &view)?.remove(0);
     for (layer, cells) in reading.casts[0].layers.iter().zip(&reading.casts[0].cells) {
         let top: Vec<String> =

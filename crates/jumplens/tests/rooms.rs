@@ -76,7 +76,7 @@ fn modules_use_one_another_in_one_direction() {
     }
 }
 
-/// What options are called is for programs to say.
+/// What options are called is for programs to say: none is spelled out as a word of its own. (Some notes still mention one.)
 #[test]
 fn no_option_of_the_command_line_is_in_the_library() {
     for src in ["src", "../jumplens-core/src"] {

@@ -6,15 +6,28 @@ use super::isa::Isa;
 /// closures are not, for certain, so a kernel is a struct.
 #[inline]
 pub fn dispatch<Op: pulp::WithSimd>(op: Op) -> Op::Output {
-    match Isa::current() {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if let Some(simd) = pulp::x86::V4::try_new() => pulp::Simd::vectorize(simd, op),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if let Some(simd) = pulp::x86::V3::try_new() => pulp::Simd::vectorize(simd, op),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon if let Some(simd) = pulp::aarch64::Neon::try_new() => pulp::Simd::vectorize(simd, op),
-        _ => pulp::Simd::vectorize(pulp::Scalar::new(), op),
+    let isa = Isa::current();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if isa == Isa::Avx512
+            && let Some(simd) = pulp::x86::V4::try_new()
+        {
+            return pulp::Simd::vectorize(simd, op);
+        }
+        if isa == Isa::Avx2
+            && let Some(simd) = pulp::x86::V3::try_new()
+        {
+            return pulp::Simd::vectorize(simd, op);
+        }
     }
+    #[cfg(target_arch = "aarch64")]
+    if isa == Isa::Neon
+        && let Some(simd) = pulp::aarch64::Neon::try_new()
+    {
+        return pulp::Simd::vectorize(simd, op);
+    }
+    let _ = isa;
+    pulp::Simd::vectorize(pulp::Scalar::new(), op)
 }
 
 const LANES: usize = 16;

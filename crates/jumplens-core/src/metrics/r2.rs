@@ -143,7 +143,7 @@ impl<'a> Source<'a> {
 
 /// A·x + b for rows x `[n, d]`, in f32 but for the additions of b.
 fn product_f32(x: &[f32], weight: &PackedWeights, bias: &[f64], predicted: &mut [f32]) {
-    let (d, d_in) = (bias.len(), weight.depth);
+    let (d, d_in) = (bias.len(), weight.depth());
     let x: PackedRows = Packed::pack(Matrix::new(x, x.len() / d_in, d_in), Precision::F32);
     product(predicted, Write::Replace, &x, weight, 0..d);
     for row in predicted.chunks_mut(d) {

@@ -25,7 +25,8 @@ impl Default for Options {
 /// row-major `[n, d_out]`. Singular values of `x` at or below 10⁻⁶ of the largest count as zero. Factors in f64, products in
 /// f32, the same bits on any number of threads.
 ///
-/// [`Error::Shape`] where they have no `n` rows, [`Error::NotFinite`] for what is infinite or no number.
+/// [`Error::Shape`] where they have no `n` rows, [`Error::NotFinite`] for what is infinite or no number, [`Error::Lambda`] for
+/// a penalty that is none.
 ///
 /// ```
 /// use jumplens_core::{Options, fit, r2};
@@ -42,7 +43,7 @@ pub fn fit(x: &[f32], y: &[f32], n: usize, options: &Options) -> Result<LinearMa
     Ok(fitted.maps(options.kind)?.maps.remove(0))
 }
 
-/// As [`fit`], of matrices in whatever order: `x` `[n, d_in]`, `y` `[n, d_out]`. Both are copied where they are not row-major.
+/// As [`fit`], of matrices in whatever order: `x` `[n, d_in]`, `y` `[n, d_out]`. Both are copied.
 pub fn fit_matrices(x: MatRef<'_, f32>, y: MatRef<'_, f32>, options: &Options) -> Result<LinearMap> {
     if x.nrows() != y.nrows() {
         return Err(Error::Shape { what: "y", values: y.nrows() * y.ncols(), rows: x.nrows() });
@@ -110,6 +111,10 @@ mod tests {
         assert_eq!(fit(&[1.0; 5], &[1.0; 6], 3, &options), shape("x", 5, 3));
         let hole = [1.0, 2.0, f32::NAN, 4.0];
         assert_eq!(fit(&[1.0; 4], &hole, 2, &options), Err(Error::NotFinite { what: "y", row: 1 }));
+        for lambda in [-1.0, f64::NAN, f64::INFINITY] {
+            let options = Options { kind: Kind::Ridge(Ridge::Fixed(lambda)), ..options };
+            assert!(matches!(fit(&[1.0; 4], &[1.0; 4], 2, &options), Err(Error::Lambda { .. })));
+        }
         // Nothing to see is the map to nothing.
         assert_eq!(fit(&[0.0; 4], &[1.0; 4], 2, &options).unwrap().weight(), [0.0; 4]);
     }

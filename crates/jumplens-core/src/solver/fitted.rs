@@ -59,7 +59,11 @@ impl<'a> Rows<'a> {
 impl Fitted {
     /// From rows, in two to four passes over them, for maps with a bias where `intercept` says so. Memory does not grow with
     /// the number of rows. Targets have as many rows as the source, and all the same width.
+    /// [`Error::NoSpread`] where a bias is wanted and a spread is missing.
     pub fn of_rows(source: Rows, targets: &[Rows], intercept: bool) -> Result<Self> {
+        if intercept && (source.spread.is_none() || targets.iter().any(|target| target.spread.is_none())) {
+            return Err(Error::NoSpread);
+        }
         let mut factoring = Factoring::new(source.d);
         let whitening = loop {
             source.blocks(intercept).try_for_each(|block| factoring.add(&block))?;
@@ -82,7 +86,7 @@ impl Fitted {
     }
 
     /// From states in memory: a source and its targets, row-major with `n` rows each, for maps with a bias where `intercept`
-    /// says so. [`Error::Shape`] where there are no such rows, [`Error::NotFinite`] for what is infinite or no number.
+    /// says so. [`Error::Shape`] where there are no such rows, [`Error::Width`] for targets of several widths, [`Error::NotFinite`] for what is infinite or no number.
     pub fn of_states(source: &[f32], targets: &[&[f32]], n: usize, intercept: bool) -> Result<Self> {
         let checked = |what: &'static str, values: &[f32]| -> Result<(usize, Spread)> {
             let d = values.len().checked_div(n).unwrap_or(0);
@@ -97,7 +101,7 @@ impl Fitted {
         let (d, spread) = checked("x", source)?;
         let spreads = targets.iter().map(|target| checked("y", target)).collect::<Result<Vec<_>>>()?;
         if let Some(other) = spreads.iter().position(|(width, _)| *width != spreads[0].0) {
-            return Err(Error::Shape { what: "y", values: targets[other].len(), rows: n });
+            return Err(Error::Width { what: "y", width: spreads[other].0, expected: spreads[0].0 });
         }
         let rows = |(values, (d, spread))| Rows { values, d, spread: Some(spread) };
         let targets: Vec<Rows> =
@@ -118,8 +122,14 @@ impl Fitted {
         Ok(Spectrum::of(&self.whitening)?.sigma)
     }
 
-    /// The maps to the targets.
+    /// The maps to the targets. [`Error::Lambda`] where a penalty is no number of 0 or more; [`Error::NoSpread`] where one is to
+    /// be found, and a target's spread is missing.
     pub fn maps(&self, kind: Kind) -> Result<Maps> {
+        if let Kind::Ridge(Ridge::Fixed(lambda)) = kind
+            && !(lambda >= 0.0 && lambda.is_finite())
+        {
+            return Err(Error::Lambda { lambda: lambda.to_string() });
+        }
         let mut lambdas = Vec::new();
         let coordinates = self.coordinates.iter();
         let fitted: Vec<Coordinates> = match kind {

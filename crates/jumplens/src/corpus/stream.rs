@@ -9,6 +9,7 @@ use super::FileRecord;
 use super::bz2::ParallelReader;
 use crate::error::{Error, Result};
 use crate::progress::{Observer, check};
+use jumplens_core::Error as CoreError;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -190,7 +191,10 @@ impl<'a> Stream<'a> {
     pub(super) fn open(path: &Path, threads: usize, observer: &'a dyn Observer) -> Result<Self> {
         let (file, tally) = TalliedFile::new(crate::files::open_stream(path)?);
         let inner: Box<dyn BufRead> = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("bz2") => Box::new(ParallelReader::new(file, threads).map_err(Error::io("read", path))?),
+            Some("bz2") => Box::new(
+                ParallelReader::new(file, threads)
+                    .map_err(|error| CoreError::Threads { threads, reason: error.to_string() })?,
+            ),
             Some("gz") => Box::new(BufReader::with_capacity(
                 BUFFER,
                 Streams::<flate2::bufread::GzDecoder<_>>::new(file),

@@ -22,7 +22,7 @@ pub(super) fn feed_forward<const OUTPUTS_A_UNIT: usize>(
         scratch.rows.repack(x.rows(block.clone()), first.precision());
         scratch.next.reshape(block.len(), d_hidden, second.precision());
         let next = &mut scratch.next;
-        tiles(&scratch.rows, 0..block.len(), weight, 0..weight.lanes, &mut scratch.tiles, |place, tile| {
+        tiles(&scratch.rows, 0..block.len(), weight, 0..weight.lanes(), &mut scratch.tiles, |place, tile| {
             let mut bias = [0f32; TILE_COLS];
             if let Some(own) = first.bias() {
                 bias[..place.cols].copy_from_slice(&own[place.col..][..place.cols]);
@@ -38,9 +38,9 @@ pub(super) fn feed_forward<const OUTPUTS_A_UNIT: usize>(
 /// Puts a tile's hidden units into packed rows.
 fn put(rows: &mut PackedRows, place: Place, outputs_a_unit: usize, tile: &Tile) {
     let col = place.col / outputs_a_unit;
-    let cols = (TILE_COLS / outputs_a_unit).min(rows.depth - col);
+    let cols = (TILE_COLS / outputs_a_unit).min(rows.depth() - col);
     let lanes: [&[f32]; TILE_ROWS] = std::array::from_fn(|i| &tile.row(i)[..cols]);
-    let form = rows.form;
+    let form = rows.form();
     let panel = rows.panel_mut(place.row / TILE_ROWS);
     pack_lanes(lanes, &mut panel[form.cells(col) * TILE_ROWS..], TILE_ROWS, form);
 }

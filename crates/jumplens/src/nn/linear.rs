@@ -42,9 +42,9 @@ impl Linear {
         let bias: Option<Arc<[f32]>> =
             bias.map(|bias| with_values(bias, |bias| Arc::from(bias))).transpose()?;
         if let Some(bias) = &bias
-            && bias.len() != weight.lanes
+            && bias.len() != weight.lanes()
         {
-            candle_core::bail!("linear: a bias of {} for {} outputs", bias.len(), weight.lanes);
+            candle_core::bail!("linear: a bias of {} for {} outputs", bias.len(), weight.lanes());
         }
         Ok(Self { weight: Arc::new(weight), bias })
     }
@@ -95,12 +95,12 @@ impl Linear {
 
     /// The width of the input rows.
     pub fn in_features(&self) -> usize {
-        self.weight.depth
+        self.weight.depth()
     }
 
     /// The width of the output rows.
     pub fn out_features(&self) -> usize {
-        self.weight.lanes
+        self.weight.lanes()
     }
 
     /// What products are done in.

@@ -16,7 +16,7 @@ pub enum Measure {
 pub enum OfDocuments {
     /// How many sentences are drawn from each.
     Number,
-    /// That sentences at the end of a paragraph are left out or kept.
+    /// That only sentences at the end of a paragraph are drawn.
     ParagraphFinal,
     /// That the splits share none.
     Split,

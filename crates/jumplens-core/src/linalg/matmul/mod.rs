@@ -15,7 +15,7 @@ mod portable;
 mod x86;
 
 pub use kernel::{TILE_COLS, TILE_ROWS, Tile};
-pub use packed::{Packed, PackedRows, PackedWeights, pack_lanes};
+pub use packed::{Form, Packed, PackedRows, PackedWeights, pack_lanes};
 
 #[cfg(target_arch = "x86_64")]
 use crate::linalg::Isa;
@@ -217,7 +217,9 @@ pub fn tiles(
     assert_eq!((rows.depth, rows.precision()), (weights.depth, weights.precision()));
     assert!(block.start.is_multiple_of(TILE_ROWS) && block.end <= rows.lanes);
     assert!(cols.start.is_multiple_of(TILE_COLS) && cols.end <= weights.lanes);
-    let kernel = Kernel::current(rows.form);
+    // Rows that were packed under other instructions are not what the kernel reads.
+    assert!(rows.form() != Form::Pairs || Precision::Bf16.is_native(), "packed for other instructions");
+    let kernel = Kernel::current(rows.form());
     let Tiles { tiles, wide } = scratch;
     tiles.resize(block.len().div_ceil(TILE_ROWS), Tile::ZERO);
     let panel = rows.cells() * TILE_ROWS;

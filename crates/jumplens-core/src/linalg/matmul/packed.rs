@@ -44,11 +44,11 @@ impl Form {
 pub struct Packed<const WIDTH: usize> {
     cells: Vec<u32>,
     /// How many lanes there are.
-    pub lanes: usize,
+    pub(super) lanes: usize,
     /// Values in a lane: the inner dimension.
-    pub depth: usize,
+    pub(super) depth: usize,
     /// Of each cell.
-    pub form: Form,
+    pub(super) form: Form,
 }
 
 /// The bits of an f32 that is `value` rounded to bf16.
@@ -154,6 +154,21 @@ impl<const WIDTH: usize> Packed<WIDTH> {
     /// Cells of a lane.
     pub fn cells(&self) -> usize {
         self.form.cells(self.depth)
+    }
+
+    /// How many lanes there are.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// Values in a lane: the inner dimension.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// How values stand in cells.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// The panels from `first` on, one behind the other.
