@@ -1,6 +1,6 @@
 //! What a run takes of memory, reckoned before it is begun.
 
-use crate::models::Spec;
+use crate::models::{PartKind, Spec};
 use crate::nn::Precision;
 use crate::shortcut::{self, Pairs};
 use crate::states;
@@ -80,7 +80,9 @@ pub fn memory_bytes(spec: &Spec, contents: &Contents, of: &MemoryUse) -> u64 {
 
     let casts = 5;
     let rows = layers * crate::eval::TOKEN_BUDGET as u64;
-    let folded = value * (3 * layers * d * d + blocks);
+    // What follows a norm is made anew with its map folded in; where a norm ends the block, nothing is.
+    let begins_with_norm = spec.parts.first().is_some_and(|part| part.kind == PartKind::Norm);
+    let folded = value * (3 * layers * d * d + if begins_with_norm { blocks } else { 0 });
     let predictions = PREDICTION * casts * (layers + 1) * val;
     // The casts that run blocks, each from every layer, and a quarter for what one of them is made into: measured.
     let batches = busy(val, crate::eval::TOKEN_BUDGET) * rows * row / 4 * 5 + WORK;
