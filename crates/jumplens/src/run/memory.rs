@@ -84,8 +84,8 @@ pub fn memory_bytes(spec: &Spec, contents: &Contents, of: &MemoryUse) -> u64 {
     let begins_with_norm = spec.parts.first().is_some_and(|part| part.kind == PartKind::Norm);
     let folded = value * (3 * layers * d * d + if begins_with_norm { blocks } else { 0 });
     let predictions = PREDICTION * casts * (layers + 1) * val;
-    // The casts that run blocks, each from every layer, and a quarter for what one of them is made into: measured.
-    let batches = busy(val, crate::eval::TOKEN_BUDGET) * rows * row / 4 * 5 + WORK;
+    // The casts that run blocks, each from every layer, and half as much for what one of them is made into: measured.
+    let batches = busy(val, crate::eval::TOKEN_BUDGET) * rows * row / 2 * 3 + WORK;
     let (made, evaluate) = if of.has_head { (head + folded, batches + predictions) } else { (0, 0) };
 
     let states_of = |samples: u64| 4 * d * (layers + 1) * samples;
