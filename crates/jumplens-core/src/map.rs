@@ -1,9 +1,8 @@
 //! A linear map of rows.
 
 use crate::error::{Error, Result};
-use crate::linalg::Precision;
 use crate::linalg::dense;
-use crate::linalg::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, matmul, product};
+use crate::linalg::matmul::{Matrix, Write, matmul};
 use crate::linalg::parallel::widened;
 use faer::MatRef;
 
@@ -74,16 +73,18 @@ impl LinearMap {
         assert!(x.len().is_multiple_of(self.d_in), "{} values are no rows of {}", x.len(), self.d_in);
         let n = x.len() / self.d_in;
         let mut out = vec![0f32; n * self.d_out];
-        let rows: PackedRows = Packed::pack(Matrix::new(x, n, self.d_in), Precision::F32);
-        let weight = Matrix::new(&self.weight, self.d_out, self.d_in);
-        let weight: PackedWeights = Packed::pack(weight, Precision::F32);
-        product(&mut out, Write::Replace, &rows, &weight, 0..self.d_out);
+        matmul(&mut out, Write::Replace, Matrix::new(x, n, self.d_in), self.matrix().t());
         if let Some(bias) = &self.bias {
             for row in out.chunks_exact_mut(self.d_out) {
                 row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
             }
         }
         out
+    }
+
+    /// `A`, as products take it.
+    fn matrix(&self) -> Matrix<'_> {
+        Matrix::new(&self.weight, self.d_out, self.d_in)
     }
 
     /// `next` after this map, as one: `A₂·(A₁·x + b₁) + b₂`. [`Error::Width`] where it is for others than this one's.
@@ -96,10 +97,7 @@ impl LinearMap {
             });
         }
         let mut weight = vec![0f32; next.d_out * self.d_in];
-        let of = |map: &'_ LinearMap| (map.d_out, map.d_in);
-        let ((rows, inner), (_, cols)) = (of(next), of(self));
-        let left = Matrix::new(&next.weight, rows, inner);
-        matmul(&mut weight, Write::Replace, left, Matrix::new(&self.weight, inner, cols));
+        matmul(&mut weight, Write::Replace, next.matrix(), self.matrix());
         let bias = match (&self.bias, &next.bias) {
             (None, None) => None,
             (None, Some(bias)) => Some(bias.clone()),
