@@ -10,7 +10,7 @@ pub use small_run::{begin, sources};
 
 
 use jumplens::hub::{ModelFiles, Sources, TokenizerFiles};
-use jumplens::models::{Backbone, Kind, Spec, load_with_contents};
+use jumplens::models::{Transformer, Kind, Spec, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::seal::seal;
@@ -98,9 +98,9 @@ pub fn read(path: &Path) {
         sound(files.index.as_ref().map_or(Ok(()), |index| weights.check(index)));
         read_tensors(&weights);
     }
-    let model = sound(load_with_contents(&files, Precision::F32)).map(|(loaded, _)| loaded.model);
+    let model = sound(load(&files, Precision::F32)).map(|loaded| loaded.model);
     if let Some(model) = &model {
-        run(&**model);
+        run(model);
     }
     if let Some(tokenizer) = &files.tokenizer {
         read_tokenizer(tokenizer, model.as_ref().map(|model| model.spec()));
@@ -112,14 +112,14 @@ fn read_tensors(weights: &Weights<'_>) {
     let root = weights.below("");
     for name in weights.names() {
         // A shape that no tensor has says which one it has.
-        let Err(Error::TensorShape { got, .. }) = root.tensor(name, &[77; 9]) else {
+        let Err(Error::TensorShape { got, .. }) = weights.read(&root.tensor(name, &[77; 9])) else {
             panic!("{name} has an absurd shape")
         };
-        sound(root.tensor(name, &got));
+        sound(weights.read(&root.tensor(name, &got)));
     }
 }
 
-fn run(model: &dyn Backbone) {
+fn run(model: &Transformer) {
     let Spec { vocab_size, max_positions, .. } = *model.spec();
     let ids: Vec<u32> = (0..5).take(vocab_size.min(max_positions)).collect();
     if let Some(position) = ids.len().checked_sub(1) {

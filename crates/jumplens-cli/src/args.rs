@@ -872,6 +872,9 @@ pub struct InfoArgs {
     /// What products are done in there
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
+    /// Leave out the SHA-256 of the files, which takes reading them
+    #[arg(long)]
+    pub no_digests: bool,
     /// How to write it
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,

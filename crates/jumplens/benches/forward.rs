@@ -18,7 +18,7 @@ fn forward(c: &mut Criterion) {
             let tokens: usize = samples.iter().map(|s| s.ids_to_run(model.spec().kind).len()).sum();
             group.throughput(Throughput::Elements(tokens as u64));
             group.bench_function(format!("forward_{name}_{dtype}"), |b| {
-                b.iter(|| black_box(run_samples(&*model, &samples, true).unwrap()));
+                b.iter(|| black_box(run_samples(&model, &samples, true).unwrap()));
             });
         }
     }

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = load(&files, Precision::F32)?.model;
     let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, model.spec(), true)?;
     let head = model.head().ok_or("the model has no head")?;
-    let lens = Lens::new(&*model, head, Precision::F32, None, &[ID.to_owned()])?;
+    let lens = Lens::new(&model, head, Precision::F32, None, &[ID.to_owned()])?;
 
     let ids = tokenizer.encode(&text)?;
     let last = ids.len().checked_sub(1).ok_or("the text has no tokens")?;

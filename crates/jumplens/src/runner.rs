@@ -4,8 +4,8 @@
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::models::{Attention, Backbone, Kind, PartAfter, PartKind, Slot};
-use crate::nn::{Linear, QueryRows, look_up, put_rows};
+use crate::models::{Kind, Module, PartKind, Slot, Transformer};
+use crate::nn::{Linear, QueryRows, SelfAttention, look_up, put_rows};
 use candle_core::Tensor;
 use jumplens_core::LinearMap;
 use std::cell::OnceCell;
@@ -71,7 +71,7 @@ enum Step {
     /// As the model has it, and by its linear map at the chosen rows.
     MapAtChosen(Linear),
     /// As the model has it, with the map of the part before it folded in; that part is not computed.
-    After(PartAfter),
+    After(Module),
 }
 
 /// How one block is run: which parts are replaced, and at which rows each slot is needed.
@@ -86,7 +86,7 @@ pub struct BlockPlan {
 
 impl BlockPlan {
     fn new(
-        model: &dyn Backbone,
+        model: &Transformer,
         layer: usize,
         maps: Vec<Option<LinearMap>>,
         kept: &[usize],
@@ -133,14 +133,14 @@ impl BlockPlan {
     }
 
     /// Folds the map of part `index` into the part that reads it, where that is the only one, and reads nothing else.
-    fn fold(&mut self, model: &dyn Backbone, layer: usize, index: usize, map: &LinearMap) -> Result<()> {
+    fn fold(&mut self, model: &Transformer, layer: usize, index: usize, map: &LinearMap) -> Result<()> {
         let reads_it = |reader: &usize| self.reads[*reader].contains(&Slot::Part(index));
         let readers: Vec<usize> = (0..self.steps.len()).filter(reads_it).collect();
         if let [reader] = readers[..]
             && matches!((&self.steps[index], &self.steps[reader]), (Step::Map(_), Step::Own))
             && self.reads[reader].len() == 1
             && map.bias().is_none()
-            && let Some(after) = model.part_after(layer, reader, map)?
+            && let Some(after) = model.module(layer, reader).after(map)?
         {
             self.steps[reader] = Step::After(after);
             self.reads[reader] = self.reads[index].clone();
@@ -176,7 +176,7 @@ impl Plan {
     /// `replacement(layer, part)` is the linear map `[d, d]` in that part's place, if any; the outputs of the parts in
     /// `kept` are wanted at the chosen rows of every block.
     pub fn new(
-        model: &dyn Backbone,
+        model: &Transformer,
         kept: &[usize],
         replacement: impl Fn(usize, usize) -> Option<LinearMap>,
     ) -> Result<Self> {
@@ -233,7 +233,7 @@ impl Value {
 
 /// A block that is being run, part by part.
 pub struct BlockRun<'a> {
-    model: &'a dyn Backbone,
+    model: &'a Transformer,
     layer: usize,
     plan: &'a BlockPlan,
     context: &'a Context,
@@ -245,7 +245,7 @@ pub struct BlockRun<'a> {
 impl<'a> BlockRun<'a> {
     /// Of block `layer` on `x`, given at the plan's input rows.
     pub fn new(
-        model: &'a dyn Backbone,
+        model: &'a Transformer,
         layer: usize,
         plan: &'a BlockPlan,
         x: Tensor,
@@ -272,17 +272,14 @@ impl<'a> BlockRun<'a> {
         let part = &self.model.spec().parts[index];
         let reads = &plan.reads[index];
         let read = |slot: Slot, rows: Rows| self.value(slot)?.at(rows, context);
-        let attend = |attention: &dyn Attention| {
-            let keys_values = attention.keys_values(read(reads[0], Rows::Every)?, &context.every)?;
-            attention.attend(read(reads[0], rows)?, context.rows(rows), &keys_values)
-        };
-        let own = || match part.kind {
-            PartKind::Attention => attend(self.model.attention(self.layer)),
-            _ => {
+        let run = |module: &Module| match module.attention() {
+            Some(attention) => self.attend(attention, reads[0], rows),
+            None => {
                 let inputs = reads.iter().map(|slot| read(*slot, rows)).collect::<Result<Vec<_>>>()?;
-                self.model.part(self.layer, index, &inputs)
+                module.forward(&inputs)
             }
         };
+        let own = || run(self.model.module(self.layer, index));
         match &plan.steps[index] {
             Step::Own => own(),
             Step::Map(map) => Ok(map.forward(read(reads[0], rows)?)?),
@@ -290,9 +287,15 @@ impl<'a> BlockRun<'a> {
                 let mapped = map.forward(read(part.map_input(), Rows::Chosen)?)?;
                 Ok(put_rows(&own()?, &context.chosen_rows, &mapped)?)
             }
-            Step::After(PartAfter::Attention(attention)) => attend(&**attention),
-            Step::After(PartAfter::RowWise(part)) => part(read(reads[0], rows)?),
+            Step::After(module) => run(module),
         }
+    }
+
+    /// What `rows` of the batch get by `attention` from all of `slot`.
+    fn attend(&self, attention: &SelfAttention, slot: Slot, rows: Rows) -> Result<Tensor> {
+        let (context, value) = (self.context, self.value(slot)?);
+        let (keys, values) = attention.keys_values(value.at(Rows::Every, context)?, &context.every)?;
+        Ok(attention.attend(value.at(rows, context)?, context.rows(rows), (&keys, &values))?)
     }
 
     fn value(&self, slot: Slot) -> Result<&Value> {
@@ -339,35 +342,5 @@ impl<'a> BlockRun<'a> {
         let values = (0..at).map(|part| join(Slot::Part(part))).collect::<Result<_>>()?;
         let input = join(Slot::BlockInput)?.unwrap_or_else(|| self.input.clone());
         Ok(Self { context, input, values, ..self })
-    }
-}
-
-/// The outputs of all parts of block `layer` for rows whose attention output is known: `block_input` and `attention`
-/// `[n, d]`, one tensor a part in return.
-pub fn recompute_parts(
-    model: &dyn Backbone,
-    layer: usize,
-    block_input: &Tensor,
-    attention: &Tensor,
-) -> Result<Vec<Tensor>> {
-    let mut outputs: Vec<Tensor> = Vec::new();
-    for (index, part) in model.spec().parts.iter().enumerate() {
-        let output = if part.kind == PartKind::Attention {
-            attention.clone()
-        } else {
-            let inputs: Vec<&Tensor> =
-                part.inputs.iter().map(|slot| value_of(*slot, block_input, &outputs)).collect();
-            model.part(layer, index, &inputs)?
-        };
-        outputs.push(output);
-    }
-    Ok(outputs)
-}
-
-/// What `slot` stands for, among the outputs of [`recompute_parts`].
-pub fn value_of<'a>(slot: Slot, block_input: &'a Tensor, outputs: &'a [Tensor]) -> &'a Tensor {
-    match slot {
-        Slot::BlockInput => block_input,
-        Slot::Part(part) => &outputs[part],
     }
 }

@@ -5,8 +5,7 @@ use crate::error::{Error, Result};
 use crate::files::{absolute, sha256_of};
 use crate::hub::{ModelFiles, Sources};
 use crate::manifest::{SamplesRecord, SourceRecord};
-use crate::models::{Kind, Spec, load};
-use crate::nn::Precision;
+use crate::models::{Kind, Spec, describe};
 use crate::progress::{Observer, check};
 use crate::store::Stage;
 use crate::tokenize::{Positions, Sample, Tokenizer, read_samples};
@@ -115,12 +114,12 @@ pub(crate) fn make(
     }
 }
 
-/// The tokenizer of the model called `name`, as [`ModelFiles::find`] takes it. The model is loaded for what it
-/// takes of tokens, and let go.
+/// The tokenizer of the model called `name`, as [`ModelFiles::find`] takes it. Of the model only its sizes
+/// are looked at.
 pub fn tokenizer_of(name: &str, sources: &Sources, observer: &dyn Observer) -> Result<Tokenizer> {
     let files = ModelFiles::find(name, sources, observer)?;
-    let model = load(&files, Precision::F32)?.model;
-    let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, model.spec(), false)?;
+    let spec = describe(&files)?.spec;
+    let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, &spec, false)?;
     tokenizer.notes().iter().for_each(|note| observer.note(note));
     Ok(tokenizer)
 }

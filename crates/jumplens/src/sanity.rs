@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::eval::{Losses, WORST, with_losses};
-use crate::models::{Backbone, Kind};
+use crate::models::{Kind, Transformer};
 use crate::nn::Precision;
 use crate::words::{CONTEXT_LENGTH, CONTEXT_WINDOW, Sample};
 
@@ -61,7 +61,7 @@ impl Unigrams {
 /// Asks the model for the tokens of the first of `samples`, its head's products done in `precision`. The frequencies are
 /// those in all of them. `None` where the model has no head, and where the samples are too few to tell.
 pub fn check_text(
-    model: &dyn Backbone,
+    model: &Transformer,
     precision: Precision,
     samples: &[Sample],
 ) -> Result<Option<TextCheck>> {
@@ -113,7 +113,7 @@ pub(crate) fn joined(
     (first, tokens.chunks(length).map(<[u32]>::to_vec).collect(), numbers)
 }
 
-fn causal(model: &dyn Backbone, losses: &Losses, samples: &[Sample]) -> Result<Option<TextCheck>> {
+fn causal(model: &Transformer, losses: &Losses, samples: &[Sample]) -> Result<Option<TextCheck>> {
     let spec = model.spec();
     let texts: Vec<Vec<u32>> = sentences(samples, spec.kind).into_iter().map(|(text, _)| text).collect();
     let unigrams = Unigrams::of(&texts, spec.vocab_size);
@@ -162,7 +162,7 @@ fn context(
     Ok(Comparison::of(&pairs.collect::<Vec<_>>()))
 }
 
-fn masked(model: &dyn Backbone, losses: &Losses, samples: &[Sample]) -> Result<Option<TextCheck>> {
+fn masked(model: &Transformer, losses: &Losses, samples: &[Sample]) -> Result<Option<TextCheck>> {
     let spec = model.spec();
     let sentences = sentences(samples, spec.kind);
     let texts: Vec<Vec<u32>> = sentences.iter().map(|(text, _)| text.clone()).collect();

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::files::{
     Mapped, create_anew, create_folder, hexadecimal, open_unfinished, sync, sync_file, sync_names, temporary,
 };
-use crate::models::{Backbone, Spec, embed};
+use crate::models::{Spec, Transformer};
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
 use crate::runner::{BlockRun, Context, Plan, Rows};
@@ -66,7 +66,7 @@ impl StateChunk {
 }
 
 /// Runs the model over `samples`, batches side by side, and keeps the states at the chosen positions.
-pub fn run_samples(model: &dyn Backbone, samples: &[Sample], keep_attention: bool) -> Result<StateChunk> {
+pub fn run_samples(model: &Transformer, samples: &[Sample], keep_attention: bool) -> Result<StateChunk> {
     let mut chunk = StateChunk::new(model.spec(), keep_attention);
     let batches = PackedBatch::pack(samples, model.spec().kind, TOKEN_BUDGET);
     run_batches(model, &batches, keep_attention, |index, states| chunk.append(&batches[index], &states))?;
@@ -74,14 +74,14 @@ pub fn run_samples(model: &dyn Backbone, samples: &[Sample], keep_attention: boo
 }
 
 /// The states of the layers 0…L at every position of one sequence, `[tokens, d]` each.
-pub(crate) fn run_sequence(model: &dyn Backbone, ids: &[u32]) -> Result<Vec<Tensor>> {
+pub(crate) fn run_sequence(model: &Transformer, ids: &[u32]) -> Result<Vec<Tensor>> {
     let plan = Plan::new(model, &[], |_, _| None)?;
     Ok(run_batch(model, &plan, &[], &PackedBatch::whole(ids))?.layers)
 }
 
 /// Runs batches side by side. `take` gets the states of each with its number, in order, and may fail to stop the run.
 fn run_batches(
-    model: &dyn Backbone,
+    model: &Transformer,
     batches: &[PackedBatch],
     keep_attention: bool,
     take: impl FnMut(usize, BatchStates) -> Result<()>,
@@ -98,11 +98,11 @@ struct BatchStates {
     attention: Vec<Tensor>,
 }
 
-fn run_batch(model: &dyn Backbone, plan: &Plan, kept: &[usize], batch: &PackedBatch) -> Result<BatchStates> {
+fn run_batch(model: &Transformer, plan: &Plan, kept: &[usize], batch: &PackedBatch) -> Result<BatchStates> {
     let spec = model.spec();
     let context = Context::new(batch, spec.kind, 1);
     let mut states = BatchStates { layers: Vec::new(), attention: Vec::new() };
-    let mut x = embed(model, batch)?;
+    let mut x = model.embed(batch)?;
     for layer in 0..spec.n_layers {
         states.layers.push(match plan.rows_before(layer) {
             Rows::Every => context.select(&x)?,
@@ -120,7 +120,7 @@ fn run_batch(model: &dyn Backbone, plan: &Plan, kept: &[usize], batch: &PackedBa
 }
 
 /// `h_L` at the chosen rows of `batch`, `[chosen, d]`; `plan` keeps nothing and replaces nothing.
-pub(crate) fn last_states(model: &dyn Backbone, plan: &Plan, batch: &PackedBatch) -> Result<Tensor> {
+pub(crate) fn last_states(model: &Transformer, plan: &Plan, batch: &PackedBatch) -> Result<Tensor> {
     let spec = model.spec();
     let context = Context::new(batch, spec.kind, 1);
     let blocks = 0..spec.n_layers;
@@ -243,7 +243,7 @@ impl StateFiles {
     /// runs. Returns the number of tokens run.
     pub fn collect(
         &self,
-        model: &dyn Backbone,
+        model: &Transformer,
         samples: &[Sample],
         with_attention: bool,
         begun: Begun,

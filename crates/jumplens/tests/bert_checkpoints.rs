@@ -5,7 +5,7 @@ mod common;
 use common::{Checkpoint, LAYERS, VOCAB, WIDTH};
 use jumplens::Error;
 use jumplens::hub::{ModelFiles, Sources};
-use jumplens::models::{Backbone, Loaded, load};
+use jumplens::models::{Loaded, Transformer, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::states::run_samples;
@@ -18,7 +18,7 @@ fn open(checkpoint: &Checkpoint) -> jumplens::Result<Loaded> {
 }
 
 /// The states of every layer at three positions of a sequence.
-fn states(model: &dyn Backbone) -> Vec<Vec<f32>> {
+fn states(model: &Transformer) -> Vec<Vec<f32>> {
     let ids: Vec<u32> = (0..12).map(|i| i * 5 % VOCAB as u32).collect();
     let samples = [3, 7, 11].map(|position| Sample { ids: ids.clone(), position, target: None, text: None });
     run_samples(model, &samples, false).unwrap().layers
@@ -27,7 +27,7 @@ fn states(model: &dyn Backbone) -> Vec<Vec<f32>> {
 /// What the head makes of the last states, with its unembedding and bias.
 fn head(loaded: &Loaded) -> Vec<Vec<f32>> {
     let head = loaded.model.head().unwrap();
-    let last = states(&*loaded.model).pop().unwrap();
+    let last = states(&loaded.model).pop().unwrap();
     let last = candle_core::Tensor::from_vec(last, (3, WIDTH), &candle_core::Device::Cpu).unwrap();
     let values = |x: &candle_core::Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     vec![values(&head.prepare(&last).unwrap()), values(head.unembedding()), values(head.bias().unwrap())]
@@ -59,14 +59,14 @@ fn all_spellings_give_the_same_model() {
     old.config["architectures"] = serde_json::json!(["BertForPreTraining"]);
     let old = open(&old).unwrap();
     assert!(old.notes.is_empty(), "{:?}", old.notes);
-    assert_eq!(states(&*plain.model), states(&*old.model));
+    assert_eq!(states(&plain.model), states(&old.model));
     assert_eq!(head(&plain), head(&old));
 
     // The trunk beside the head, neither with the prefix.
     let mut bare = Checkpoint::random_bert(1);
     bare.rename(|name| name.strip_prefix("bert.").unwrap_or(name).to_owned());
     let bare = open(&bare).unwrap();
-    assert_eq!(states(&*plain.model), states(&*bare.model));
+    assert_eq!(states(&plain.model), states(&bare.model));
     assert_eq!(head(&plain), head(&bare));
 }
 
@@ -79,7 +79,7 @@ fn an_encoder_without_its_head_gives_the_same_states() {
     trunk.config["architectures"] = serde_json::json!(["BertModel"]);
     let trunk = open(&trunk).unwrap();
     assert!(trunk.model.head().is_none() && trunk.notes.is_empty());
-    assert_eq!(states(&*whole.model), states(&*trunk.model));
+    assert_eq!(states(&whole.model), states(&trunk.model));
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn open(checkpoint: &Checkpoint) -> jumplens::Result<Loaded> {
 fn states(loaded: &Loaded) -> StateChunk {
     let ids: Vec<u32> = (0..12).map(|i| i * 5 % VOCAB as u32).collect();
     let samples = [3, 7, 11].map(|position| Sample { ids: ids.clone(), position, target: None, text: None });
-    run_samples(&*loaded.model, &samples, false).unwrap()
+    run_samples(&loaded.model, &samples, false).unwrap()
 }
 
 #[test]

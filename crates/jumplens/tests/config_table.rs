@@ -132,7 +132,7 @@ impl Table {
 
     /// The largest difference of a row of states or logits from what it should be, as a share of its norm.
     fn difference(&self, loaded: &Loaded, states: &[Vec<f32>], logits: &[f32]) -> f64 {
-        let model = &*loaded.model;
+        let model = &loaded.model;
         let at = |position| Sample { ids: self.ids.clone(), position, target: None, text: None };
         let samples: Vec<Sample> = self.positions.iter().map(|position| at(*position)).collect();
         let got = run_samples(model, &samples, false).unwrap().layers;

@@ -8,7 +8,7 @@ mod damage;
 use common::Checkpoint;
 use damage::{read_damaged, read_or_refused};
 use jumplens::hub::{ModelFiles, Sources};
-use jumplens::models::{Spec, load_with_contents};
+use jumplens::models::{Spec, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::states::run_samples;
@@ -56,12 +56,12 @@ impl Folder {
                 Err(error) => panic!("{name}: {error}"),
             }
         }
-        let model = load_with_contents(&files, Precision::F32)?.0.model;
+        let model = load(&files, Precision::F32)?.model;
         let Spec { vocab_size, max_positions, .. } = *model.spec();
         let ids: Vec<u32> = (0..5).take(vocab_size.min(max_positions)).collect();
         if !ids.is_empty() {
             let sample = Sample { position: ids.len() - 1, ids, target: None, text: None };
-            run_samples(&*model, &[sample], false)?;
+            run_samples(&model, &[sample], false)?;
         }
         Ok(())
     }

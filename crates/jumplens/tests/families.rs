@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use jumplens::Error;
 use jumplens::batch::PackedBatch;
 use jumplens::hub::{ModelFiles, Sources};
-use jumplens::models::{Backbone, Loaded, load};
+use jumplens::models::{Loaded, Transformer, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::runner::{BlockRun, Context, Plan, Rows};
@@ -24,7 +24,7 @@ fn fixtures() -> Vec<PathBuf> {
     fixtures
 }
 
-fn open(folder: &Path) -> Box<dyn Backbone> {
+fn open(folder: &Path) -> Transformer {
     let loaded = load(
         &ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).unwrap(),
         Precision::F32,
@@ -88,7 +88,7 @@ fn states_and_logits_agree_with_transformers_at_every_layer() {
         let model = open(&folder);
         let spec = model.spec();
         let samples = samples(&expected);
-        let states = run_samples(&*model, &samples, false).unwrap();
+        let states = run_samples(&model, &samples, false).unwrap();
         for (layer, got) in states.layers.iter().enumerate() {
             let want = rows(&expected, "states", Some(layer));
             assert_rows_agree(&format!("{name}, layer {layer}"), got, &want, spec.d_model, 1e-5);
@@ -125,11 +125,11 @@ fn a_map_folded_into_the_part_behind_it_is_the_map_before_it() {
         };
         // A part whose output is kept cannot be folded away.
         let last = |kept: &[usize]| -> Vec<f32> {
-            let plan = Plan::new(&*model, kept, map).unwrap();
+            let plan = Plan::new(&model, kept, map).unwrap();
             assert_eq!(plan.rows_before(0), Rows::Every);
             let mut x = model.embed(&batch).unwrap();
             for layer in 0..spec.n_layers {
-                x = BlockRun::new(&*model, layer, plan.block(layer), x, &context).finish().unwrap();
+                x = BlockRun::new(&model, layer, plan.block(layer), x, &context).finish().unwrap();
             }
             x.flatten_all().unwrap().to_vec1().unwrap()
         };
@@ -201,11 +201,11 @@ fn a_trunk_without_its_head_gives_the_same_states() {
     let samples = [2, 8].map(|position| Sample { ids: ids.clone(), position, target: None, text: None });
     for name in ["llama", "mistral", "qwen2", "qwen3", "gpt_neox"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(name);
-        let whole = run_samples(&*open(&folder), &samples, false).unwrap();
+        let whole = run_samples(&open(&folder), &samples, false).unwrap();
         for architectures in [json!(["QwenModel"]), json!(null), json!([])] {
             let loaded = trunk(name, |config| config["architectures"] = architectures.clone()).unwrap();
             assert!(loaded.model.head().is_none() && loaded.notes.is_empty(), "{name}: {:?}", loaded.notes);
-            assert_eq!(run_samples(&*loaded.model, &samples, false).unwrap().layers, whole.layers, "{name}");
+            assert_eq!(run_samples(&loaded.model, &samples, false).unwrap().layers, whole.layers, "{name}");
         }
         // A model that was saved with its head has lost it.
         let Err(Error::MissingTensor { tensor, .. }) = trunk(name, |_| {}) else {

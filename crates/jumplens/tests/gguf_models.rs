@@ -205,7 +205,7 @@ fn distance(loaded: &Loaded, folder: &str) -> f64 {
     };
     let at = |position| Sample { ids: ids.clone(), position, target: None, text: None };
     let samples: Vec<Sample> = (0..ids.len()).map(at).collect();
-    let layers = run_samples(&*loaded.model, &samples, false).unwrap().layers;
+    let layers = run_samples(&loaded.model, &samples, false).unwrap().layers;
     let d = loaded.model.spec().d_model;
     let last =
         candle_core::Tensor::from_slice(layers.last().unwrap(), (ids.len(), d), &candle_core::Device::Cpu)

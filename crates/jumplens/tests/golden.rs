@@ -233,7 +233,7 @@ fn assert_states_agree(golden: &Golden) {
     let model = load(&files, Precision::F32).unwrap().model;
     let d = model.spec().d_model;
     let samples = read_samples(&golden.path("val_samples.jsonl"), model.spec()).unwrap();
-    let states = run_samples(&*model, &samples[..16], false).unwrap();
+    let states = run_samples(&model, &samples[..16], false).unwrap();
 
     let bytes = std::fs::read(golden.path("states.safetensors")).unwrap();
     let reference = SafeTensors::deserialize(&bytes).unwrap();

@@ -8,7 +8,7 @@ use common::Checkpoint;
 use hub_server::{Model, Server, etag};
 use jumplens::Error;
 use jumplens::hub::{Hub, HubName, ModelFiles, Sources};
-use jumplens::models::{load, load_with_contents};
+use jumplens::models::{describe, load};
 use jumplens::nn::Precision;
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
@@ -493,9 +493,9 @@ fn shards_make_the_same_model() {
     write_shards(&checkpoint, shards.path());
     let open = |folder: &Path| {
         ModelFiles::find(folder.to_str().unwrap(), &Sources::default(), &Silent).map(|files| {
-            let (loaded, contents) = load_with_contents(&files, Precision::F32).unwrap();
+            let loaded = load(&files, Precision::F32).unwrap();
             let embedding = loaded.model.head().unwrap().unembedding().flatten_all().unwrap();
-            (contents, embedding.to_vec1::<f32>().unwrap())
+            (loaded.contents, embedding.to_vec1::<f32>().unwrap())
         })
     };
     let expected = open(whole.path()).unwrap();
@@ -508,7 +508,8 @@ fn shards_make_the_same_model() {
     let hub = hub(&server, cache.path());
     let files = find("org/shards", &hub).unwrap();
     assert_eq!(files.weights.len(), 2);
-    assert_eq!(load_with_contents(&files, Precision::F32).unwrap().1, expected.0);
+    assert_eq!(load(&files, Precision::F32).unwrap().contents, expected.0);
+    assert_eq!(describe(&files).unwrap().contents, expected.0);
     let link = files.weights[0].path.clone();
     drop(files);
     fs::remove_file(&link).unwrap();

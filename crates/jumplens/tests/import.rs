@@ -154,12 +154,12 @@ fn a_tuned_lens_gives_the_logits_of_its_formula() {
     let head = model.head().unwrap();
     let ids = vec![1, 9, 4, 4, 2];
     let shortcuts = Shortcuts::new(out.path());
-    let lens = Lens::new(&*model, head, Precision::F32, Some(&shortcuts), &["tuned".to_owned()]).unwrap();
+    let lens = Lens::new(&model, head, Precision::F32, Some(&shortcuts), &["tuned".to_owned()]).unwrap();
     let input = Input { text: String::new(), ids: ids.clone() };
     let reading = lens.read("gpt2", &[input], None, &View { top: 10, ..View::default() }).unwrap();
     for position in 0..ids.len() {
         let sample = Sample { ids: ids.clone(), position, target: None, text: None };
-        let states = run_samples(&*model, &[sample], false).unwrap().layers;
+        let states = run_samples(&model, &[sample], false).unwrap().layers;
         for (layer, h) in states[..2].iter().enumerate() {
             let (w, b) = (
                 expected(&format!("tuned_lens/{layer}/weight")),

@@ -8,7 +8,7 @@ use jumplens::Error;
 use jumplens::batch::PackedBatch;
 use jumplens::eval::tables::{LayerRow, read_csv};
 use jumplens::hub::{ModelFiles, Sources};
-use jumplens::models::{Backbone, PartKind, Slot, load};
+use jumplens::models::{Slot, Transformer, load};
 use jumplens::nn::{Linear, Precision};
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
@@ -41,7 +41,7 @@ fn layers(run: &Run) -> Vec<LayerRow> {
 /// The two families: pre-norm and causal, post-norm and masked.
 const FAMILIES: [fn(u64) -> Checkpoint; 2] = [Checkpoint::random, Checkpoint::random_bert];
 
-fn open(checkpoint: &Checkpoint, folder: &Path) -> Box<dyn Backbone> {
+fn open(checkpoint: &Checkpoint, folder: &Path) -> Transformer {
     checkpoint.write(&folder.join("model"));
     let files =
         ModelFiles::find(folder.join("model").to_str().unwrap(), &Sources::default(), &Silent).unwrap();
@@ -55,9 +55,9 @@ fn packed_equals_single() {
         let model = open(&family(2), folder.path());
         write_samples(&folder.path().join("samples.jsonl"), 200, 5, false);
         let samples = read_samples(&folder.path().join("samples.jsonl"), model.spec()).unwrap();
-        let packed = run_samples(&*model, &samples, true).unwrap();
+        let packed = run_samples(&model, &samples, true).unwrap();
         for (i, sample) in samples.iter().enumerate() {
-            let single = run_samples(&*model, std::slice::from_ref(sample), true).unwrap();
+            let single = run_samples(&model, std::slice::from_ref(sample), true).unwrap();
             let layers = packed.layers.iter().zip(&single.layers);
             for (packed, single) in layers.chain(packed.attention.iter().zip(&single.attention)) {
                 for (a, b) in packed[i * WIDTH..][..WIDTH].iter().zip(single) {
@@ -147,14 +147,14 @@ fn in_masked_models_a_map_takes_a_parts_place_at_the_chosen_position_alone() {
     for replaced in [&["attn"][..], &["ffn"], &["ln1", "ln2"], &["res1", "attn"]] {
         let is_replaced = |part: usize| replaced.contains(&spec.parts[part].name);
         let plan =
-            Plan::new(&*model, &[], |layer, part| is_replaced(part).then(|| some_map(layer, part))).unwrap();
+            Plan::new(&model, &[], |layer, part| is_replaced(part).then(|| some_map(layer, part))).unwrap();
         let before = plan.rows_before(0);
         let x = model.embed(&batch).unwrap();
         let mut planned = if before == Rows::Every { x.clone() } else { context.select(&x).unwrap() };
         // Every part at every row, and then the map's rows written over the part's where a position is chosen.
         let mut plain = x;
         for layer in 0..LAYERS {
-            planned = BlockRun::new(&*model, layer, plan.block(layer), planned, &context).finish().unwrap();
+            planned = BlockRun::new(&model, layer, plan.block(layer), planned, &context).finish().unwrap();
             let mut outputs: Vec<Tensor> = Vec::new();
             for (index, part) in spec.parts.iter().enumerate() {
                 let value = |slot: Slot| match slot {
@@ -162,12 +162,13 @@ fn in_masked_models_a_map_takes_a_parts_place_at_the_chosen_position_alone() {
                     Slot::Part(earlier) => outputs[earlier].clone(),
                 };
                 let inputs: Vec<Tensor> = part.inputs.iter().map(|slot| value(*slot)).collect();
-                let output = if part.kind == PartKind::Attention {
-                    let attention = model.attention(layer);
-                    let keys_values = attention.keys_values(&inputs[0], &every).unwrap();
-                    attention.attend(&inputs[0], &every, &keys_values).unwrap()
-                } else {
-                    model.part(layer, index, &inputs.iter().collect::<Vec<_>>()).unwrap()
+                let module = model.module(layer, index);
+                let output = match module.attention() {
+                    Some(attention) => {
+                        let (keys, values) = attention.keys_values(&inputs[0], &every).unwrap();
+                        attention.attend(&inputs[0], &every, (&keys, &values)).unwrap()
+                    }
+                    None => module.forward(&inputs.iter().collect::<Vec<_>>()).unwrap(),
                 };
                 let mut rows = output.to_vec2::<f32>().unwrap();
                 if is_replaced(index) {
@@ -324,10 +325,10 @@ fn positions_of_one_sentence_share_a_pass_and_nothing_else_changes() {
         let path = folder.path().join("samples.jsonl");
         write_positions(&path, 40, 5, true);
         let samples = read_samples(&path, model.spec()).unwrap();
-        let shared = run_samples(&*model, &samples, true).unwrap();
+        let shared = run_samples(&model, &samples, true).unwrap();
         let mut alone = 0;
         for (i, sample) in samples.iter().enumerate() {
-            let single = run_samples(&*model, std::slice::from_ref(sample), true).unwrap();
+            let single = run_samples(&model, std::slice::from_ref(sample), true).unwrap();
             alone += single.tokens;
             let layers = shared.layers.iter().zip(&single.layers);
             for (shared, single) in layers.chain(shared.attention.iter().zip(&single.attention)) {

@@ -20,7 +20,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn values(weights: &Weights<'_>, name: &str, shape: &[usize]) -> Result<Vec<u32>> {
-    let tensor = weights.below("").tensor(name, shape)?;
+    let tensor = weights.read(&weights.below("").tensor(name, shape))?;
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
 }
 
@@ -94,7 +94,7 @@ fn files_without_tensors_at_their_top_level_say_what_they_hold() {
 
 fn states(loaded: &Loaded) -> StateChunk {
     let sample = Sample { ids: vec![1, 9, 4, 4, 2, 7, 0], position: 6, target: None, text: None };
-    run_samples(&*loaded.model, &[sample], false).unwrap()
+    run_samples(&loaded.model, &[sample], false).unwrap()
 }
 
 #[test]
@@ -124,7 +124,8 @@ fn read_all(bytes: &'static [u8]) -> Result<()> {
     let weights = Weights::open(std::slice::from_ref(&file))?;
     for name in weights.names() {
         // A shape that no tensor has says which one it has.
-        let Err(Error::TensorShape { got, .. }) = weights.below("").tensor(name, &[77; 9]) else {
+        let Err(Error::TensorShape { got, .. }) = weights.read(&weights.below("").tensor(name, &[77; 9]))
+        else {
             panic!("{name} has an absurd shape")
         };
         match values(&weights, name, &got) {

@@ -41,7 +41,7 @@ fn check(
     assert_eq!(loaded.model.head().unwrap().unembedding().dims(), [vocab_size, d_model]);
     let ids = vec![101, 2003, vocab_size as u32 - 1, 7, 102];
     let sample = Sample { ids, position: 3, target: None, text: None };
-    let states = run_samples(&*loaded.model, &[sample], true).unwrap();
+    let states = run_samples(&loaded.model, &[sample], true).unwrap();
     assert_eq!(states.layers.len(), DEPTH + 1);
     for layers in states.layers.windows(2) {
         assert!(layers[1].iter().all(|h| h.is_finite()) && layers[0] != layers[1]);

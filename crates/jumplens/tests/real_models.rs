@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Tensor};
 use jumplens::hub::{ModelFiles, Sources};
-use jumplens::models::{Backbone, load};
+use jumplens::models::{Transformer, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::sanity::{TextCheck, check_text};
@@ -74,13 +74,13 @@ fn agrees_with_transformers(model_name: &str, has_head: bool) {
     let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), spec, true).unwrap();
     assert_eq!(model.head().is_some(), has_head);
 
-    assert_states_agree(model_name, &*model, &tokenizer, reference.mask, &reference.sequences);
+    assert_states_agree(model_name, &model, &tokenizer, reference.mask, &reference.sequences);
 }
 
 /// The tokens, the states of every layer and, where the reference has them, the largest logits of each sequence.
 fn assert_states_agree(
     model_name: &str,
-    model: &dyn Backbone,
+    model: &Transformer,
     tokenizer: &Tokenizer,
     mask: Option<u32>,
     sequences: &[Sequence],
@@ -188,7 +188,7 @@ fn is_read_from_gguf_as_transformers_reads_it(model_name: &str, file: &str, roun
     let weights = Weights::open(&files.weights).unwrap();
     assert_eq!(weights.names().collect::<Vec<_>>(), reference.tensors.keys().collect::<Vec<_>>());
     for (name, (shape, norm, cosine)) in &reference.tensors {
-        let values = weights.below("").tensor(name, shape).unwrap().flatten_all().unwrap();
+        let values = weights.read(&weights.below("").tensor(name, shape)).unwrap().flatten_all().unwrap();
         let values = values.to_vec1::<f32>().unwrap();
         let squares: f64 = values.iter().map(|x| f64::from(*x).powi(2)).sum();
         let product: f64 = values.iter().enumerate().map(|(i, x)| f64::from(*x) * (i as f64).cos()).sum();
@@ -199,7 +199,7 @@ fn is_read_from_gguf_as_transformers_reads_it(model_name: &str, file: &str, roun
         );
         assert!((product - cosine).abs() <= rounding * norm, "{name}: {product} {cosine}");
     }
-    assert_states_agree(model_name, &*model, &tokenizer, None, &reference.sequences);
+    assert_states_agree(model_name, &model, &tokenizer, None, &reference.sequences);
 }
 
 /// One random position of each text.
@@ -220,7 +220,7 @@ fn shifted(samples: &[Sample], vocab: usize) -> Vec<Sample> {
     samples.iter().map(shift).collect()
 }
 
-fn checked(model: &dyn Backbone, samples: &[Sample]) -> TextCheck {
+fn checked(model: &Transformer, samples: &[Sample]) -> TextCheck {
     check_text(model, Precision::F32, samples).unwrap().unwrap()
 }
 
@@ -254,10 +254,10 @@ fn antiberty_is_warned_of_only_where_its_tokens_are_wrong() {
     let chains: Vec<String> =
         (0..60).map(|number: usize| mutated(&reference.sequences[number % 2].text)).collect();
     let samples = samples_of(&tokenizer, &chains);
-    let check = checked(&*model, &samples);
+    let check = checked(&model, &samples);
     assert_eq!(check.warnings("m"), Vec::<String>::new(), "{check:?}");
     assert!(check.unigrams.loss < 2.0 && check.unigrams.other > 2.5, "{check:?}");
-    assert_warned(&checked(&*model, &shifted(&samples, model.spec().vocab_size)), "than their frequencies");
+    assert_warned(&checked(&model, &shifted(&samples, model.spec().vocab_size)), "than their frequencies");
 }
 
 #[test]
@@ -272,14 +272,14 @@ fn smollm2_is_warned_of_only_where_its_tokens_or_its_rope_layout_are_wrong() {
     let tokenizer = Tokenizer::open(files.tokenizer.as_ref().unwrap(), model.spec(), false).unwrap();
     let sentences: Vec<String> = WIKIPEDIA_SAMPLE.sentences.lines().take(64).map(str::to_owned).collect();
     let samples = samples_of(&tokenizer, &sentences);
-    let check = checked(&*model, &samples);
+    let check = checked(&model, &samples);
     assert_eq!(check.warnings("m"), Vec::<String>::new(), "{check:?}");
     // Of transformers in f32, on the same tokens in the same texts.
     let context = check.context.unwrap();
     for (got, want) in [(check.unigrams.loss, 4.131), (context.loss, 4.274), (context.other, 4.835)] {
         assert!((got - want).abs() < 1e-3, "{check:?}");
     }
-    assert_warned(&checked(&*model, &shifted(&samples, model.spec().vocab_size)), "than their frequencies");
+    assert_warned(&checked(&model, &shifted(&samples, model.spec().vocab_size)), "than their frequencies");
     drop(model);
 
     // The rows of query and key as the file has them, which are not in the layout of the configuration.
@@ -291,7 +291,7 @@ fn smollm2_is_warned_of_only_where_its_tokens_or_its_rope_layout_are_wrong() {
     let weights = Weights::open(&files.weights).unwrap();
     let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
     for (name, (shape, ..)) in &reference.tensors {
-        let mut values = weights.below("").tensor(name, shape).unwrap();
+        let mut values = weights.read(&weights.below("").tensor(name, shape)).unwrap();
         if name.contains("q_proj") || name.contains("k_proj") {
             let heads = shape[0] / 64;
             let halves = values.reshape((heads, 2, 32, shape[1])).unwrap();
@@ -306,5 +306,5 @@ fn smollm2_is_warned_of_only_where_its_tokens_or_its_rope_layout_are_wrong() {
     safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
     let files = ModelFiles::find(folder.path().to_str().unwrap(), &Sources::default(), &Silent).unwrap();
     let model = load(&files, Precision::F32).unwrap().model;
-    assert_warned(&checked(&*model, &samples), "wrong RoPE layout");
+    assert_warned(&checked(&model, &samples), "wrong RoPE layout");
 }

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jumplens::batch::PackedBatch;
 use jumplens::hub::{ModelFiles, Sources};
-use jumplens::models::{Kind, PRE_NORM_PARTS, Spec, embed, load};
+use jumplens::models::{Kind, PRE_NORM_PARTS, Spec, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::tokenize::{Sample, Tokenizer};
@@ -291,8 +291,8 @@ fn no_id_beyond_the_embedding_is_looked_up() {
         let sample = Sample { ids: vec![5, id], position: 1, target: None, text: None };
         PackedBatch::pack(&[sample], Kind::Causal, 64).remove(0)
     };
-    assert_eq!(embed(&*model, &batch(4095)).unwrap().dims(), [2, 128]);
-    let Err(Error::NoSuchToken { id: 4096, vocab_size: 4096 }) = embed(&*model, &batch(4096)) else {
+    assert_eq!(model.embed(&batch(4095)).unwrap().dims(), [2, 128]);
+    let Err(Error::NoSuchToken { id: 4096, vocab_size: 4096 }) = model.embed(&batch(4096)) else {
         panic!("looked up")
     };
 }

@@ -5,23 +5,21 @@ use crate::args::{Format, InfoArgs};
 use crate::printer::Printer;
 use crate::progress::Progress;
 use jumplens::hub::{ModelFiles, SourceFile};
-use jumplens::models::{Kind, Spec, load_with_contents};
+use jumplens::models::{Description, Kind, Spec, describe};
 use jumplens::nn::Precision;
 use jumplens::run::{MemoryUse, memory_bytes};
 use jumplens::shortcut::{self, Pairs};
 use jumplens::states;
-use jumplens::weights::Contents;
 use serde_json::json;
 use std::fmt::Write;
 
 pub fn info(args: &InfoArgs, printer: &Printer) -> Result<(), Failure> {
     let files = ModelFiles::find(&args.model, &args.unread.sources(), &Progress::new(printer))?;
-    let (loaded, contents) = load_with_contents(&files, Precision::F32)?;
-    loaded.notes.iter().for_each(|note| printer.note(&format!("`{}`: {note}", files.id)));
-    let (spec, has_head) = (loaded.model.spec(), loaded.model.head().is_some());
+    let model = describe(&files)?;
+    model.notes.iter().for_each(|note| printer.note(&format!("`{}`: {note}", files.id)));
     match args.format {
-        Format::Text => printer.result(&text(args, &files, spec, has_head, &contents))?,
-        Format::Json => printer.json(&json(args, &files, spec, has_head, &contents))?,
+        Format::Text => printer.result(&text(args, &files, &model))?,
+        Format::Json => printer.json(&json(args, &files, &model))?,
     }
     Ok(())
 }
@@ -33,17 +31,17 @@ fn disk(args: &InfoArgs, spec: &Spec) -> [u64; 3] {
 }
 
 /// Bytes of memory that it takes with all maps.
-fn memory(args: &InfoArgs, files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) -> u64 {
+fn memory(args: &InfoArgs, files: &ModelFiles, model: &Description) -> u64 {
     let of = MemoryUse {
         dtype: args.dtype.into(),
         train: args.train as usize,
         val: args.val as usize,
         pairs: Pairs::All,
-        has_head,
+        has_head: model.has_head,
         threads: rayon::current_num_threads(),
         disk: files.all().iter().map(|file| file.bytes().len() as u64).sum(),
     };
-    memory_bytes(spec, contents, &of)
+    memory_bytes(&model.spec, &model.contents, &of)
 }
 
 fn kind(spec: &Spec) -> &'static str {
@@ -58,12 +56,13 @@ fn name(file: &SourceFile) -> String {
     file.path.file_name().unwrap_or_default().display().to_string()
 }
 
-fn text(args: &InfoArgs, files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) -> String {
+fn text(args: &InfoArgs, files: &ModelFiles, model: &Description) -> String {
+    let Description { spec, has_head, contents, .. } = model;
     let dtypes: Vec<String> = match contents.by_dtype.len() {
         1 => contents.by_dtype.keys().cloned().collect(),
         _ => contents.by_dtype.iter().map(|(dtype, count)| format!("{dtype} ({count})")).collect(),
     };
-    let head = if has_head { "" } else { ", without its language-model head" };
+    let head = if *has_head { "" } else { ", without its language-model head" };
     let mut lines = vec![("model", files.id.clone())];
     lines.extend(files.revision.clone().map(|revision| ("revision", revision)));
     lines.extend([
@@ -87,7 +86,7 @@ fn text(args: &InfoArgs, files: &ModelFiles, spec: &Spec, has_head: bool, conten
             "memory",
             format!(
                 "{} at most in {dtype} on {} threads",
-                megabytes(memory(args, files, spec, has_head, contents)),
+                megabytes(memory(args, files, model)),
                 rayon::current_num_threads()
             ),
         ),
@@ -96,21 +95,29 @@ fn text(args: &InfoArgs, files: &ModelFiles, spec: &Spec, has_head: bool, conten
     for (what, value) in lines {
         let _ = writeln!(text, "{what:<16}  {value}");
     }
-    let rows: Vec<(String, usize, String)> =
-        files.all().into_iter().map(|file| (name(file), file.bytes().len(), file.sha256())).collect();
+    let rows: Vec<(String, usize, Option<String>)> =
+        files.all().into_iter().map(|file| (name(file), file.bytes().len(), sha256(args, file))).collect();
     let wide = rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0).max(16);
-    let _ = writeln!(text, "\n{:<wide$}  {:>12}  sha256", "file", "bytes");
+    let title = if args.no_digests { "" } else { "  sha256" };
+    let _ = writeln!(text, "\n{:<wide$}  {:>12}{title}", "file", "bytes");
     for (name, bytes, sha256) in rows {
-        let _ = writeln!(text, "{name:<wide$}  {bytes:>12}  {sha256}");
+        let sha256 = sha256.map_or_else(String::new, |sha256| format!("  {sha256}"));
+        let _ = writeln!(text, "{name:<wide$}  {bytes:>12}{sha256}");
     }
     text
 }
 
-fn json(args: &InfoArgs, files: &ModelFiles, spec: &Spec, has_head: bool, contents: &Contents) -> String {
+/// The digest of a file, which takes reading it.
+fn sha256(args: &InfoArgs, file: &SourceFile) -> Option<String> {
+    (!args.no_digests).then(|| file.sha256())
+}
+
+fn json(args: &InfoArgs, files: &ModelFiles, model: &Description) -> String {
+    let Description { spec, has_head, contents, .. } = model;
     let rows: Vec<_> = files
         .all()
         .into_iter()
-        .map(|file| json!({ "name": name(file), "bytes": file.bytes().len(), "sha256": file.sha256() }))
+        .map(|file| json!({ "name": name(file), "bytes": file.bytes().len(), "sha256": sha256(args, file) }))
         .collect();
     let [states, all, to_final] = disk(args, spec);
     let value = json!({
@@ -130,7 +137,7 @@ fn json(args: &InfoArgs, files: &ModelFiles, spec: &Spec, has_head: bool, conten
         "disk_bytes": {
             "train": args.train, "val": args.val, "states": states, "shortcuts_all": all, "shortcuts_to_final": to_final,
         },
-        "memory_bytes": memory(args, files, spec, has_head, contents),
+        "memory_bytes": memory(args, files, model),
     });
     format!("{value:#}\n")
 }

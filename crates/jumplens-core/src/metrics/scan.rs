@@ -6,6 +6,7 @@ use crate::linalg::matmul::{Matrix, Packed, PackedRows, PackedWeights, Write, pr
 use crate::linalg::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Vocabulary entries whose logits exist at one time.
 const TILE: usize = 512;
@@ -76,7 +77,7 @@ pub struct Unembedding<'a> {
     /// W, row-major `[vocab, d]`.
     weight: &'a [f32],
     /// The same, as products read it.
-    packed: PackedWeights,
+    packed: Arc<PackedWeights>,
     bias: Option<Vec<f32>>,
     soft_cap: Option<f32>,
     d: usize,
@@ -93,6 +94,17 @@ impl<'a> Unembedding<'a> {
         precision: Precision,
     ) -> Self {
         let packed = Packed::pack(Matrix::new(weight, weight.len() / d, d), precision);
+        Self::packed(weight, Arc::new(packed), bias, soft_cap)
+    }
+
+    /// As [`Unembedding::new`], where `weight` has been packed before: `packed` has a lane for each token.
+    pub fn packed(
+        weight: &'a [f32],
+        packed: Arc<PackedWeights>,
+        bias: Option<Vec<f32>>,
+        soft_cap: Option<f32>,
+    ) -> Self {
+        let d = packed.depth();
         Self { weight, packed, bias, soft_cap, d }
     }
 

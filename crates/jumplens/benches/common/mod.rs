@@ -6,7 +6,7 @@ mod shapes;
 
 use candle_core::{Device, Tensor};
 use jumplens::hub::{ModelFiles, Sources};
-use jumplens::models::{Backbone, load};
+use jumplens::models::{Transformer, load};
 use jumplens::nn::{Isa, Precision};
 use jumplens::progress::Silent;
 use jumplens::tokenize::Sample;
@@ -40,7 +40,7 @@ pub fn samples(n: usize, vocab: u32) -> Vec<Sample> {
 }
 
 /// A model of real size with made-up weights: `gpt2`, `bert-base-uncased` or `SmolLM2-135M`.
-pub fn model(name: &str, precision: Precision) -> Box<dyn Backbone> {
+pub fn model(name: &str, precision: Precision) -> Transformer {
     let folder = tempfile::tempdir().unwrap();
     match name {
         "gpt2" => shapes::save(folder.path(), &shapes::gpt2(12, 768, 12), shapes::gpt2_tensors(768), 12),

@@ -6,13 +6,12 @@ use self::text::Texts;
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
-use crate::models::{Backbone, Kind, Loaded, PartKind, embed, load};
-use crate::nn::{Linear, Precision, with_values};
+use crate::models::{Kind, Loaded, Transformer, load};
+use crate::nn::{self, Linear, Precision, with_values};
 use crate::progress::{Observer, check};
-use crate::runner::value_of;
 use crate::states::run_samples;
 use crate::tokenize::{Sample, Tokenizer};
-use candle_core::{D, Device, Tensor, Var};
+use candle_core::{D, Device, Tensor};
 use jumplens_core::solver::{Factoring, Solving};
 
 /// Tokens that are run for what is said about states.
@@ -62,8 +61,8 @@ pub fn examine<'a>(
     sentences: impl Iterator<Item = &'a str>,
     observer: &dyn Observer,
 ) -> Result<Vec<Finding>> {
-    let Loaded { model, notes } = load(files, Precision::F32)?;
-    let model = &*model;
+    let Loaded { model, notes, .. } = load(files, Precision::F32)?;
+    let model = &model;
     let mut findings = vec![match &notes[..] {
         [] => finding(
             "tensors",
@@ -92,8 +91,7 @@ pub fn examine<'a>(
     let few = PackedBatch::pack(&samples, model.spec().kind, PLAIN_TOKENS).remove(0);
     let plain = every_state(model, &few, true)?;
     check(observer)?;
-    let plain =
-        plain.iter().map(|state| Ok(crate::nn::look_up(state, &few.chosen)?)).collect::<Result<Vec<_>>>()?;
+    let plain = plain.iter().map(|state| Ok(nn::look_up(state, &few.chosen)?)).collect::<Result<Vec<_>>>()?;
     let kept = kept_states(model, &samples[few.samples.clone()])?;
     findings.push(kernels(&kept, &plain)?);
     findings.push(head(model, &kept, &plain)?);
@@ -154,29 +152,16 @@ fn last_positions<'a>(
 }
 
 /// `h_0 … h_L` of every token, `[tokens, d]` each, part by part; `plain` in candle operations alone.
-fn every_state(model: &dyn Backbone, batch: &PackedBatch, plain: bool) -> Result<Vec<Tensor>> {
+fn every_state(model: &Transformer, batch: &PackedBatch, plain: bool) -> Result<Vec<Tensor>> {
     let spec = model.spec();
     let rows = batch.every_row(spec.kind);
-    let mut states = vec![embed(model, batch)?];
+    let mut states = vec![model.embed(batch)?];
     for layer in 0..spec.n_layers {
         let mut x = states[layer].clone();
         if plain {
-            // The fused kernels leave tensors that gradients are taken through to their plain twins.
-            x = Var::from_tensor(&x)?.as_tensor().clone();
+            x = nn::tracked(&x)?;
         }
-        let mut outputs: Vec<Tensor> = Vec::new();
-        for (index, part) in spec.parts.iter().enumerate() {
-            let inputs: Vec<&Tensor> = part.inputs.iter().map(|slot| value_of(*slot, &x, &outputs)).collect();
-            let output = if part.kind == PartKind::Attention {
-                let attention = model.attention(layer);
-                attention.attend(inputs[0], &rows, &attention.keys_values(inputs[0], &rows)?)?
-            } else {
-                model.part(layer, index, &inputs)?
-            };
-            outputs.push(output);
-        }
-        let output = outputs.pop().ok_or_else(|| Error::Internal("a block without parts".into()))?;
-        states.push(output.detach());
+        states.push(model.block(layer, &x, &rows)?.detach());
     }
     Ok(states)
 }
@@ -190,7 +175,7 @@ fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
 }
 
 /// The states of every layer at the chosen positions, as a run keeps them: `[samples, d]` each.
-fn kept_states(model: &dyn Backbone, samples: &[Sample]) -> Result<Vec<Tensor>> {
+fn kept_states(model: &Transformer, samples: &[Sample]) -> Result<Vec<Tensor>> {
     let shape = (samples.len(), model.spec().d_model);
     let layers = run_samples(model, samples, false)?.layers.into_iter();
     layers.map(|layer| Ok(Tensor::from_vec(layer, shape, &Device::Cpu)?)).collect()
@@ -217,7 +202,7 @@ fn kernels(kept: &[Tensor], plain: &[Tensor]) -> Result<Finding> {
 }
 
 /// The last state that a run keeps, through the head, against the logits of the plain operations.
-fn head(model: &dyn Backbone, kept: &[Tensor], plain: &[Tensor]) -> Result<Finding> {
+fn head(model: &Transformer, kept: &[Tensor], plain: &[Tensor]) -> Result<Finding> {
     let Some(head) = model.head() else {
         let detail = "there is none: the model gives states, maps and r², and no predictions";
         return Ok(finding("head", Outcome::Note, detail));
@@ -225,7 +210,7 @@ fn head(model: &dyn Backbone, kept: &[Tensor], plain: &[Tensor]) -> Result<Findi
     let (Some(kept), Some(plain)) = (kept.last(), plain.last()) else {
         return Err(Error::Internal("a model without states".into()));
     };
-    let plain = head.logits(Var::from_tensor(plain)?.as_tensor())?.detach();
+    let plain = head.logits(&nn::tracked(plain)?)?.detach();
     let distance = distance(&head.logits(kept)?, &plain)?;
     Ok(verdict(
         "head",

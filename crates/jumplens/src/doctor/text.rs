@@ -4,7 +4,7 @@ use super::{Finding, Outcome, finding};
 use crate::corpus::in_random_order;
 use crate::error::Result;
 use crate::eval::{Losses, with_losses};
-use crate::models::{Backbone, Kind};
+use crate::models::{Kind, Transformer};
 use crate::nn::Precision;
 use crate::progress::{Observer, check};
 use crate::sanity::{Comparison, TextCheck, beginning, check_text, common_first, joined};
@@ -32,7 +32,7 @@ const NOTABLE: f64 = 0.1;
 
 /// The sentences of a corpus as the model gets them.
 pub(super) struct Texts<'a> {
-    model: &'a dyn Backbone,
+    model: &'a Transformer,
     tokenizer: &'a Tokenizer,
     /// Token ids with what the tokenizer puts around them.
     ids: Vec<Vec<u32>>,
@@ -41,7 +41,7 @@ pub(super) struct Texts<'a> {
 
 impl<'a> Texts<'a> {
     /// For masked models `tokenizer` has to mask.
-    pub fn new(model: &'a dyn Backbone, tokenizer: &'a Tokenizer, sentences: &[&str]) -> Result<Self> {
+    pub fn new(model: &'a Transformer, tokenizer: &'a Tokenizer, sentences: &[&str]) -> Result<Self> {
         let (mut ids, mut samples) = (Vec::new(), Vec::new());
         for (index, sentence) in sentences.iter().enumerate() {
             ids.push(tokenizer.encode(sentence)?);

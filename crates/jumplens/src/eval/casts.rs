@@ -2,7 +2,7 @@
 
 use crate::batch::PackedBatch;
 use crate::error::Result;
-use crate::models::{Backbone, embed};
+use crate::models::Transformer;
 use crate::runner::{BlockRun, Context, Plan};
 use crate::shortcut::Shortcuts;
 use candle_core::Tensor;
@@ -32,7 +32,7 @@ pub(crate) struct BlockCasts {
 }
 
 impl BlockCasts {
-    pub(crate) fn load(model: &dyn Backbone, shortcuts: &Shortcuts, casts: &[BlockCast]) -> Result<Self> {
+    pub(crate) fn load(model: &Transformer, shortcuts: &Shortcuts, casts: &[BlockCast]) -> Result<Self> {
         let spec = model.spec();
         let plan = |cast: &BlockCast| {
             let mut maps = vec![vec![None; spec.parts.len()]; spec.n_layers];
@@ -56,12 +56,12 @@ impl BlockCasts {
     /// The model itself runs once. Before each block its states join those that each cast brings there from earlier
     /// layers, so that one product serves all starting layers; where the cast's first parts are the model's own, they join
     /// after those, which are then not run again.
-    pub(crate) fn run(&self, model: &dyn Backbone, batch: &PackedBatch) -> Result<Vec<Tensor>> {
+    pub(crate) fn run(&self, model: &Transformer, batch: &PackedBatch) -> Result<Vec<Tensor>> {
         let spec = model.spec();
         let contexts: Vec<Context> =
             (1..=spec.n_layers).map(|times| Context::new(batch, spec.kind, times)).collect();
         let once = &contexts[0];
-        let mut x = embed(model, batch)?;
+        let mut x = model.embed(batch)?;
         let mut stacks: Vec<Option<Tensor>> = vec![None; self.plans.len()];
         for layer in 0..spec.n_layers {
             let exact = self.exact.block(layer);

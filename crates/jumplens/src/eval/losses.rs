@@ -3,7 +3,7 @@
 use super::{TOP_K, with_unembedding};
 use crate::batch::PackedBatch;
 use crate::error::Result;
-use crate::models::{Backbone, Head, Kind};
+use crate::models::{Head, Kind, Transformer};
 use crate::nn::{Precision, with_values};
 use crate::runner::Plan;
 use crate::states::last_states;
@@ -18,8 +18,8 @@ pub(crate) const WORST: f64 = 1e3;
 
 /// A model that is asked for the probabilities of tokens.
 pub(crate) struct Losses<'a> {
-    model: &'a dyn Backbone,
-    head: &'a dyn Head,
+    model: &'a Transformer,
+    head: &'a Head,
     unembedding: Unembedding<'a>,
     plan: Plan,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Losses<'a> {
 /// Calls `ask` with what `model` is asked through, its head's products done in `precision`. `None` where it has no head, or
 /// too few tokens for predictions to be evaluated at all.
 pub(crate) fn with_losses<R>(
-    model: &dyn Backbone,
+    model: &Transformer,
     precision: Precision,
     ask: impl FnOnce(&Losses) -> Result<R>,
 ) -> Result<Option<R>> {

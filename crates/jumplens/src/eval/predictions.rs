@@ -4,7 +4,7 @@ use super::casts::{BLOCK_CASTS, BlockCasts};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::files::write_with;
-use crate::models::{Backbone, Head, Kind, Spec};
+use crate::models::{Head, Kind, Spec, Transformer};
 use crate::nn::{Linear, Precision, with_values};
 use crate::progress::{Observer, check};
 use crate::shortcut::Shortcuts;
@@ -106,8 +106,8 @@ impl Evaluation {
 
 /// What evaluating a batch needs, whichever batch it is.
 struct Evaluator<'a> {
-    model: &'a dyn Backbone,
-    head: &'a dyn Head,
+    model: &'a Transformer,
+    head: &'a Head,
     unembedding: Unembedding<'a>,
     samples: &'a [Sample],
     /// States of the layers 0…L.
@@ -143,7 +143,7 @@ impl Evaluator<'_> {
 /// state for each of `targets` in every one, `[n, d]` rows all in all. `take` gets each prediction with the scan of its logits, whose
 /// `k` largest are kept. Returns what it made, as many of them to a list as there are `targets`.
 pub(crate) fn predict<T>(
-    head: &dyn Head,
+    head: &Head,
     unembedding: &Unembedding,
     lasts: &[Tensor],
     k: usize,
@@ -170,19 +170,18 @@ pub(crate) fn predict<T>(
 
 /// Calls `f` with the unembedding of `head`, for products in `precision`. [`Error::Option`] where the vocabulary is too small.
 pub(crate) fn with_unembedding<R>(
-    head: &dyn Head,
+    head: &Head,
     precision: Precision,
     f: impl FnOnce(Unembedding) -> Result<R>,
 ) -> Result<R> {
-    let (vocab, d) = head.unembedding().dims2()?;
+    let vocab = head.unembedding().dim(0)?;
     if vocab < TOP_K {
         let message = format!("the vocabulary has {vocab} tokens, fewer than the {TOP_K} that are kept");
         return Err(Error::Option(message));
     }
     let bias = head.bias().map(|bias| with_values(bias, <[f32]>::to_vec)).transpose()?;
-    with_values(head.unembedding(), |weight| {
-        f(Unembedding::new(weight, d, bias, head.soft_cap(), precision))
-    })?
+    let packed = head.packed(precision)?;
+    with_values(head.unembedding(), |weight| f(Unembedding::packed(weight, packed, bias, head.soft_cap())))?
 }
 
 /// The maps of `cast` from the layers 0…L−1 to L.
@@ -215,8 +214,8 @@ fn prediction(unembedding: &Unembedding, scan: &RowScan, own: &RowScan, state: &
 /// are in `states`; the maps are in `shortcuts`. The
 /// unembedding's products are done in `precision`. Advances by the tokens run. [`Error::Option`] where the vocabulary is too small.
 pub fn evaluate(
-    model: &dyn Backbone,
-    head: &dyn Head,
+    model: &Transformer,
+    head: &Head,
     precision: Precision,
     samples: &[Sample],
     states: &StateFiles,

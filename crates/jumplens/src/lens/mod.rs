@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::eval::{
     BLOCK_CASTS, BlockCast, BlockCasts, ExitRule, Unembedding, maps_to_last, predict, with_unembedding,
 };
-use crate::models::{Backbone, Head, Kind};
+use crate::models::{Head, Kind, Transformer};
 use crate::nn::{Linear, Precision};
 use crate::shortcut::Shortcuts;
 use crate::states::run_sequence;
@@ -165,8 +165,8 @@ enum Cast {
 
 /// A model with the casts to look through.
 pub struct Lens<'a> {
-    model: &'a dyn Backbone,
-    head: &'a dyn Head,
+    model: &'a Transformer,
+    head: &'a Head,
     precision: Precision,
     casts: Vec<(String, Cast)>,
 }
@@ -185,8 +185,8 @@ impl<'a> Lens<'a> {
     /// Looks through `casts`, whose maps are in `shortcuts`. The unembedding's products are done in `precision`.
     /// [`Error::NoCast`] for a cast that there are no maps for.
     pub fn new(
-        model: &'a dyn Backbone,
-        head: &'a dyn Head,
+        model: &'a Transformer,
+        head: &'a Head,
         precision: Precision,
         shortcuts: Option<&Shortcuts>,
         casts: &[String],

@@ -2,7 +2,7 @@
 
 use super::activation::AddBiasAndApply;
 use super::hidden::feed_forward;
-use super::{Activation, Linear, RowPart, is_fusable, values};
+use super::{Activation, Linear, is_fusable, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use jumplens_core::LinearMap;
 use jumplens_core::linalg::matmul::Matrix;
@@ -20,6 +20,11 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
+    /// The same part on `map·x` in the place of x: `map` `[d, d]`, rows are outputs.
+    pub fn after(&self, map: &LinearMap) -> Result<Self> {
+        Ok(Self { fc: self.fc.after(map)?, ..self.clone() })
+    }
+
     /// `[n, d]` → `[n, d]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if is_fusable(x) { x.apply_op1_no_bwd(self) } else { self.forward_plain(x) }
@@ -28,16 +33,6 @@ impl FeedForward {
     /// The plain twin of [`FeedForward::forward`].
     pub fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
         self.proj.forward_plain(&self.activation.forward_plain(&self.fc.forward_plain(x)?)?)
-    }
-}
-
-impl RowPart for FeedForward {
-    fn after(&self, map: &LinearMap) -> Result<Self> {
-        Ok(Self { fc: self.fc.after(map)?, ..self.clone() })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward(x)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The feed-forward part with a gate (Shazeer, arXiv 2002.05202).
 
 use super::hidden::feed_forward;
-use super::{Activation, Linear, RowPart, is_fusable, values};
+use super::{Activation, Linear, is_fusable, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use jumplens_core::LinearMap;
 use jumplens_core::linalg::matmul::{Matrix, TILE_COLS};
@@ -29,6 +29,11 @@ impl GatedFeedForward {
         Ok(Self { gate_up: Linear::interleave(&[gate, up], HALF)?, activation, down })
     }
 
+    /// The same part on `map·x` in the place of x: `map` `[d, d]`, rows are outputs.
+    pub fn after(&self, map: &LinearMap) -> Result<Self> {
+        Ok(Self { gate_up: self.gate_up.after(map)?, ..self.clone() })
+    }
+
     /// `[n, d]` → `[n, d]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if is_fusable(x) { x.apply_op1_no_bwd(self) } else { self.forward_plain(x) }
@@ -42,16 +47,6 @@ impl GatedFeedForward {
             units.narrow(1, 0, self.down.in_features())?.contiguous()
         };
         self.down.forward_plain(&(self.activation.forward_plain(&half(0)?)? * half(1)?)?)
-    }
-}
-
-impl RowPart for GatedFeedForward {
-    fn after(&self, map: &LinearMap) -> Result<Self> {
-        Ok(Self { gate_up: self.gate_up.after(map)?, ..self.clone() })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward(x)
     }
 }
 

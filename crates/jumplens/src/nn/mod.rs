@@ -1,5 +1,5 @@
 //! The layers that model families are made of. Each has a fused CPU kernel on contiguous `f32` slices and a plain twin
-//! in candle operations (`*_plain`), which serves other devices, other dtypes and gradients; tests hold the two equal.
+//! in candle operations (`*_plain`), which runs where gradients are asked for ([`tracked`]); tests hold the two equal.
 
 mod activation;
 mod add;
@@ -19,15 +19,14 @@ pub use attention::{PackedAttention, QueryRows};
 pub use feed_forward::FeedForward;
 pub use gated_feed_forward::GatedFeedForward;
 pub use linear::{Linear, WeightLayout};
-pub use norm::{LayerNorm, RmsNorm};
+pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use put_rows::put_rows;
 pub use rope::Rope;
 pub use self_attention::SelfAttention;
 
 pub use jumplens_core::linalg::{Isa, Precision};
 
-use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};
-use jumplens_core::LinearMap;
+use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, Var};
 
 /// True where the CPU kernels apply: contiguous `f32` on the CPU, and no gradient is asked for.
 fn is_fusable(x: &Tensor) -> bool {
@@ -51,13 +50,10 @@ pub(crate) fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> candle_
     }
 }
 
-/// A part of a block that works on each row by itself and begins with products.
-pub trait RowPart: Sized + Send + Sync + 'static {
-    /// This part on `map·x` in the place of x: `map` `[d, d]`, rows are outputs.
-    fn after(&self, map: &LinearMap) -> candle_core::Result<Self>;
-
-    /// `[n, d]` → `[n, d]`.
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor>;
+/// The same values as a variable that gradients are taken with respect to: what is computed from it is computed by the plain
+/// twins, in operations that candle can go back through.
+pub fn tracked(x: &Tensor) -> candle_core::Result<Tensor> {
+    Ok(Var::from_tensor(x)?.as_tensor().clone())
 }
 
 /// The rows `index` of `table` `[n, d]`: `[index, d]`.

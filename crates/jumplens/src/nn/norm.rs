@@ -6,6 +6,25 @@ use jumplens_core::linalg::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+/// Either of the two.
+#[derive(Debug, Clone)]
+pub enum Norm {
+    /// LayerNorm.
+    Layer(LayerNorm),
+    /// RMSNorm.
+    Rms(RmsNorm),
+}
+
+impl Norm {
+    /// `[n, d]` → `[n, d]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Layer(norm) => norm.forward(x),
+            Self::Rms(norm) => norm.forward(x),
+        }
+    }
+}
+
 /// `(x − mean) / √(variance + eps) · weight + bias`, row by row, with the biased variance.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {

@@ -71,8 +71,8 @@ impl SelfAttention {
         Ok((self.place(self.key.forward(x)?, self.key_norm.as_ref(), rows)?, self.value.forward(x)?))
     }
 
-    /// What the rows `x` `[rows, d]` get from `keys` and `values`: `[rows, d]`.
-    pub fn attend(&self, x: &Tensor, rows: &QueryRows, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+    /// What the rows `x` `[rows, d]` get from keys and values: `[rows, d]`.
+    pub fn attend(&self, x: &Tensor, rows: &QueryRows, (keys, values): (&Tensor, &Tensor)) -> Result<Tensor> {
         let queries = self.place(self.query.forward(x)?, self.query_norm.as_ref(), rows)?;
         let windowed = self.window.map(|window| rows.within(window));
         let attention = PackedAttention {

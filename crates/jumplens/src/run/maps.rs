@@ -12,7 +12,7 @@ impl Run {
     /// The lens through `casts`, whose maps are in `shortcuts`. [`Error::NoHead`](crate::Error::NoHead) where the model makes no predictions.
     pub fn lens(&self, shortcuts: Option<&Shortcuts>, casts: &[String]) -> Result<Lens<'_>> {
         let head = self.model.head().ok_or_else(|| self.no_head())?;
-        Lens::new(&*self.model, head, self.manifest.dtype, shortcuts, casts)
+        Lens::new(&self.model, head, self.manifest.dtype, shortcuts, casts)
     }
 
     /// This run's own maps, where they are fitted. [`Error::ChangedFile`](crate::Error::ChangedFile) where one of them is not as it was left.

@@ -19,7 +19,7 @@ use crate::eval::{Summary, mean_run};
 use crate::files::{absolute, create_folder};
 use crate::hub::{ModelFiles, Sources, TokenizerFiles};
 use crate::manifest::{Difference, Manifest, ModelRecord, StageRecord};
-use crate::models::{Backbone, Kind, Spec, load};
+use crate::models::{Kind, Spec, Transformer, load};
 use crate::nn::{Isa, Precision};
 use crate::progress::Observer;
 use crate::results::current_tables;
@@ -52,7 +52,7 @@ pub struct Run {
     _lock: Option<Lock>,
     folder: PathBuf,
     manifest: Manifest,
-    model: Box<dyn Backbone>,
+    model: Transformer,
     tokenizer: Option<TokenizerFiles>,
     /// Stages whose files are known to be as they were left: looked at, or written, by this process.
     intact: RefCell<BTreeSet<Stage>>,
@@ -207,7 +207,7 @@ impl Run {
         if let Some(path) = damaged {
             observer.note(&format!("`{}` was changed or removed since: it is written again", path.display()));
             let settings = Settings::of(&manifest);
-            let (again, samples) = make(&settings, &files, &*model, sources, observer)?;
+            let (again, samples) = make(&settings, &files, &model, sources, observer)?;
             if let Some(Difference { what, here, there }) = again.difference(&manifest) {
                 return Err(Error::Differs {
                     path: folder.to_owned(),
@@ -231,7 +231,7 @@ impl Run {
         let files = ModelFiles::find(&settings.model, sources, observer)?;
         let model = load_model(&files, settings.dtype, observer)?;
         let started = Instant::now();
-        let (mut manifest, samples) = make(settings, &files, &*model, sources, observer)?;
+        let (mut manifest, samples) = make(settings, &files, &model, sources, observer)?;
         create_folder(folder)?;
         let lock = match lock {
             Some(lock) => lock,
@@ -329,7 +329,7 @@ impl Run {
         lock: Option<Lock>,
         folder: &Path,
         mut manifest: Manifest,
-        model: Box<dyn Backbone>,
+        model: Transformer,
         tokenizer: Option<TokenizerFiles>,
     ) -> Self {
         let folder = folder.to_owned();
@@ -498,7 +498,7 @@ fn allowing(sources: &Sources, manifest: &Manifest) -> Sources {
 fn make(
     settings: &Settings,
     files: &ModelFiles,
-    model: &dyn Backbone,
+    model: &Transformer,
     sources: &Sources,
     observer: &dyn Observer,
 ) -> Result<(Manifest, [Vec<Sample>; 2])> {
@@ -557,11 +557,7 @@ fn take_up(manifest: &mut Manifest, folder: &Path, observer: &dyn Observer) {
     manifest.isa.insert(isa);
 }
 
-fn load_model(
-    files: &ModelFiles,
-    precision: Precision,
-    observer: &dyn Observer,
-) -> Result<Box<dyn Backbone>> {
+fn load_model(files: &ModelFiles, precision: Precision, observer: &dyn Observer) -> Result<Transformer> {
     if !precision.is_native() {
         observer.note(
             "there are no instructions for bf16 products in use: factors are rounded to bf16 and multiplied as f32. \

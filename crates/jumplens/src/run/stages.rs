@@ -97,7 +97,7 @@ impl Run {
         self.manifest.stages.insert(Stage::States, record);
         self.manifest.write(&self.folder)?;
         let begun = Instant::now();
-        let text = sanity::check_text(&*self.model, self.manifest.dtype, &splits[0].1)?;
+        let text = sanity::check_text(&self.model, self.manifest.dtype, &splits[0].1)?;
         if let Some(text) = &text {
             let warnings = text.warnings(self.manifest.model.short_name());
             warnings.iter().for_each(|line| observer.warning(line));
@@ -115,7 +115,7 @@ impl Run {
         for ((split, samples), earlier) in splits.iter().zip(earlier) {
             let files = StateFiles::new(&self.folder, split);
             // The parts' maps are fitted on the train samples alone.
-            run += files.collect(&*self.model, samples, *split == "train", earlier, observer, |kept| {
+            run += files.collect(&self.model, samples, *split == "train", earlier, observer, |kept| {
                 if let Some(record) = self.manifest.stages.get_mut(&Stage::States) {
                     record.chunks.insert((*split).to_owned(), kept.chunks);
                     record.kept.extend(kept.digests);
@@ -156,7 +156,7 @@ impl Run {
         let shortcuts = shortcuts.with_origin(self.origin()?);
         shortcuts.forget_other_casts()?;
         fit_pairs(spec, &states, &fits, &shortcuts, observer)?;
-        fit_parts(&*self.model, &states, &shortcuts, observer)?;
+        fit_parts(&self.model, &states, &shortcuts, observer)?;
         self.finish_timed(Stage::Fit, started, observer)
     }
 
@@ -210,7 +210,7 @@ impl Run {
         let started = Instant::now();
         let states = StateFiles::new(&self.folder, "val");
         let evaluation =
-            evaluate(&*self.model, head, self.manifest.dtype, &samples, &states, &maps, &casts, observer)?;
+            evaluate(&self.model, head, self.manifest.dtype, &samples, &states, &maps, &casts, observer)?;
         let rule = ExitRule::new(&samples, spec.kind);
         let exits: Vec<ExitRow> = evaluation.of_states().flat_map(|cast| early_exit(cast, &rule)).collect();
         let sentences = sentences(&samples, spec.kind);

@@ -2,10 +2,9 @@
 
 use super::{Fits, Fitted, LinearMap, MapCast, Maps, Notes, Ridge, Shortcuts};
 use crate::error::Result;
-use crate::models::{Backbone, Spec};
+use crate::models::{Spec, Transformer, value_of};
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
-use crate::runner::{recompute_parts, value_of};
 use crate::states::{StateFile, StateFiles};
 use candle_core::Tensor;
 use jumplens_core::linalg::parallel;
@@ -83,7 +82,7 @@ pub(crate) fn save_maps(
 /// output, and writes them. Advances by one a map. Goes through the rows block by block, so that memory does not grow with
 /// their number.
 pub fn fit_parts(
-    model: &dyn Backbone,
+    model: &Transformer,
     states: &StateFiles,
     shortcuts: &Shortcuts,
     observer: &dyn Observer,
@@ -134,7 +133,7 @@ pub(crate) const KEPT: usize = 1 << 28;
 
 /// What the parts of one block read and put out at the chosen positions.
 struct PartRows<'a> {
-    model: &'a dyn Backbone,
+    model: &'a Transformer,
     layer: usize,
     /// The block's input.
     input: StateFile,
@@ -156,7 +155,7 @@ impl PartRows<'_> {
                 None => {
                     let rows = first..(first + BLOCK).min(self.input.n);
                     let (input, attention) = (self.input.rows(rows.clone())?, self.attention.rows(rows)?);
-                    let outputs = recompute_parts(self.model, self.layer, &input, &attention)?;
+                    let outputs = self.model.walk(self.layer, &input, |_, _| Ok(attention.clone()))?;
                     fresh = (input, outputs);
                     if (index + 1) * bytes <= KEPT {
                         self.kept.push(fresh.clone());

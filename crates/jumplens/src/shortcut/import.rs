@@ -210,11 +210,11 @@ impl Foreign {
         }
         for layer in 0..layers {
             let below = weights.below(&format!("{layer}."));
-            let weight = below.tensor("weight", &[d, d])?;
+            let weight = weights.read(&below.tensor("weight", &[d, d]))?;
             let mut values = weight.flatten_all()?.to_vec1::<f32>()?;
             values.iter_mut().step_by(d + 1).for_each(|diagonal| *diagonal += 1.0);
             let bias = match below.contains("bias") {
-                true => Some(below.tensor("bias", &[d])?.to_vec1::<f32>()?),
+                true => Some(weights.read(&below.tensor("bias", &[d]))?.to_vec1::<f32>()?),
                 false => None,
             };
             let bias = bias.map(|values| Array { shape: vec![d], values });
@@ -344,6 +344,6 @@ impl Foreign {
 /// A tensor of a checkpoint in whichever shape it has.
 fn array(weights: &Weights, name: &str) -> Result<Array> {
     let shape = weights.shape(name).unwrap_or_default().to_vec();
-    let values = weights.below("").tensor(name, &shape)?.flatten_all()?.to_vec1::<f32>()?;
+    let values = weights.read(&weights.below("").tensor(name, &shape))?.flatten_all()?.to_vec1::<f32>()?;
     Ok(Array { shape, values })
 }

@@ -10,7 +10,7 @@ mod safetensors;
 use crate::error::{Error, Result};
 use crate::gguf::{Quant, is_gguf};
 use crate::hub::{ShardIndex, SourceFile};
-use crate::nn::Precision;
+use crate::nn::{Precision, with_values};
 use candle_core::{Device, Tensor};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,7 +136,11 @@ pub struct Weights<'a> {
     /// Those of them that repeat another tensor.
     repeated: RefCell<BTreeSet<String>>,
     /// Bytes that have been read until now, as f32.
-    read: Cell<u64>,
+    taken: Cell<u64>,
+    /// The tensor that a slice was taken of last, with its name.
+    last: RefCell<Option<(String, Tensor)>>,
+    /// What is to be said of twins that differ.
+    differing: RefCell<Vec<String>>,
     /// The largest magnitude in each tensor that has one above [`LARGE`].
     large: RefCell<BTreeMap<String, f32>>,
 }
@@ -187,7 +191,9 @@ impl<'a> Weights<'a> {
             entries,
             used: RefCell::default(),
             repeated: RefCell::default(),
-            read: Cell::default(),
+            taken: Cell::default(),
+            last: RefCell::default(),
+            differing: RefCell::default(),
             large: RefCell::default(),
         })
     }
@@ -245,7 +251,7 @@ impl<'a> Weights<'a> {
     }
 
     /// The tensors below `prefix`: `""`, or a path that ends in a dot.
-    pub fn below(&self, prefix: &str) -> Scope<'_> {
+    pub fn below(&'a self, prefix: &str) -> Scope<'a> {
         Scope { weights: self, prefix: prefix.to_owned() }
     }
 
@@ -260,13 +266,25 @@ impl<'a> Weights<'a> {
         Some(format!("`{name}` holds weights up to {value:e} in magnitude{others}: states may overflow f32"))
     }
 
+    /// What is to be said of the twins that were read and differ, a line each.
+    pub fn differences(&self) -> Vec<String> {
+        self.differing.borrow().clone()
+    }
+
+    /// What products are done in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The tensors that nothing has asked for, sorted.
     pub fn unused(&self) -> Vec<&str> {
         let used = self.used.borrow();
         self.names().filter(|name| !used.contains(*name)).collect()
     }
 
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    /// The entry of a tensor, checked: it is there in the shape that it has to have. [`Error::MissingTensor`],
+    /// [`Error::TensorShape`].
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&'a SourceFile, &Entry)> {
         let Some((file, entry)) = self.entries.get(name) else {
             return Err(Error::MissingTensor {
                 path: self.path(),
@@ -282,8 +300,65 @@ impl<'a> Weights<'a> {
                 got: entry.shape.clone(),
             });
         }
+        Ok((file, entry))
+    }
+
+    /// Marks a tensor as used, and its twin as one that repeats it, without reading either. [`Error::MissingTensor`],
+    /// [`Error::TensorShape`].
+    pub fn expect(&self, spec: &TensorSpec) -> Result<()> {
+        self.entry(&spec.name, &spec.shape)?;
+        self.used.borrow_mut().insert(spec.name.clone());
+        if let Some(twin) = spec.twin.as_ref().filter(|twin| self.contains(&twin.name)) {
+            self.entry(&twin.name, &spec.shape)?;
+            self.used.borrow_mut().insert(twin.name.clone());
+            self.repeated.borrow_mut().insert(twin.name.clone());
+        }
+        Ok(())
+    }
+
+    /// Reads a tensor, and holds it against its twin where it has one. [`Error::MissingTensor`], [`Error::TensorShape`],
+    /// [`Error::TensorDtype`] or [`Error::WeightNotFinite`] where that cannot be had.
+    pub fn read(&self, spec: &TensorSpec) -> Result<Tensor> {
+        self.expect(spec)?;
+        let tensor = self.whole(spec)?;
+        self.hold_against_twin(spec, &tensor)?;
+        let tensor = match &spec.slice {
+            Some(slice) => {
+                let part = slice.of(&tensor)?;
+                *self.last.borrow_mut() = Some((spec.name.clone(), tensor));
+                part
+            }
+            None => tensor,
+        };
+        Ok(if spec.plus == 0.0 { tensor } else { (tensor + spec.plus)? })
+    }
+
+    /// As [`Weights::read`] for what has been read already, and is used a second time as `spec` says.
+    pub fn reuse(&self, spec: &TensorSpec, tensor: &Tensor) -> Result<Tensor> {
+        self.expect(spec)?;
+        self.hold_against_twin(spec, tensor)?;
+        Ok(tensor.clone())
+    }
+
+    fn hold_against_twin(&self, spec: &TensorSpec, tensor: &Tensor) -> Result<()> {
+        let Some(twin) = spec.twin.as_ref().filter(|twin| self.contains(&twin.name)) else { return Ok(()) };
+        let other = self.whole(&TensorSpec { name: twin.name.clone(), twin: None, ..spec.clone() })?;
+        if with_values(tensor, |a| with_values(&other, |b| a != b))?? {
+            self.differing.borrow_mut().push(twin.difference.clone());
+        }
+        Ok(())
+    }
+
+    /// The tensor as it stands in the checkpoint.
+    fn whole(&self, TensorSpec { name, shape, .. }: &TensorSpec) -> Result<Tensor> {
+        if let Some((last, tensor)) = &*self.last.borrow()
+            && last == name
+        {
+            return Ok(tensor.clone());
+        }
+        let (file, entry) = self.entry(name, shape)?;
         let values = shape.iter().fold(1, |n: u64, size| n.saturating_mul(*size as u64));
-        let read = self.read.get().saturating_add(values.saturating_mul(4));
+        let read = self.taken.get().saturating_add(values.saturating_mul(4));
         let bytes = self.files.iter().map(|file| file.bytes().len() as u64).sum();
         if read > most(bytes) {
             return Err(Error::Format {
@@ -293,15 +368,72 @@ impl<'a> Weights<'a> {
                 ),
             });
         }
-        self.read.set(read);
+        self.taken.set(read);
         let values = entry.read(file, name)?;
         let largest = values.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
         if largest > LARGE {
-            self.large.borrow_mut().insert(name.to_owned(), largest);
+            self.large.borrow_mut().insert(name.clone(), largest);
         }
-        self.used.borrow_mut().insert(name.to_owned());
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        Ok(Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)?)
     }
+}
+
+/// A tensor that a model asks for, and where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorSpec {
+    /// Its full name.
+    pub name: String,
+    /// Its shape in the checkpoint.
+    pub shape: Vec<usize>,
+    /// What is taken of it, where that is not all.
+    pub slice: Option<Slice>,
+    /// What is added to every element.
+    pub plus: f64,
+    /// Another tensor that has to be the same, where the checkpoint has both.
+    pub twin: Option<Twin>,
+}
+
+impl TensorSpec {
+    /// The part of it that `slice` says.
+    pub fn sliced(self, slice: Slice) -> Self {
+        Self { slice: Some(slice), ..self }
+    }
+
+    /// With `plus` added to every element.
+    pub fn plus(self, plus: f64) -> Self {
+        Self { plus, ..self }
+    }
+}
+
+/// One of several tensors that are stored as one: the elements are taken as `[outer, count, inner]`, of which this is
+/// `[:, index, :]`, of shape `shape`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// How often they take turns.
+    pub outer: usize,
+    /// How many there are.
+    pub count: usize,
+    /// Which this is, from 0.
+    pub index: usize,
+    /// Its own shape.
+    pub shape: Vec<usize>,
+}
+
+impl Slice {
+    fn of(&self, whole: &Tensor) -> Result<Tensor> {
+        let inner = whole.elem_count() / (self.outer * self.count).max(1);
+        let all = whole.reshape((self.outer, self.count, inner))?;
+        Ok(all.narrow(1, self.index, 1)?.contiguous()?.reshape(self.shape.as_slice())?)
+    }
+}
+
+/// A second copy of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Twin {
+    /// Its full name.
+    pub name: String,
+    /// What is to be said where the two differ.
+    pub difference: String,
 }
 
 /// A place in a checkpoint's tree of names; paths read as they do in the checkpoint.
@@ -317,25 +449,19 @@ impl Scope<'_> {
         Self { weights: self.weights, prefix: format!("{}{path}.", self.prefix) }
     }
 
-    /// What the layers made of the tensors do their products in.
-    pub fn precision(&self) -> Precision {
-        self.weights.precision
+    /// The full name of what is called `name` here.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     /// True where the checkpoint has a tensor `name` here.
     pub fn contains(&self, name: &str) -> bool {
-        self.weights.contains(&format!("{}{name}", self.prefix))
+        self.weights.contains(&self.name(name))
     }
 
-    /// Notes that the tensor `name` here repeats another one.
-    pub fn repeats(&self, name: &str) {
-        self.weights.repeated.borrow_mut().insert(format!("{}{name}", self.prefix));
-    }
-
-    /// The f32 tensor `name` of exactly `shape`. [`Error::MissingTensor`], [`Error::TensorShape`],
-    /// [`Error::TensorDtype`] or [`Error::WeightNotFinite`] where that cannot be had.
-    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.weights.tensor(&format!("{}{name}", self.prefix), shape)
+    /// The tensor `name` of exactly `shape`.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> TensorSpec {
+        TensorSpec { name: self.name(name), shape: shape.into(), slice: None, plus: 0.0, twin: None }
     }
 }
 
@@ -357,12 +483,14 @@ mod tests {
             entries,
             used: RefCell::default(),
             repeated: RefCell::default(),
-            read: Cell::default(),
+            taken: Cell::default(),
+            last: RefCell::default(),
+            differing: RefCell::default(),
             large: RefCell::default(),
         };
-        let read = (0..200).take_while(|i| weights.tensor(&i.to_string(), &shape).is_ok()).count();
-        assert_eq!(read, 96);
-        let error = weights.tensor("150", &shape).unwrap_err().to_string();
+        let read = |i: usize| weights.read(&weights.below("").tensor(&i.to_string(), &shape));
+        assert_eq!((0..200).take_while(|i| read(*i).is_ok()).count(), 96);
+        let error = read(150).unwrap_err().to_string();
         assert!(error.contains("share their bytes"), "{error}");
     }
 }

@@ -578,7 +578,8 @@ mod tests {
         fn tensor(&self) -> Result<Vec<f32>> {
             let file = SourceFile::bundled("a.bin", self.bytes().leak());
             let shape: Vec<usize> = self.shape.iter().map(|n| *n as usize).collect();
-            let tensor = Weights::open(std::slice::from_ref(&file))?.below("").tensor("weight", &shape)?;
+            let weights = Weights::open(std::slice::from_ref(&file))?;
+            let tensor = weights.read(&weights.below("").tensor("weight", &shape))?;
             Ok(tensor.flatten_all()?.to_vec1()?)
         }
 

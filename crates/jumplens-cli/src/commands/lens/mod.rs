@@ -95,7 +95,7 @@ fn through_model(args: &LensArgs, text: String, printer: &Printer) -> Result<Rea
     let files = ModelFiles::find(&args.model, &args.unread.sources(), &Progress::new(printer))?;
     let loaded = load(&files, Precision::F32)?;
     loaded.notes.iter().for_each(|note| printer.note(&format!("`{}`: {note}", files.id)));
-    let (model, spec) = (&*loaded.model, loaded.model.spec());
+    let (model, spec) = (&loaded.model, loaded.model.spec());
     let head = model.head().ok_or_else(|| Error::NoHead { model: files.id.clone() })?;
     let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, spec, false)?;
     tokenizer.notes().iter().for_each(|note| printer.note(note));

@@ -6,8 +6,7 @@ use crate::printer::Printer;
 use crate::progress::Progress;
 use jumplens::Error;
 use jumplens::hub::ModelFiles;
-use jumplens::models::{PRE_NORM_PARTS, load};
-use jumplens::nn::Precision;
+use jumplens::models::{PRE_NORM_PARTS, describe};
 use jumplens::run::record_model;
 use jumplens::shortcut::{Foreign, Origin};
 use jumplens::store::{FolderKind, Room};
@@ -27,8 +26,7 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
     let (origin, parts, layers) = match &args.model {
         Some(name) => {
             let files = ModelFiles::find(name, &args.unread.sources(), &Progress::new(printer))?;
-            let loaded = load(&files, Precision::F32)?;
-            let spec = loaded.model.spec();
+            let spec = describe(&files)?.spec;
             let own = Origin::of_model(&record_model(&files), spec.n_layers, spec.d_model);
             if let Some(what) = said.difference(&own) {
                 if !args.force {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// `config.json`, or what a GGUF file says in its place.
-pub(super) struct ConfigFile<'a> {
+pub(crate) struct ConfigFile<'a> {
     /// Where it is.
     pub path: &'a Path,
     /// What it says.

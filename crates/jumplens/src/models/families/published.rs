@@ -21,7 +21,7 @@ fn notes(config: &str) -> Result<Vec<String>> {
         _ => {
             let mut notes = Vec::new();
             let text = gemma3::text_model(&file, &mut notes)?;
-            llama::Model::read(text.as_ref().unwrap_or(&file), &mut notes)?;
+            llama::Model::read(text.unwrap_or(file), &mut notes)?;
             return Ok(notes);
         }
     };

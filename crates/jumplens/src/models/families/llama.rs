@@ -5,19 +5,19 @@
 use super::config::{COMMON, ConfigFile};
 use super::gemma3::{self, GEMMA3_TEXT, GEMMA3_WHOLE};
 use super::rotary::{Beside, Rotary};
-use super::{
-    Attention, Backbone, Head, Kind, Loaded, PRE_NORM_PARTS, Part, PartAfter, PartKind, Slot, Spec,
-    above_zero, activation, after, is_multiple, linear, not_negative, note_unused, unembedding,
-};
-use crate::batch::PackedBatch;
-use crate::error::{Error, Result};
+use super::{Family, above_zero, activation, is_multiple, not_negative};
+use crate::error::Result;
 use crate::fields::{Class, Field};
-use crate::nn::{self, Activation, GatedFeedForward, Linear, RmsNorm, SelfAttention};
+use crate::models::blueprint::{
+    AttentionSpec, Blueprint, EmbeddingSpec, HeadSpec, LinearSpec, ModuleSpec, NormSpec, unembedding,
+};
+use crate::nn::Activation;
 use crate::weights::{Scope, Weights};
-use candle_core::Tensor;
-use jumplens_core::LinearMap;
+use crate::words::{Kind, PRE_NORM_PARTS, Part, PartKind, Slot, Spec};
 use serde::Deserialize;
 use serde_json::Value;
+
+pub(super) const FAMILY: Family = Family { model_types: MODEL_TYPES, read };
 
 /// The `model_type`s that are read here.
 pub(super) const MODEL_TYPES: &[&str] =
@@ -235,12 +235,12 @@ pub(super) struct Model<'a> {
     activation: Activation,
     /// Whether `metadata` of GGUF take the place of a configuration: biases are then wherever there are tensors of them.
     is_gguf: bool,
-    file: &'a ConfigFile<'a>,
+    file: ConfigFile<'a>,
 }
 
 impl<'a> Model<'a> {
     /// Reads the configuration, and adds to `notes` what its reader should know.
-    pub fn read(file: &'a ConfigFile<'a>, notes: &mut Vec<String>) -> Result<Self> {
+    pub fn read(file: ConfigFile<'a>, notes: &mut Vec<String>) -> Result<Self> {
         let fail = |message: String| file.fault(message);
         let named = file.object.get("model_type").and_then(Value::as_str);
         let family = MODEL_TYPES.iter().copied().find(|name| named == Some(*name));
@@ -284,7 +284,7 @@ impl<'a> Model<'a> {
         let activation = activation(field, name).map_err(fail)?;
         fits(&config).map_err(fail)?;
         let model = Self { family, config, rotary, activation, is_gguf, file };
-        model.check_windows().map_err(fail)?;
+        model.check_windows().map_err(|message| model.file.fault(message))?;
         if model.rotary.longest() < model.config.max_position_embeddings {
             notes.push(format!(
                 "sequences of up to {} tokens can be run, not of `max_position_embeddings` {}: positions are turned in \
@@ -356,16 +356,31 @@ impl<'a> Model<'a> {
         Ok(())
     }
 
-    fn norm(&self, d: usize, at: &Scope) -> Result<RmsNorm> {
-        let weight = at.tensor("weight", &[d])?;
-        // Gemma keeps the weight's distance from 1.
-        let weight = if self.is_gemma() { (weight + 1.0)? } else { weight };
-        Ok(RmsNorm::new(weight, self.config.rms_norm_eps))
+    /// Sees that heads wider than the states are the checkpoint's, of which `query` is the shape of a query projection: what
+    /// positions need is as large as heads may be.
+    fn check_heads(&self, query: Option<&[usize]>) -> Result<()> {
+        let Config { hidden_size: d, num_attention_heads: n_heads, .. } = self.config;
+        let d_head = self.config.d_head();
+        match d_head > d && query.is_none_or(|shape| shape != [n_heads * d_head, d]) {
+            true => Err(self
+                .file
+                .fault(format!("`head_dim` {d_head} of {n_heads} heads is not the checkpoint's"))),
+            false => Ok(()),
+        }
+    }
+
+    fn norm(&self, d: usize, at: &Scope) -> NormSpec {
+        let norm = NormSpec::rms(at, d, self.config.rms_norm_eps);
+        match self.is_gemma() {
+            // Gemma keeps the weight's distance from 1.
+            true => NormSpec { weight: norm.weight.map(|weight| weight.plus(1.0)), ..norm },
+            false => norm,
+        }
     }
 
     /// A projection, with a bias where the class says so, or where a GGUF file has one.
-    fn linear(&self, at: &Scope, n_in: usize, n_out: usize, has_bias: bool) -> Result<Linear> {
-        linear(at, n_in, n_out, has_bias || self.is_gguf && at.contains("bias"))
+    fn linear(&self, at: &Scope, n_in: usize, n_out: usize, has_bias: bool) -> LinearSpec {
+        LinearSpec::new(at, n_in, n_out, has_bias || self.is_gguf && at.contains("bias"))
     }
 }
 
@@ -459,73 +474,27 @@ const SANDWICH_PARTS: &[Part] = &[
     Part { name: "res2", kind: PartKind::Add, inputs: &[Slot::Part(3), Slot::Part(6)] },
 ];
 
-struct Llama {
-    spec: Spec,
-    embed_tokens: Tensor,
-    /// What embeddings are multiplied by.
-    embedding_scale: Option<f64>,
-    layers: Vec<Layer>,
-    head: Option<LmHead>,
-}
-
-struct Layer {
-    input_layernorm: RmsNorm,
-    self_attn: SelfAttention,
-    /// Before the feed-forward part.
-    feedforward_layernorm: RmsNorm,
-    mlp: GatedFeedForward,
-    /// Behind the attention and behind the feed-forward part.
-    post_layernorms: Option<[RmsNorm; 2]>,
-}
-
-struct LmHead {
-    norm: RmsNorm,
-    weight: Tensor,
-    soft_cap: Option<f32>,
-}
-
-pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
+fn read<'a>(file: ConfigFile<'a>, weights: &'a Weights<'a>) -> Result<Blueprint<'a>> {
     let mut notes = Vec::new();
-    let text = gemma3::text_model(file, &mut notes)?;
-    let file = text.as_ref().unwrap_or(file);
-    let model = Model::read(file, &mut notes)?;
-    let config = &model.config;
-    let prefixes = ["model.", "language_model.model.", "model.language_model."];
-    let has = |prefix: &&str| weights.contains(&format!("{prefix}embed_tokens.weight"));
-    let prefix = prefixes.into_iter().find(has).unwrap_or("");
-    let root = weights.below(prefix);
-    let d = config.hidden_size;
-    let embed_tokens = root.tensor("embed_tokens.weight", &[config.vocab_size, d])?;
-    // Only now is the width known to be the checkpoint's: what is as large as it may be made. Heads may be wider.
-    let query = weights.shape(&format!("{prefix}layers.0.self_attn.q_proj.weight"));
-    let wanted = [config.num_attention_heads * config.d_head(), d];
-    if config.d_head() > d && query.is_none_or(|shape| shape != wanted) {
-        return Err(file.fault(format!(
-            "`head_dim` {} of {} heads is not the checkpoint's",
-            config.d_head(),
-            config.num_attention_heads
-        )));
-    }
-    let layers = (0..config.num_hidden_layers)
-        .map(|layer| Layer::load(&model, layer, &root.pp(format!("layers.{layer}"))))
-        .collect::<Result<_>>()?;
-    let tied = config.tie_word_embeddings;
-    let norm = model.norm(d, &root.pp("norm"))?;
-    let head = match file.has_head(tied, weights, "lm_head.weight") {
-        true => Some(LmHead {
-            norm,
-            weight: unembedding(tied, &embed_tokens, &weights.below(""), "lm_head.weight", &mut notes)?,
-            soft_cap: config.final_logit_softcapping,
-        }),
-        false => None,
-    };
-    let is_of_pictures = |name: &str| text.is_some() && gemma3::is_of_pictures(name);
-    let pictures = weights.unused().into_iter().filter(|name| is_of_pictures(name)).count();
+    let text = gemma3::text_model(&file, &mut notes)?;
+    let is_of_pictures = text.is_some();
+    let model = Model::read(text.unwrap_or(file), &mut notes)?;
+    let pictures = weights.names().filter(|name| is_of_pictures && gemma3::is_of_pictures(name)).count();
     if pictures > 0 {
         notes.push(format!("the text model alone is run: {pictures} tensors are for pictures"));
     }
-    notes.extend(note_unused(weights, |name| name.ends_with("rotary_emb.inv_freq") || is_of_pictures(name)));
-    let model = Llama {
+    let config = &model.config;
+    let d = config.hidden_size;
+    let prefixes = ["model.", "language_model.model.", "model.language_model."];
+    let has = |prefix: &&str| weights.contains(&format!("{prefix}embed_tokens.weight"));
+    let root = weights.below(prefixes.into_iter().find(has).unwrap_or(""));
+    let tokens = root.tensor("embed_tokens.weight", &[config.vocab_size, d]);
+    let tied = config.tie_word_embeddings;
+    let head = model.file.has_head(tied, weights, "lm_head.weight").then(|| HeadSpec {
+        soft_cap: config.final_logit_softcapping,
+        ..HeadSpec::new(unembedding(tied, &tokens, &weights.below(""), "lm_head.weight"))
+    });
+    Ok(Blueprint {
         spec: Spec {
             family: model.family,
             kind: Kind::Causal,
@@ -536,43 +505,50 @@ pub(super) fn load(file: &ConfigFile, weights: &Weights) -> Result<Loaded> {
             max_positions: model.rotary.longest(),
             parts: if model.is_sandwich() { SANDWICH_PARTS } else { PRE_NORM_PARTS },
         },
-        embed_tokens,
-        embedding_scale: model.is_gemma().then(|| (d as f64).sqrt()),
-        layers,
+        notes,
+        embedding: EmbeddingSpec {
+            scale: model.is_gemma().then(|| (d as f64).sqrt()),
+            ..EmbeddingSpec::of_tokens(tokens)
+        },
+        final_norm: Some(model.norm(d, &root.pp("norm"))),
         head,
-    };
-    Ok(Loaded { model: Box::new(model), notes })
-}
-
-impl Layer {
-    fn load(model: &Model, layer: usize, at: &Scope) -> Result<Self> {
-        let d = model.config.hidden_size;
-        let (d_inner, has_bias) = (model.config.intermediate_size, model.config.mlp_bias);
-        let norm = |name: &str| model.norm(d, &at.pp(name));
-        let (feedforward_layernorm, post_layernorms) = match model.is_sandwich() {
-            true => {
-                let post = [norm("post_attention_layernorm")?, norm("post_feedforward_layernorm")?];
-                (norm("pre_feedforward_layernorm")?, Some(post))
+        block: Box::new(move |layer| {
+            if layer == 0 {
+                model.check_heads(weights.shape(&root.name("layers.0.self_attn.q_proj.weight")))?;
             }
-            false => (norm("post_attention_layernorm")?, None),
-        };
-        let mlp = at.pp("mlp");
-        Ok(Self {
-            input_layernorm: norm("input_layernorm")?,
-            self_attn: self_attention(model, layer, &at.pp("self_attn"))?,
-            feedforward_layernorm,
-            mlp: GatedFeedForward::new(
-                &model.linear(&mlp.pp("gate_proj"), d, d_inner, has_bias)?,
-                &model.linear(&mlp.pp("up_proj"), d, d_inner, has_bias)?,
-                model.activation,
-                model.linear(&mlp.pp("down_proj"), d_inner, d, has_bias)?,
-            )?,
-            post_layernorms,
-        })
-    }
+            block(&model, layer, &root.pp(format!("layers.{layer}")))
+        }),
+        is_known: Box::new(move |name| {
+            name.ends_with("rotary_emb.inv_freq") || is_of_pictures && gemma3::is_of_pictures(name)
+        }),
+    })
 }
 
-fn self_attention(model: &Model, layer: usize, at: &Scope) -> Result<SelfAttention> {
+fn block(model: &Model, layer: usize, at: &Scope) -> Result<Vec<ModuleSpec>> {
+    let d = model.config.hidden_size;
+    let (d_inner, has_bias) = (model.config.intermediate_size, model.config.mlp_bias);
+    let norm = |name: &str| ModuleSpec::Norm(model.norm(d, &at.pp(name)));
+    let mlp = at.pp("mlp");
+    let attention = ModuleSpec::Attention(self_attention(model, layer, &at.pp("self_attn"))?);
+    let feed_forward = ModuleSpec::GatedFeedForward {
+        gate: model.linear(&mlp.pp("gate_proj"), d, d_inner, has_bias),
+        up: model.linear(&mlp.pp("up_proj"), d, d_inner, has_bias),
+        activation: model.activation,
+        down: model.linear(&mlp.pp("down_proj"), d_inner, d, has_bias),
+    };
+    let (first, after_attention) = (norm("input_layernorm"), norm("post_attention_layernorm"));
+    let add = || ModuleSpec::Add;
+    Ok(match model.is_sandwich() {
+        false => vec![first, attention, add(), after_attention, feed_forward, add()],
+        true => {
+            let before = norm("pre_feedforward_layernorm");
+            let after = norm("post_feedforward_layernorm");
+            vec![first, attention, after_attention, add(), before, feed_forward, after, add()]
+        }
+    })
+}
+
+fn self_attention(model: &Model, layer: usize, at: &Scope) -> Result<AttentionSpec> {
     let config = &model.config;
     let (d, d_head, n_heads) = (config.hidden_size, config.d_head(), config.num_attention_heads);
     let n_kv_heads = config.n_kv_heads();
@@ -580,78 +556,19 @@ fn self_attention(model: &Model, layer: usize, at: &Scope) -> Result<SelfAttenti
     let has_bias = config.attention_bias || model.is(&["qwen2"]);
     let project = |name: &str, heads: usize| model.linear(&at.pp(name), d, heads * d_head, has_bias);
     let output_has_bias = config.attention_bias && !model.is(&["qwen2"]);
-    let output = model.linear(&at.pp("o_proj"), n_heads * d_head, d, output_has_bias)?;
-    let (query, key, value) =
-        (project("q_proj", n_heads)?, project("k_proj", n_kv_heads)?, project("v_proj", n_kv_heads)?);
-    let head_norm = |name: &str| -> Result<Option<RmsNorm>> {
-        model.is(&["qwen3", GEMMA3_TEXT]).then(|| model.norm(d_head, &at.pp(name))).transpose()
-    };
+    let output = model.linear(&at.pp("o_proj"), n_heads * d_head, d, output_has_bias);
+    let [query, key, value] = [("q_proj", n_heads), ("k_proj", n_kv_heads), ("v_proj", n_kv_heads)]
+        .map(|(name, n)| project(name, n));
+    let head_norm = |name: &str| model.is(&["qwen3", GEMMA3_TEXT]).then(|| model.norm(d_head, &at.pp(name)));
     let rope = model.rotary.rope(model.layer_type(layer), d_head).map_err(|fault| model.file.fault(fault))?;
-    let mut attention = SelfAttention {
+    Ok(AttentionSpec {
         n_kv_heads,
-        query_norm: head_norm("q_norm")?,
-        key_norm: head_norm("k_norm")?,
+        scale: config.query_pre_attn_scalar.map(|scalar| scalar.powf(-0.5) as f32),
+        query_norm: head_norm("q_norm"),
+        key_norm: head_norm("k_norm"),
         rope: Some(rope),
         window: model.window(layer),
         soft_cap: config.attn_logit_softcapping,
-        ..SelfAttention::new(n_heads, query, key, value, output)
-    };
-    if let Some(scalar) = config.query_pre_attn_scalar {
-        attention.scale = scalar.powf(-0.5) as f32;
-    }
-    Ok(attention)
-}
-
-impl Backbone for Llama {
-    fn spec(&self) -> &Spec {
-        &self.spec
-    }
-
-    fn embed(&self, batch: &PackedBatch) -> Result<Tensor> {
-        let x = nn::look_up(&self.embed_tokens, &batch.ids)?;
-        Ok(match self.embedding_scale {
-            Some(scale) => (x * scale)?,
-            None => x,
-        })
-    }
-
-    fn part(&self, layer: usize, part: usize, inputs: &[&Tensor]) -> Result<Tensor> {
-        let layer = &self.layers[layer];
-        match (self.spec.parts[part].name, inputs, &layer.post_layernorms) {
-            ("ln1", [x], _) => Ok(layer.input_layernorm.forward(x)?),
-            ("ln1_post", [x], Some([norm, _])) => Ok(norm.forward(x)?),
-            ("ln2", [x], _) => Ok(layer.feedforward_layernorm.forward(x)?),
-            ("ffn", [x], _) => Ok(layer.mlp.forward(x)?),
-            ("ln2_post", [x], Some([_, norm])) => Ok(norm.forward(x)?),
-            ("res1" | "res2", [residual, x], _) => Ok(nn::add(residual, x)?),
-            (name, ..) => Err(Error::Internal(format!("part `{name}` was given {} inputs", inputs.len()))),
-        }
-    }
-
-    fn attention(&self, layer: usize) -> &dyn Attention {
-        &self.layers[layer].self_attn
-    }
-
-    fn part_after(&self, layer: usize, part: usize, map: &LinearMap) -> Result<Option<PartAfter>> {
-        let layer = &self.layers[layer];
-        after(self.spec.parts[part].kind, &layer.self_attn, &layer.mlp, map)
-    }
-
-    fn head(&self) -> Option<&dyn Head> {
-        self.head.as_ref().map(|head| head as &dyn Head)
-    }
-}
-
-impl Head for LmHead {
-    fn prepare(&self, h: &Tensor) -> Result<Tensor> {
-        Ok(self.norm.forward(h)?)
-    }
-
-    fn unembedding(&self) -> &Tensor {
-        &self.weight
-    }
-
-    fn soft_cap(&self) -> Option<f32> {
-        self.soft_cap
-    }
+        ..AttentionSpec::new(n_heads, [query, key, value, output])
+    })
 }

@@ -1,0 +1,209 @@
+//! The one transformer that all families are: an embedding, blocks made of modules, a head.
+
+use super::head::Head;
+use crate::batch::PackedBatch;
+use crate::error::{Error, Result};
+use crate::nn::{FeedForward, GatedFeedForward, Linear, Norm, QueryRows, SelfAttention, add, look_up};
+use crate::words::{PartKind, Slot, Spec};
+use candle_core::Tensor;
+use jumplens_core::LinearMap;
+
+/// A model. Tensors are f32, `[rows, d]`, on the CPU.
+#[derive(Debug)]
+pub struct Transformer {
+    spec: Spec,
+    embedding: Embedding,
+    /// By block, one module for each part of the spec.
+    blocks: Vec<Vec<Module>>,
+    head: Option<Head>,
+}
+
+/// From tokens to `h_0`.
+#[derive(Debug)]
+pub struct Embedding {
+    /// `[vocab, width]`.
+    pub tokens: Tensor,
+    /// What rows of it are multiplied by.
+    pub scale: Option<f64>,
+    /// From its width to the states'.
+    pub project: Option<Linear>,
+    /// Added by position.
+    pub positions: Option<PositionTable>,
+    /// Applied at the end.
+    pub norm: Option<Norm>,
+}
+
+/// Learnt positions.
+#[derive(Debug)]
+pub struct PositionTable {
+    /// `[offset + positions, d]`.
+    pub table: Tensor,
+    /// The row of position 0.
+    pub offset: u32,
+}
+
+/// What does a part's work.
+#[derive(Debug, Clone)]
+pub enum Module {
+    /// Normalises each row.
+    Norm(Norm),
+    /// Mixes rows.
+    Attention(Box<SelfAttention>),
+    /// Transforms each row.
+    FeedForward(FeedForward),
+    /// Transforms each row, with a gate.
+    GatedFeedForward(GatedFeedForward),
+    /// Adds its inputs.
+    Add,
+}
+
+impl Module {
+    /// What kind of part it is.
+    pub fn kind(&self) -> PartKind {
+        match self {
+            Self::Norm(_) => PartKind::Norm,
+            Self::Attention(_) => PartKind::Attention,
+            Self::FeedForward(_) | Self::GatedFeedForward(_) => PartKind::FeedForward,
+            Self::Add => PartKind::Add,
+        }
+    }
+
+    /// The attention, where it is one.
+    pub fn attention(&self) -> Option<&SelfAttention> {
+        match self {
+            Self::Attention(attention) => Some(attention),
+            _ => None,
+        }
+    }
+
+    /// The output for rows that do not see one another: of any module but an attention. `inputs` `[n, d]` each, as
+    /// [`Part::inputs`](crate::words::Part::inputs) has them.
+    pub fn forward(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        Ok(match (self, inputs) {
+            (Self::Norm(norm), [x]) => norm.forward(x)?,
+            (Self::FeedForward(feed_forward), [x]) => feed_forward.forward(x)?,
+            (Self::GatedFeedForward(feed_forward), [x]) => feed_forward.forward(x)?,
+            // The residual stream last, which is the largest.
+            (Self::Add, [inputs @ .., last]) => {
+                let mut sum = (*last).clone();
+                for input in inputs.iter().rev() {
+                    sum = add(input, &sum)?;
+                }
+                sum
+            }
+            _ => {
+                let message = format!("a part of kind {:?} was given {} inputs", self.kind(), inputs.len());
+                return Err(Error::Internal(message));
+            }
+        })
+    }
+
+    /// This module on `map·x` in the place of its one input x (`map` `[d, d]`, rows are outputs), in as many products as
+    /// without the map; `None` where that cannot be done.
+    pub fn after(&self, map: &LinearMap) -> Result<Option<Self>> {
+        Ok(match self {
+            Self::Attention(attention) => Some(Self::Attention(Box::new(attention.after(map)?))),
+            Self::FeedForward(feed_forward) => Some(Self::FeedForward(feed_forward.after(map)?)),
+            Self::GatedFeedForward(feed_forward) => Some(Self::GatedFeedForward(feed_forward.after(map)?)),
+            Self::Norm(_) | Self::Add => None,
+        })
+    }
+}
+
+impl Transformer {
+    /// [`Error::Internal`] where the modules of a block are not those of the spec's parts.
+    pub fn new(
+        spec: Spec,
+        embedding: Embedding,
+        blocks: Vec<Vec<Module>>,
+        head: Option<Head>,
+    ) -> Result<Self> {
+        let fits =
+            |block: &Vec<Module>| block.iter().map(Module::kind).eq(spec.parts.iter().map(|it| it.kind));
+        if blocks.len() != spec.n_layers || !blocks.iter().all(fits) {
+            return Err(Error::Internal(format!(
+                "the blocks of `{}` are not those of its parts",
+                spec.family
+            )));
+        }
+        Ok(Self { spec, embedding, blocks, head })
+    }
+
+    /// Sizes and structure.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// `h_0` of every token of `batch`, `[tokens, d]`. [`Error::NoSuchToken`] where there is no embedding for one of them.
+    pub fn embed(&self, batch: &PackedBatch) -> Result<Tensor> {
+        let vocab_size = self.spec.vocab_size;
+        if let Some(&id) = batch.ids.iter().find(|id| **id as usize >= vocab_size) {
+            return Err(Error::NoSuchToken { id, vocab_size });
+        }
+        let Embedding { tokens, scale, project, positions, norm } = &self.embedding;
+        let mut x = look_up(tokens, &batch.ids)?;
+        if let Some(scale) = scale {
+            x = (x * *scale)?;
+        }
+        if let Some(project) = project {
+            x = project.forward(&x)?;
+        }
+        if let Some(PositionTable { table, offset }) = positions {
+            let rows: Vec<u32> = batch.positions.iter().map(|position| position + offset).collect();
+            x = add(&x, &look_up(table, &rows)?)?;
+        }
+        Ok(match norm {
+            Some(norm) => norm.forward(&x)?,
+            None => x,
+        })
+    }
+
+    /// What does the work of part `part` of block `layer` (both from 0).
+    pub fn module(&self, layer: usize, part: usize) -> &Module {
+        &self.blocks[layer][part]
+    }
+
+    /// The outputs of all parts of block `layer`, `[n, d]` each, for the rows `x` `[n, d]` of its input. `attend` gives the
+    /// attention's output for its own input.
+    pub fn walk(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        attend: impl Fn(&SelfAttention, &Tensor) -> Result<Tensor>,
+    ) -> Result<Vec<Tensor>> {
+        let mut outputs: Vec<Tensor> = Vec::with_capacity(self.spec.parts.len());
+        for (module, part) in self.blocks[layer].iter().zip(self.spec.parts) {
+            let inputs: Vec<&Tensor> = part.inputs.iter().map(|slot| value_of(*slot, x, &outputs)).collect();
+            let output = match module {
+                Module::Attention(attention) => attend(attention, inputs[0])?,
+                module => module.forward(&inputs)?,
+            };
+            outputs.push(output);
+        }
+        Ok(outputs)
+    }
+
+    /// The output of block `layer` for all rows of its input `x` `[tokens, d]`, which `rows` says who sees whom of. Where
+    /// gradients are taken through `x`, in plain operations.
+    pub fn block(&self, layer: usize, x: &Tensor, rows: &QueryRows) -> Result<Tensor> {
+        let attend = |attention: &SelfAttention, x: &Tensor| -> Result<Tensor> {
+            let (keys, values) = attention.keys_values(x, rows)?;
+            Ok(attention.attend(x, rows, (&keys, &values))?)
+        };
+        let output = self.walk(layer, x, attend)?.pop();
+        output.ok_or_else(|| Error::Internal("a block without parts".into()))
+    }
+
+    /// What turns `h_L` into logits, where the checkpoint has it.
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+}
+
+/// What `slot` stands for, among the outputs of a block's parts.
+pub fn value_of<'a>(slot: Slot, block_input: &'a Tensor, outputs: &'a [Tensor]) -> &'a Tensor {
+    match slot {
+        Slot::BlockInput => block_input,
+        Slot::Part(part) => &outputs[part],
+    }
+}
