@@ -48,7 +48,8 @@ impl Folder {
         let files = self.find()?;
         let weights = Weights::open(&files.weights)?;
         for name in weights.names() {
-            let Err(Error::TensorShape { got, .. }) = weights.read(&weights.below("").tensor(name, &[77; 9])) else {
+            let Err(Error::TensorShape { got, .. }) = weights.read(&weights.below("").tensor(name, &[77; 9]))
+            else {
                 panic!("{name} has an absurd shape")
             };
             match weights.read(&weights.below("").tensor(name, &got)) {

@@ -4,7 +4,8 @@ use super::{is_fusable, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 use jumplens_core::LinearMap;
 use jumplens_core::linalg::matmul::{
-    Matrix, Packed, PackedRows, PackedWeights, Precision, Tiles, Write, by_blocks, matmul, tiles,
+    Matrix, Packed, PackedRows, PackedWeights, Precision, TILE_COLS, Tiles, Write, by_blocks, by_columns,
+    is_wide, matmul, tiles,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -134,14 +135,22 @@ impl Linear {
         }
     }
 
-    /// `out = x·W + b` on slices, for some of the rows of `x`: `out` row-major `[block, out]`.
-    pub(super) fn write(&self, x: &PackedRows, block: Range<usize>, out: &mut [f32], scratch: &mut Tiles) {
-        let width = self.out_features();
-        tiles(x, block, &self.weight, 0..width, scratch, |place, tile| {
+    /// `out = x·W + b` on slices, for some of the rows of `x` and some columns: `out` row-major `[block, cols]`.
+    pub(super) fn write(
+        &self,
+        x: &PackedRows,
+        block: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [f32],
+        scratch: &mut Tiles,
+    ) {
+        let width = cols.len();
+        let bias = self.bias().map(|bias| &bias[cols.clone()]);
+        tiles(x, block, &self.weight, cols, scratch, |place, tile| {
             let cols = place.col..place.col + place.cols;
             for (out, tile) in out.chunks_exact_mut(width).skip(place.row).zip(tile.rows(place.rows)) {
                 let out = &mut out[cols.clone()];
-                match self.bias() {
+                match bias {
                     Some(bias) => {
                         for ((out, sum), bias) in out.iter_mut().zip(tile).zip(&bias[cols.clone()]) {
                             *out = sum + bias;
@@ -164,13 +173,21 @@ impl CustomOp1 for Linear {
         if width != self.in_features() {
             candle_core::bail!("linear: rows of {width} for {} inputs", self.in_features());
         }
-        let mut out = vec![0f32; n * self.out_features()];
+        let d_out = self.out_features();
+        let mut out = vec![0f32; n * d_out];
         let x = Matrix::new(values(x, layout)?, n, width);
-        by_blocks(&mut out, self.out_features(), n, self.precision(), |block, out, scratch| {
-            scratch.rows.repack(x.rows(block.clone()), self.precision());
-            self.write(&scratch.rows, 0..block.len(), out, &mut scratch.tiles);
-        });
-        Ok((CpuStorage::F32(out), (n, self.out_features()).into()))
+        if is_wide(n, width, d_out) {
+            let rows = Packed::pack(x, self.precision());
+            by_columns(&mut out, d_out, TILE_COLS, |cols, out, tiles| {
+                self.write(&rows, 0..n, cols, out, tiles)
+            });
+        } else {
+            by_blocks(&mut out, d_out, n, self.precision(), |block, out, scratch| {
+                scratch.rows.repack(x.rows(block.clone()), self.precision());
+                self.write(&scratch.rows, 0..block.len(), 0..d_out, out, &mut scratch.tiles);
+            });
+        }
+        Ok((CpuStorage::F32(out), (n, d_out).into()))
     }
 }
 

@@ -83,6 +83,11 @@ impl<'a> Matrix<'a> {
         self.rows
     }
 
+    /// How many columns there are.
+    pub fn n_cols(&self) -> usize {
+        self.cols
+    }
+
     /// Some of its rows.
     pub fn rows(self, rows: Range<usize>) -> Self {
         let values = if rows.is_empty() { &[] } else { &self.values[rows.start * self.row_stride..] };
@@ -126,16 +131,36 @@ pub fn product(
     cols: Range<usize>,
 ) {
     let width = cols.len();
-    by_blocks(out, width, rows.lanes, rows.precision(), |block, out, scratch| {
-        tiles(rows, block, weights, cols.clone(), &mut scratch.tiles, |place, tile| {
-            for (out, tile) in out.chunks_exact_mut(width).skip(place.row).zip(tile.rows(place.rows)) {
-                let out = &mut out[place.col..place.col + place.cols];
-                match write {
-                    Write::Replace => out.copy_from_slice(&tile[..place.cols]),
-                    Write::Add => out.iter_mut().zip(tile).for_each(|(out, sum)| *out += sum),
-                }
-            }
+    if is_wide(rows.lanes, rows.depth, width) {
+        return by_columns(out, width, TILE_COLS, |share, out, scratch| {
+            let all = cols.start + share.start..cols.start + share.end;
+            write_tiles(out, write, rows, 0..rows.lanes, weights, all, scratch);
         });
+    }
+    by_blocks(out, width, rows.lanes, rows.precision(), |block, out, scratch| {
+        write_tiles(out, write, rows, block, weights, cols.clone(), &mut scratch.tiles);
+    });
+}
+
+/// [`product`] for some of the rows, on one thread.
+fn write_tiles(
+    out: &mut [f32],
+    write: Write,
+    rows: &PackedRows,
+    block: Range<usize>,
+    weights: &PackedWeights,
+    cols: Range<usize>,
+    scratch: &mut Tiles,
+) {
+    let width = cols.len();
+    tiles(rows, block, weights, cols, scratch, |place, tile| {
+        for (out, tile) in out.chunks_exact_mut(width).skip(place.row).zip(tile.rows(place.rows)) {
+            let out = &mut out[place.col..place.col + place.cols];
+            match write {
+                Write::Replace => out.copy_from_slice(&tile[..place.cols]),
+                Write::Add => out.iter_mut().zip(tile).for_each(|(out, sum)| *out += sum),
+            }
+        }
     });
 }
 
@@ -189,6 +214,42 @@ pub fn by_blocks(
         let rows = index * block..index * block + out.len() / width;
         SCRATCH.with_borrow_mut(|scratch| work(rows, out, scratch));
     });
+}
+
+/// Multiplications below which threads that wait for one another cost more than they save.
+const SHARED: usize = 1 << 17;
+
+/// True where columns are to be dealt out to threads ([`by_columns`]), and not rows ([`by_blocks`]): for one panel of rows at
+/// most, and products that are worth it.
+pub fn is_wide(rows: usize, depth: usize, cols: usize) -> bool {
+    (1..=TILE_ROWS).contains(&rows) && rayon::current_num_threads() > 1 && rows * depth * cols >= SHARED
+}
+
+/// Cuts the columns of `out`, row-major `[n, width]`, into a share for each thread of the current pool, from multiples of
+/// `step` on, and does them. `work` gets the columns' numbers, and what is there, row-major `[n, columns]`, to be changed; it
+/// spreads over no threads itself.
+pub fn by_columns(
+    out: &mut [f32],
+    width: usize,
+    step: usize,
+    work: impl Fn(Range<usize>, &mut [f32], &mut Tiles) + Sync,
+) {
+    let share = width.div_ceil(step).div_ceil(rayon::current_num_threads()) * step;
+    let shares: Vec<Range<usize>> =
+        (0..width).step_by(share).map(|first| first..(first + share).min(width)).collect();
+    let before: &[f32] = out;
+    let one = |cols: Range<usize>| {
+        let rows = before.chunks_exact(width);
+        let mut part: Vec<f32> = rows.flat_map(|row| &row[cols.clone()]).copied().collect();
+        SCRATCH.with_borrow_mut(|scratch| work(cols, &mut part, &mut scratch.tiles));
+        part
+    };
+    let parts: Vec<Vec<f32>> = shares.par_iter().cloned().map(one).collect();
+    for (cols, part) in shares.into_iter().zip(parts) {
+        for (out, part) in out.chunks_exact_mut(width).zip(part.chunks_exact(cols.len())) {
+            out[cols.clone()].copy_from_slice(part);
+        }
+    }
 }
 
 /// Where a finished tile belongs.
@@ -309,13 +370,17 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        let (m, k, n) = (333, 65, 77);
+        // Shared out by rows, and by columns.
+        [(333, 65, 77), (1, 700, 333), (7, 300, 1000)].into_iter().for_each(same_on_any_threads);
+    }
+
+    fn same_on_any_threads((m, k, n): (usize, usize, usize)) {
         let a: Vec<f32> = (0..m * k).map(|i| (i as f32).sin()).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i as f32).cos()).collect();
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut out = vec![0f32; m * n];
-            pool.install(|| matmul(&mut out, Write::Replace, Matrix::new(&a, m, k), Matrix::new(&b, k, n)));
+            let mut out = vec![1f32; m * n];
+            pool.install(|| matmul(&mut out, Write::Add, Matrix::new(&a, m, k), Matrix::new(&b, k, n)));
             out
         };
         assert_eq!(with(1), with(5));
