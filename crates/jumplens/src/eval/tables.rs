@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
+use crate::words::Cast;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct R2Row {
     /// A cast that is a fitted map, `id`, or `mean` (the baseline that predicts the mean of the train states at `to`).
-    pub mapping: String,
+    pub mapping: Cast,
     /// Layer the state comes from.
     pub from: usize,
     /// Layer it is cast to.
@@ -49,7 +50,7 @@ pub struct SourceRow {
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct CurveRow {
     /// Cast.
-    pub mapping: String,
+    pub mapping: Cast,
     /// Layer the state comes from.
     pub from: usize,
     /// Layer it is cast to, the last.
@@ -66,7 +67,7 @@ pub struct CurveRow {
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct LayerRow {
     /// Cast.
-    pub mapping: String,
+    pub mapping: Cast,
     /// Layer the cast starts from; at the last layer every cast is the model itself.
     pub layer: usize,
     /// Share of samples whose top token is the model's own.
@@ -111,7 +112,7 @@ pub struct LayerRow {
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct ExitRow {
     /// Cast.
-    pub mapping: String,
+    pub mapping: Cast,
     /// The exit rule's λ.
     pub lambda: f64,
     /// Mean layer of exit.
@@ -130,7 +131,7 @@ pub struct ExitRow {
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct ExitLayerRow {
     /// As in [`ExitRow`].
-    pub mapping: String,
+    pub mapping: Cast,
     /// The exit rule's λ.
     pub lambda: f64,
     /// The layer, from 1.
@@ -145,7 +146,7 @@ pub struct ExitLayerRow {
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct RankRow {
     /// As in [`LayerRow`].
-    pub mapping: String,
+    pub mapping: Cast,
     /// Layer the cast starts from.
     pub layer: usize,
     /// Median over the validation samples.

@@ -75,7 +75,7 @@ pub(crate) fn save_maps(
         notes.insert("ridge_lambda".to_owned(), serde_json::json!(by_target));
     }
     let by_target: BTreeMap<usize, LinearMap> = to.iter().copied().zip(maps.maps).collect();
-    shortcuts.cast(&cast.to_string()).save_pairs(from, &by_target, &notes)?;
+    shortcuts.cast(&cast.cast()).save_pairs(from, &by_target, &notes)?;
     Ok(by_target.len())
 }
 
