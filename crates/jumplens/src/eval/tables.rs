@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::words::Cast;
 use serde::{Serialize, de::DeserializeOwned};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A row of `r2.csv`.
@@ -216,6 +217,16 @@ impl Tables {
     /// True where no table has a row.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The casts that they are about.
+    pub fn casts(&self) -> BTreeSet<&Cast> {
+        let r2 = self.r2.iter().map(|row| &row.mapping);
+        let layers = self.layers.iter().map(|row| &row.mapping);
+        let early_exit = self.early_exit.iter().map(|row| &row.mapping);
+        let exits = self.exits.iter().map(|row| &row.mapping);
+        let ranks = self.ranks.iter().map(|row| &row.mapping);
+        r2.chain(layers).chain(early_exit).chain(exits).chain(ranks).collect()
     }
 
     /// The model's last layer, as far as the tables tell.

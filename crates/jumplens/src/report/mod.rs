@@ -13,7 +13,7 @@ use crate::words::{Cast, RESULTS};
 use base64::Engine;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = include_str!("page.html");
@@ -99,8 +99,6 @@ fn data(source: &Source) -> Result<Value> {
             stages.remove(Stage::Plot.name());
         }
     }
-    let casts: BTreeSet<&Cast> =
-        r2.iter().map(|row| &row.mapping).chain(layers.iter().map(|row| &row.mapping)).collect();
     Ok(json!({
         "title": source.title,
         "version": env!("CARGO_PKG_VERSION"),
@@ -109,7 +107,7 @@ fn data(source: &Source) -> Result<Value> {
         "summary": summary(source.folder, source.tables)?,
         "lens": lens,
         "files": files,
-        "casts": plot::looks(&casts),
+        "casts": plot::looks(&source.tables.casts()),
         "pair": plot::PAIR,
         "spectra_of": Cast::MAT,
         "spectra": thinned,
