@@ -7,7 +7,7 @@ use jumplens::Error;
 use jumplens::files::Pointer;
 use jumplens::hub::RepoKind;
 use jumplens::store::{FolderKind, Stage};
-use jumplens::words::{Measure, OfDocuments, Refusal};
+use jumplens::words::{Measure, Note, OfDocuments, Refusal};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -16,6 +16,19 @@ pub fn with_advice(error: &Error) -> String {
     match advice(error) {
         Some(advice) => format!("{error}; {advice}"),
         None => error.to_string(),
+    }
+}
+
+/// The note, and how to mend what it says.
+pub fn with_remedy(note: &Note) -> String {
+    match note {
+        Note::NoBf16Products => format!(
+            "{note}. `--dtype f32` takes as long, and is more exact; bf16 halves the memory of the weights"
+        ),
+        Note::FitsNoise { ridge: Some(_), .. } => format!("{note}; more samples (`--train`) would help more"),
+        Note::FitsNoise { .. } => format!("{note}: give more with `--train`, or fit with `--ridge auto`"),
+        Note::AttentionSink { .. } => format!("{note}; `--skip-first 1` leaves that position out"),
+        _ => note.to_string(),
     }
 }
 
@@ -222,7 +235,7 @@ fn advice(error: &Error) -> Option<String> {
                 FolderKind::ImportedMaps => "shortcuts import",
                 FolderKind::ExportedMaps => "shortcuts export",
                 FolderKind::Comparison => "compare",
-                FolderKind::Figures => "plot",
+                FolderKind::Figures => Stage::Plot.name(),
             };
             format!("give the command again that makes it, `jumplens {command} …` with `--out {}`", quoted(path))
         }

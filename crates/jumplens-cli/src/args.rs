@@ -8,7 +8,8 @@ use jumplens::moments::Shard;
 use jumplens::nn::Precision;
 use jumplens::plot::{self, Style};
 use jumplens::run::{Asked, Existing, SampleSource, Settings};
-use jumplens::shortcut::{self, Fits, Ridge};
+use jumplens::shortcut::{self, Fits, Ridge, Shortcuts};
+use jumplens::words::Cast;
 use std::path::PathBuf;
 
 const DEFAULT_MODEL: &str = "tiny-gpt2";
@@ -134,7 +135,7 @@ fn rank(text: &str) -> Result<usize, String> {
 impl CastArgs {
     /// The maps that are asked for, between `pairs`.
     fn fits(&self, pairs: shortcut::Pairs) -> Fits {
-        Fits { pairs, intercept: self.intercept, ridge: self.ridge, ranks: self.ranks() }
+        Fits { intercept: self.intercept, ridge: self.ridge, ranks: self.ranks(), ..Fits::plain(pairs) }
     }
 
     fn ranks(&self) -> Vec<usize> {
@@ -642,7 +643,7 @@ pub struct LensArgs {
     /// Casts to look through, side by side [default: the best on the validation samples; mat where nothing is known, id
     /// without maps]
     #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
-    pub cast: Vec<String>,
+    pub cast: Vec<Cast>,
     /// Mark the layer of early exit at this λ
     #[arg(long, allow_negative_numbers = true)]
     pub lambda: Option<f64>,
@@ -690,7 +691,7 @@ pub struct InspectArgs {
     pub path: PathBuf,
     /// Casts to look at [default: all that are there]
     #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
-    pub cast: Vec<String>,
+    pub cast: Vec<Cast>,
     /// Which pairs of layers
     #[arg(long, value_enum, default_value_t = Pairs::ToFinal)]
     pub pairs: Pairs,
@@ -714,7 +715,7 @@ pub struct ExportArgs {
     pub format: ExportFormat,
     /// Casts to write, a file each [default: all that are there]
     #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
-    pub cast: Vec<String>,
+    pub cast: Vec<Cast>,
     /// Which pairs of layers
     #[arg(long, value_enum, default_value_t = Pairs::ToFinal)]
     pub pairs: Pairs,
@@ -756,7 +757,7 @@ pub struct ImportArgs {
     pub unread: UnreadArgs,
     /// Name of their cast [default: mat, mat+b where there is a bias, tuned for a tuned lens]
     #[arg(long, value_name = "NAME", value_parser = cast_name)]
-    pub cast: Option<String>,
+    pub cast: Option<Cast>,
     /// What the maps to the last layer lead to
     #[arg(long, value_enum, default_value_t = LastState::BlockOutput)]
     pub last_state: LastState,
@@ -766,13 +767,13 @@ pub struct ImportArgs {
 }
 
 /// A name that folders, tables and figures can bear, and that no other cast has.
-fn cast_name(text: &str) -> Result<String, String> {
+fn cast_name(text: &str) -> Result<Cast, String> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-_".contains(&byte));
-    let is_taken = matches!(text, "id" | "mean" | "parts" | "mat_attn" | "mat_ffn" | "mat_ln1_ln2");
-    if text.is_empty() || !is_plain || is_taken {
+    let cast = Cast::from(text);
+    if text.is_empty() || !is_plain || !Shortcuts::can_hold(&cast) {
         return Err("give a name of letters, digits, `+`, `-` and `_` that is no other cast's".to_owned());
     }
-    Ok(text.to_owned())
+    Ok(cast)
 }
 
 /// What maps to the last layer lead to.

@@ -1,8 +1,10 @@
 //! Progress bars on a terminal, and one line a finished stage anywhere.
 
+use crate::advice::with_remedy;
 use crate::printer::Printer;
 use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use jumplens::progress::Observer;
+use jumplens::words::Note;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -85,6 +87,10 @@ impl Observer for Progress<'_> {
             Some(stage) => stage.bar.suspend(|| self.printer.note(line)),
             None => self.printer.note(line),
         }
+    }
+
+    fn advise(&self, note: &Note) {
+        self.note(&with_remedy(note));
     }
 
     fn warning(&self, line: &str) {

@@ -1,13 +1,12 @@
 //! The tables and the headline lines at the end of a run.
 
-use jumplens::eval::Summary;
 use jumplens::eval::tables::{CurveRow, SourceRow};
+use jumplens::eval::{LastLayer, Summary};
 use jumplens::store::{Manifest, Stage};
+use jumplens::words::{BlockCast, Cast};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// The casts that run blocks, which have no r².
-const BLOCKS: [&str; 3] = ["mat_attn", "mat_ffn", "mat_ln1_ln2"];
 /// Columns of a line at most, unless one group needs more.
 const WIDTH: usize = 112;
 
@@ -130,20 +129,20 @@ fn predicts(summary: &Summary) -> bool {
     summary.to_last_layer.iter().any(|row| row.precision_1.is_some())
 }
 
-/// A group a cast: `id`, the maps of states, and the casts that run blocks.
+/// A group a cast: `id`, the maps of states, and the casts that run blocks, which have no r².
 fn casts(summary: &Summary) -> Vec<Group> {
     let predicts = predicts(summary);
     let layers = summary.n_layers + usize::from(predicts);
-    let mut names = vec!["id"];
-    for row in &summary.to_last_layer {
-        if !names.contains(&row.mapping.as_str()) && !BLOCKS.contains(&row.mapping.as_str()) {
-            names.push(&row.mapping);
+    let mut of_states = vec![Cast::Id];
+    for LastLayer { mapping, .. } in &summary.to_last_layer {
+        if !of_states.contains(mapping) && !matches!(mapping, Cast::Blocks(_)) {
+            of_states.push(mapping.clone());
         }
     }
-    let group = |cast: &'_ str| {
+    let group = |cast: Cast| {
         let find = |layer| summary.to_last_layer.iter().find(|row| row.mapping == cast && row.layer == layer);
         let mut columns: Vec<(String, usize, Column)> = Vec::new();
-        if !BLOCKS.contains(&cast) {
+        if !matches!(cast, Cast::Blocks(_)) {
             columns.push(("r²".into(), 8, Box::new(|layer| number(find(layer).and_then(|row| row.r2), 3))));
         }
         if predicts {
@@ -152,12 +151,13 @@ fn casts(summary: &Summary) -> Vec<Group> {
             let surprisal = |layer| number(find(layer).and_then(|row| row.surprisal), 3);
             columns.push(("surpr.".into(), 8, Box::new(surprisal)));
         }
-        Group::new(cast, layers, columns)
+        Group::new(&cast.name(), layers, columns)
     };
-    let blocks = BLOCKS
+    let blocks = BlockCast::ALL
+        .map(Cast::Blocks)
         .into_iter()
         .filter(|cast| predicts && summary.to_last_layer.iter().any(|row| row.mapping == *cast));
-    names.into_iter().chain(blocks).map(group).collect()
+    of_states.into_iter().chain(blocks).map(group).collect()
 }
 
 /// r² by the number of training samples, and what there is to know of each layer's states as a source of maps.

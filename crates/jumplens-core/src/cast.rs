@@ -1,7 +1,155 @@
-//! The casts that are fitted maps of states: which there are, and what they are called.
+//! Casts: which there are, what they are called, and which of them are to be fitted.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
+
+/// How a state of one layer stands in for that of a later one. Its name is the same in tables, in folders and on the command
+/// line; casts are in the order of their names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Cast {
+    /// `id`: the state as it is.
+    Id,
+    /// `mean`: the mean of the train states at the later layer, a baseline.
+    Mean,
+    /// A fitted map: `mat`, `mat+b`, `mat_ridge`, `mat+b_r64`.
+    Map {
+        /// With a bias, or through the origin.
+        intercept: bool,
+        /// How it is chosen.
+        form: Form,
+    },
+    /// The blocks between, with some of their parts replaced by linear maps.
+    Blocks(BlockCast),
+    /// `tuned`: the maps of a tuned lens.
+    Tuned,
+    /// Maps from elsewhere. [`Cast::from`] makes it of a name that is none of those above.
+    Other(String),
+}
+
+/// How a [`Cast::Map`] is chosen: a [`Kind`] without its λ, which is no part of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Least squares.
+    Plain,
+    /// Least squares with a penalty on the map.
+    Ridge,
+    /// The best map of that rank.
+    Rank(usize),
+}
+
+/// The casts of section 6 of the paper: every block is run with one kind of sub-module replaced by its linear map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockCast {
+    /// Attention.
+    Attn,
+    /// The feed-forward network.
+    Ffn,
+    /// Both norms.
+    Norms,
+}
+
+impl BlockCast {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Attn, Self::Ffn, Self::Norms];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Attn => "mat_attn",
+            Self::Ffn => "mat_ffn",
+            Self::Norms => "mat_ln1_ln2",
+        }
+    }
+
+    /// The names of the parts that their linear maps stand in for.
+    pub fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Attn => &["attn"],
+            Self::Ffn => &["ffn"],
+            Self::Norms => &["ln1", "ln2"],
+        }
+    }
+}
+
+impl Cast {
+    /// `mat`, the map that the others are held against.
+    pub const MAT: Self = Self::Map { intercept: false, form: Form::Plain };
+
+    /// What it is called.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Id => "id".into(),
+            Self::Mean => "mean".into(),
+            Self::Map { intercept, form } => {
+                let mat = if *intercept { "mat+b" } else { "mat" };
+                match form {
+                    Form::Plain => mat.into(),
+                    Form::Ridge => format!("{mat}_ridge").into(),
+                    Form::Rank(rank) => format!("{mat}_r{rank}").into(),
+                }
+            }
+            Self::Blocks(cast) => cast.name().into(),
+            Self::Tuned => "tuned".into(),
+            Self::Other(name) => name.into(),
+        }
+    }
+}
+
+impl From<&str> for Cast {
+    fn from(name: &str) -> Self {
+        let form = match name.split_once('_') {
+            None => Form::Plain,
+            Some((_, form)) => {
+                let rank = form.strip_prefix('r').and_then(|rank| rank.parse().ok());
+                rank.map_or(Form::Ridge, Form::Rank)
+            }
+        };
+        let map = Self::Map { intercept: name.starts_with("mat+b"), form };
+        let named =
+            [Self::Id, Self::Mean, map, Self::Tuned].into_iter().chain(BlockCast::ALL.map(Self::Blocks));
+        named.into_iter().find(|cast| cast.name() == name).unwrap_or_else(|| Self::Other(name.to_owned()))
+    }
+}
+
+impl From<String> for Cast {
+    fn from(name: String) -> Self {
+        Self::from(&*name)
+    }
+}
+
+impl From<Cast> for String {
+    fn from(cast: Cast) -> Self {
+        cast.name().into_owned()
+    }
+}
+
+impl std::str::FromStr for Cast {
+    type Err = std::convert::Infallible;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Ok(name.into())
+    }
+}
+
+impl fmt::Display for Cast {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(&self.name())
+    }
+}
+
+impl Ord for Cast {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name().cmp(&other.name())
+    }
+}
+
+impl PartialOrd for Cast {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// Which pairs of layers are fitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +218,7 @@ pub enum Kind {
     Rank(usize),
 }
 
-/// A cast that is a fitted map of states.
+/// A [`Cast::Map`] that is to be fitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MapCast {
     /// With a bias, or through the origin.
@@ -79,15 +227,15 @@ pub struct MapCast {
     pub kind: Kind,
 }
 
-/// The cast's name in tables and folders: `mat`, `mat+b`, `mat_ridge`, `mat+b_r64`.
-impl fmt::Display for MapCast {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(if self.intercept { "mat+b" } else { "mat" })?;
-        match self.kind {
-            Kind::Plain => Ok(()),
-            Kind::Ridge(_) => f.write_str("_ridge"),
-            Kind::Rank(rank) => write!(f, "_r{rank}"),
-        }
+impl MapCast {
+    /// The cast that comes of it.
+    pub fn cast(&self) -> Cast {
+        let form = match self.kind {
+            Kind::Plain => Form::Plain,
+            Kind::Ridge(_) => Form::Ridge,
+            Kind::Rank(rank) => Form::Rank(rank),
+        };
+        Cast::Map { intercept: self.intercept, form }
     }
 }
 
@@ -105,16 +253,24 @@ pub struct Fits {
     /// Maps of these ranks too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranks: Vec<usize>,
+    /// Other ways to fit maps, by the casts that come of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lenses: Vec<Cast>,
 }
 
 impl Fits {
     /// Plain least squares without intercept.
     pub fn plain(pairs: Pairs) -> Self {
-        Self { pairs, intercept: false, ridge: None, ranks: Vec::new() }
+        Self { pairs, intercept: false, ridge: None, ranks: Vec::new(), lenses: Vec::new() }
     }
 
-    /// The casts that come of it, `mat` first.
-    pub fn casts(&self) -> Vec<MapCast> {
+    /// The casts that come of it, `mat` first, those of other lenses last.
+    pub fn casts(&self) -> Vec<Cast> {
+        self.least_squares().iter().map(MapCast::cast).chain(self.lenses.iter().cloned()).collect()
+    }
+
+    /// Those that are fitted by least squares, `mat` first, those with a bias last.
+    pub fn least_squares(&self) -> Vec<MapCast> {
         let kinds = || {
             let ranks = self.ranks.iter().map(|rank| Kind::Rank(*rank));
             [Kind::Plain].into_iter().chain(self.ridge.map(Kind::Ridge)).chain(ranks)
@@ -127,5 +283,65 @@ impl Fits {
     /// How many maps that makes.
     pub fn count(&self, n_layers: usize) -> usize {
         self.casts().len() * self.pairs.count(n_layers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        let map = |intercept, form| Cast::Map { intercept, form };
+        for (cast, name) in [
+            (Cast::Id, "id"),
+            (Cast::Mean, "mean"),
+            (Cast::MAT, "mat"),
+            (map(true, Form::Plain), "mat+b"),
+            (map(false, Form::Ridge), "mat_ridge"),
+            (map(true, Form::Ridge), "mat+b_ridge"),
+            (map(false, Form::Rank(8)), "mat_r8"),
+            (map(true, Form::Rank(64)), "mat+b_r64"),
+            (Cast::Blocks(BlockCast::Attn), "mat_attn"),
+            (Cast::Blocks(BlockCast::Ffn), "mat_ffn"),
+            (Cast::Blocks(BlockCast::Norms), "mat_ln1_ln2"),
+            (Cast::Tuned, "tuned"),
+        ] {
+            assert_eq!((cast.to_string(), Cast::from(name)), (name.to_owned(), cast));
+        }
+        for name in [
+            "",
+            "Mat",
+            "mat_",
+            "mat_r",
+            "mat_r08",
+            "mat_r+8",
+            "mat+b_",
+            "mat+",
+            "mat_rridge",
+            "mat_b",
+            "mine",
+        ] {
+            assert_eq!(Cast::from(name), Cast::Other(name.to_owned()));
+        }
+        let casts =
+            Fits { intercept: true, ridge: Some(Ridge::Auto), ranks: vec![8], ..Fits::plain(Pairs::All) }
+                .casts();
+        let names: Vec<String> = casts.iter().map(Cast::to_string).collect();
+        assert_eq!(names, ["mat", "mat_ridge", "mat_r8", "mat+b", "mat+b_ridge", "mat+b_r8"]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_is_kept(name in "(id|mean|tuned|mat)?(\\+b)?(_attn|_ffn|_ln1_ln2|_ridge|_r[0-9]{0,22})?|.*", other in ".*") {
+            let cast = Cast::from(&*name);
+            prop_assert_eq!(&cast.name(), &name);
+            prop_assert_eq!(format!("{cast:>9}"), format!("{name:>9}"));
+            prop_assert_eq!(cast.cmp(&other.as_str().into()), name.cmp(&other));
+            let json = serde_json::to_string(&cast).unwrap();
+            prop_assert_eq!(&json, &serde_json::to_string(&name).unwrap());
+            prop_assert_eq!(serde_json::from_str::<Cast>(&json).unwrap(), cast);
+        }
     }
 }

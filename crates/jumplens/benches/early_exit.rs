@@ -6,6 +6,7 @@ use common::{print_machine, samples, values};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use jumplens::eval::{CastPredictions, ExitRule, Prediction, TOP_K, early_exit};
 use jumplens::models::Kind;
+use jumplens::words::Cast;
 use std::hint::black_box;
 
 const SAMPLES: usize = 3000;
@@ -27,7 +28,7 @@ fn exits(c: &mut Criterion) {
     };
     let layers =
         (0..=LAYERS as u64).map(|layer| values(SAMPLES, layer).into_iter().map(prediction).collect());
-    let cast = CastPredictions { mapping: "id".to_owned(), layers: layers.collect() };
+    let cast = CastPredictions { mapping: Cast::Id, layers: layers.collect() };
     group.bench_function("early_exit_id", |b| b.iter(|| black_box(early_exit(&cast, &rule))));
     group.finish();
 }

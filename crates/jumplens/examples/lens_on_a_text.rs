@@ -6,11 +6,12 @@
 mod bundled;
 
 use jumplens::hub::ModelFiles;
-use jumplens::lens::{ID, Input, Lens, View};
+use jumplens::lens::{Input, Lens, View};
 use jumplens::models::load;
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::tokenize::Tokenizer;
+use jumplens::words::Cast;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text = std::env::args().nth(1).unwrap_or_else(|| "The capital of France is".to_owned());
@@ -18,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = load(&files, Precision::F32)?.model;
     let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, model.spec(), true)?;
     let head = model.head().ok_or("the model has no head")?;
-    let lens = Lens::new(&model, head, Precision::F32, None, &[ID.to_owned()])?;
+    let lens = Lens::new(&model, head, Precision::F32, None, &[Cast::Id])?;
 
     let ids = tokenizer.encode(&text)?;
     let last = ids.len().checked_sub(1).ok_or("the text has no tokens")?;

@@ -10,6 +10,7 @@ use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::{Fits, Pairs};
+use jumplens::words::Cast;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -28,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     run.fit(settings.fits.clone(), &Silent)?;
     run.r2(None, &Silent)?;
     for row in read_csv::<R2Row>(&folder.join("results/r2.csv"))? {
-        if row.mapping == "mat" {
+        if row.mapping == Cast::MAT {
             println!("layer {:2} to {}: r² {:.3}", row.from, row.to, row.r2);
         }
     }

@@ -4,14 +4,16 @@
 
 use jumplens::eval::inspect;
 use jumplens::shortcut::Shortcuts;
+use jumplens::words::Cast;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let run =
         std::env::args().nth(1).map_or_else(|| std::env::temp_dir().join("r2_of_layers"), PathBuf::from);
     let shortcuts = Shortcuts::open(&run.join("shortcuts"))?;
-    println!("casts: {}", shortcuts.casts()?.join(", "));
-    let maps = shortcuts.cast("mat");
+    let casts: Vec<String> = shortcuts.casts()?.iter().map(Cast::to_string).collect();
+    println!("casts: {}", casts.join(", "));
+    let maps = shortcuts.cast(&Cast::MAT);
     for from in maps.sources()? {
         let d = maps.width(from)?;
         for (to, map) in maps.load_pairs(from, &maps.targets(from)?, d)? {

@@ -1,6 +1,6 @@
 //! What can go wrong, with where it went wrong: each error carries the path, the tensor, what was expected and what came.
 
-use crate::words::{FolderKind, Pointer, Refusal, RepoKind, Stage};
+use crate::words::{Cast, FolderKind, Pointer, Refusal, RepoKind, Stage};
 use jumplens_core::Error as CoreError;
 use std::path::{Path, PathBuf};
 
@@ -564,9 +564,9 @@ pub enum Error {
     #[error("no cast `{cast}`: there are {}", there.iter().map(|cast| format!("`{cast}`")).collect::<Vec<_>>().join(", "))]
     NoCast {
         /// The cast that was asked for.
-        cast: String,
+        cast: Cast,
         /// The casts that can be had.
-        there: Vec<String>,
+        there: Vec<Cast>,
     },
     /// Predictions were asked of a model without a head.
     #[error("the checkpoint of `{model}` has no language-model head, so it makes no predictions")]

@@ -2,12 +2,12 @@
 //! words it, so that the lens, the tables, the report and comparisons say the same.
 
 use crate::error::Result;
+use crate::eval::Summary;
 use crate::eval::tables::{LayerRow, R2Row};
-use crate::eval::{BLOCK_CASTS, Summary};
-use crate::lens::ID;
 use crate::results::{finished_tables, with_tables};
 use crate::shortcut::Origin;
 use crate::store::{Found, Manifest, Stage, look};
+use crate::words::Cast;
 use std::fmt;
 use std::path::Path;
 
@@ -30,10 +30,10 @@ pub struct Evidence {
 /// The best of several casts, and by what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Best {
-    /// Its name.
-    pub cast: String,
+    /// Which.
+    pub cast: Cast,
     /// All that were compared.
-    pub of: Vec<String>,
+    pub of: Vec<Cast>,
     by: Measure,
 }
 
@@ -50,7 +50,8 @@ impl fmt::Display for Best {
             Measure::Surprisal => "mean surprisal",
             Measure::R2 => "mean r² to the last layer",
         };
-        write!(f, "best of {} by {by} on the validation samples", self.of.join(", "))
+        let of: Vec<String> = self.of.iter().map(Cast::to_string).collect();
+        write!(f, "best of {} by {by} on the validation samples", of.join(", "))
     }
 }
 
@@ -116,10 +117,10 @@ impl Evidence {
     }
 
     /// What has to be said of results of these `casts` (`None`: of all there are): a sentence each, without a full stop.
-    pub fn warnings(&self, casts: Option<&[String]>) -> Vec<String> {
-        let shown = |cast: &str| casts.is_none_or(|casts| casts.iter().any(|shown| shown == cast));
+    pub fn warnings(&self, casts: Option<&[Cast]>) -> Vec<String> {
+        let shown = |cast: &Cast| casts.is_none_or(|casts| casts.contains(cast));
         let mut warnings = Vec::new();
-        let any_maps = casts.is_none_or(|casts| casts.iter().any(|cast| cast != ID));
+        let any_maps = casts.is_none_or(|casts| casts.iter().any(|cast| *cast != Cast::Id));
         if let (Some(samples), Some(width)) = (self.samples, self.width)
             && samples < FEWEST * width
             && any_maps
@@ -131,10 +132,10 @@ impl Evidence {
                 FEWEST * width
             ));
         }
-        let mut bad: Vec<(&str, Vec<usize>)> = Vec::new();
+        let mut bad: Vec<(&Cast, Vec<usize>)> = Vec::new();
         for row in self.r2.iter().filter(|row| is_fitted(&row.mapping) && shown(&row.mapping) && row.r2 < 0.0)
         {
-            match bad.iter_mut().find(|(cast, _)| *cast == row.mapping) {
+            match bad.iter_mut().find(|(cast, _)| **cast == row.mapping) {
                 Some((_, layers)) => layers.push(row.from),
                 None => bad.push((&row.mapping, vec![row.from])),
             }
@@ -150,38 +151,37 @@ impl Evidence {
         warnings
     }
 
-    /// The best of the casts that are `there`, as far as they are maps of states or [`ID`]: that of the lowest surprisal,
+    /// The best of the casts that are `there`, as far as they are maps of states or [`Cast::Id`]: that of the lowest surprisal,
     /// mean over all layers but the last, or where there are no predictions that of the highest r² to the last layer. Of
     /// equals the first, `id` the last. `None` where the figures of fewer than two are known.
-    pub fn best(&self, there: &[String]) -> Option<Best> {
-        let are_blocks = |cast: &str| BLOCK_CASTS.iter().any(|block| block.name == cast);
-        let mut casts: Vec<&String> = there.iter().filter(|cast| !are_blocks(cast)).collect();
-        casts.sort_by_key(|cast| *cast == ID);
+    pub fn best(&self, there: &[Cast]) -> Option<Best> {
+        let mut casts: Vec<&Cast> = there.iter().filter(|cast| !matches!(cast, Cast::Blocks(_))).collect();
+        casts.sort_by_key(|cast| **cast == Cast::Id);
         let mean = |values: Vec<f64>| {
             let mean = values.iter().sum::<f64>() / values.len() as f64;
             mean.is_finite().then_some(mean)
         };
-        let surprisal = |cast: &str| {
-            mean(self.layers.iter().filter(|row| row.mapping == cast).map(|row| row.surprisal).collect())
+        let surprisal = |cast: &Cast| {
+            mean(self.layers.iter().filter(|row| row.mapping == *cast).map(|row| row.surprisal).collect())
         };
-        let unexplained = |cast: &str| {
-            mean(self.r2.iter().filter(|row| row.mapping == cast).map(|row| 1.0 - row.r2).collect())
+        let unexplained = |cast: &Cast| {
+            mean(self.r2.iter().filter(|row| row.mapping == *cast).map(|row| 1.0 - row.r2).collect())
         };
         let by = if self.layers.is_empty() { Measure::R2 } else { Measure::Surprisal };
-        let figure = |cast: &&String| match by {
+        let figure = |cast: &Cast| match by {
             Measure::Surprisal => surprisal(cast),
             Measure::R2 => unexplained(cast),
         };
-        let known: Vec<(&String, f64)> =
-            casts.into_iter().filter_map(|cast| Some((cast, figure(&cast)?))).collect();
+        let known: Vec<(&Cast, f64)> =
+            casts.into_iter().filter_map(|cast| Some((cast, figure(cast)?))).collect();
         let (cast, _) = known.iter().min_by(|(_, a), (_, b)| a.total_cmp(b)).filter(|_| known.len() > 1)?;
         Some(Best { cast: (*cast).clone(), of: known.iter().map(|(cast, _)| (*cast).clone()).collect(), by })
     }
 }
 
 /// False for what `r2.csv` has beside the fitted maps: `id`, and the baseline.
-fn is_fitted(mapping: &str) -> bool {
-    mapping != ID && mapping != "mean"
+fn is_fitted(mapping: &Cast) -> bool {
+    !matches!(mapping, Cast::Id | Cast::Mean)
 }
 
 /// True where the figures of `stage` are of maps that are not the run's own.
@@ -208,7 +208,7 @@ mod tests {
 
     fn r2(mapping: &str, values: &[f64]) -> Vec<R2Row> {
         let row = |(from, r2): (usize, &f64)| R2Row {
-            mapping: mapping.to_owned(),
+            mapping: mapping.into(),
             from,
             to: values.len(),
             r2: *r2,
@@ -219,7 +219,7 @@ mod tests {
 
     fn layers(mapping: &str, values: &[f64]) -> Vec<LayerRow> {
         let row = |(layer, surprisal): (usize, &f64)| LayerRow {
-            mapping: mapping.to_owned(),
+            mapping: mapping.into(),
             layer,
             surprisal: *surprisal,
             precision_1: 0.0,
@@ -243,8 +243,8 @@ mod tests {
         values.iter().enumerate().map(row).collect()
     }
 
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn names(names: &[&str]) -> Vec<Cast> {
+        names.iter().map(|name| Cast::from(*name)).collect()
     }
 
     fn evidence(samples: usize) -> Evidence {
@@ -298,7 +298,7 @@ mod tests {
     fn the_best_cast_is_that_of_the_figures_that_are_known() {
         let there = names(&["id", "mat", "mat_ridge", "mat_attn"]);
         let by_r2 = evidence(9).best(&there).unwrap();
-        assert_eq!(by_r2.cast, "mat_ridge");
+        assert_eq!(by_r2.cast.name(), "mat_ridge");
         let says = "best of mat, mat_ridge, id by mean r² to the last layer on the validation samples";
         assert_eq!(by_r2.to_string(), says);
         // Predictions come before r², and what runs blocks is not a map of states.
@@ -310,13 +310,13 @@ mod tests {
         ];
         let predicted = Evidence { layers: rows.concat(), ..evidence(9) };
         let best = predicted.best(&there).unwrap();
-        assert_eq!((&*best.cast, best.by), ("mat", Measure::Surprisal));
+        assert_eq!((best.cast, best.by), (Cast::MAT, Measure::Surprisal));
         // Where maps are worse than none, none is best; where they are as good, they are.
         let poor = Evidence { layers: [layers("id", &[1.0]), layers("mat", &[2.0])].concat(), ..evidence(9) };
-        assert_eq!(poor.best(&there).unwrap().cast, "id");
+        assert_eq!(poor.best(&there).unwrap().cast, Cast::Id);
         let equal =
             Evidence { layers: [layers("id", &[1.0]), layers("mat", &[1.0])].concat(), ..evidence(9) };
-        assert_eq!(equal.best(&there).unwrap().cast, "mat");
+        assert_eq!(equal.best(&there).unwrap().cast, Cast::MAT);
         // Nothing to compare.
         assert_eq!(evidence(9).best(&names(&["id"])), None);
         assert_eq!(Evidence::default().best(&there), None);

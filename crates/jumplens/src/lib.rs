@@ -17,7 +17,7 @@
 //! typed [`Error`].
 //!
 //! ```
-//! use jumplens::{hub, nn::Precision, progress::Silent, run, shortcut::{Fits, Pairs}};
+//! use jumplens::{hub, nn::Precision, progress::Silent, run, shortcut::{Fits, Pairs}, words::Cast};
 //! # fn main() -> jumplens::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let out = folder.path().join("run");
@@ -47,7 +47,7 @@
 //! run.states(&Silent)?;
 //! run.fit(Fits::plain(Pairs::ToFinal), &Silent)?;
 //! run.r2(None, &Silent)?;
-//! let best = &run.summary()?.best_r2["mat"];
+//! let best = &run.summary()?.best_r2[&Cast::MAT];
 //! assert!(best.r2 > 0.9, "casting from layer {} to {} explains {}", best.from, best.to, best.r2);
 //! # Ok(())
 //! # }
@@ -68,6 +68,7 @@ pub mod files;
 mod gguf;
 pub mod hub;
 pub mod lens;
+pub mod lenses;
 pub mod models;
 pub mod moments;
 pub mod nn;

@@ -1,5 +1,7 @@
 //! How the library tells its caller what it is doing: it prints nothing itself.
 
+use crate::words::Note;
+
 /// Told of the work as it goes on; every method may be left as it is. Called from one thread.
 pub trait Observer {
     /// A stage begins that will [`advance`](Observer::advance) by `total` in all; `unit` is a plural noun.
@@ -18,6 +20,11 @@ pub trait Observer {
     /// One line that the user should see.
     fn note(&self, line: &str) {
         let _ = line;
+    }
+
+    /// A line that the user should see, and how to mend it, as far as the program has a way.
+    fn advise(&self, note: &Note) {
+        self.note(&note.to_string());
     }
 
     /// One line that the user must not miss: results are likely not what they are taken for.

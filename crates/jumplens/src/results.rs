@@ -3,13 +3,13 @@
 use crate::error::{Error, Result};
 use crate::eval::tables::Tables;
 use crate::store::{Found, Manifest, Record, Stage, damaged, integrity, look};
-use crate::words::FolderKind;
+use crate::words::{FolderKind, RESULTS};
 use std::path::Path;
 
 /// The tables below `folder` of the stages that `is_current` takes in: those of a stage that is to be done again are of
 /// another run.
 pub(crate) fn current_tables(folder: &Path, is_current: impl Fn(Stage) -> bool) -> Result<Tables> {
-    let mut tables = Tables::read(&folder.join("results"))?;
+    let mut tables = Tables::read(&folder.join(RESULTS))?;
     if !is_current(Stage::R2) {
         (tables.r2, tables.spectra) = Default::default();
     }
@@ -72,7 +72,7 @@ pub(crate) fn read_tables(folder: &Path, reader: &'static str, may_lack: &[&str]
     let tables = finished_tables(folder, manifest.as_ref())?;
     match tables.is_empty() {
         true if manifest.is_none() => {
-            Err(Error::io("read", &folder.join("results"))(std::io::ErrorKind::NotFound.into()))
+            Err(Error::io("read", &folder.join(RESULTS))(std::io::ErrorKind::NotFound.into()))
         }
         true => Err(no_tables(folder, manifest.as_ref(), reader)),
         false => Ok(tables),

@@ -10,6 +10,7 @@ use crate::nn::with_values;
 use crate::progress::{Observer, check};
 use crate::runner::{BlockRun, Context, Plan, Rows};
 use crate::tokenize::Sample;
+use crate::words::Stage;
 use candle_core::{Device, Tensor};
 use jumplens_core::linalg::parallel;
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -21,6 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+/// The tensor of a state file.
+const TENSOR: &str = "states";
 /// Samples that are run, and written, at one time: the state files grow by this many rows.
 pub const CHUNK: usize = 1024;
 /// Chunks whose batches are shared out among the threads at one time.
@@ -163,11 +166,11 @@ impl StateFiles {
     }
 
     fn layer_name(&self, layer: usize) -> String {
-        format!("states/{}/{layer:02}.safetensors", self.split)
+        format!("{}/{}/{layer:02}.safetensors", Stage::States.place(), self.split)
     }
 
     fn attention_name(&self, layer: usize) -> String {
-        format!("states/{}/attn/{layer:02}.safetensors", self.split)
+        format!("{}/{}/attn/{layer:02}.safetensors", Stage::States.place(), self.split)
     }
 
     /// The paths of all files, from the run folder on.
@@ -325,7 +328,7 @@ impl StateFiles {
 /// What a state file begins with.
 fn header(n: usize, d: usize) -> Vec<u8> {
     let states =
-        serde_json::json!({"states": {"dtype": "F32", "shape": [n, d], "data_offsets": [0, n * d * 4]}});
+        serde_json::json!({TENSOR: {"dtype": "F32", "shape": [n, d], "data_offsets": [0, n * d * 4]}});
     let states = states.to_string();
     // Tensors begin at a multiple of eight bytes.
     let length = states.len().next_multiple_of(8);
@@ -487,13 +490,13 @@ impl StateFile {
         let map = Mapped::open(path)?;
         let (data, n, d) = {
             let tensors = SafeTensors::deserialize(&map).map_err(Error::format(path))?;
-            let view = tensors.tensor("states").map_err(Error::format(path))?;
+            let view = tensors.tensor(TENSOR).map_err(Error::format(path))?;
             let &[n, d] = view.shape() else {
-                return Err(Error::format(path)(format!("`states` has shape {:?}", view.shape())));
+                return Err(Error::format(path)(format!("`{TENSOR}` has shape {:?}", view.shape())));
             };
             let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
             if view.dtype() != Dtype::F32 || !start.is_multiple_of(4) {
-                return Err(Error::format(path)(format!("`states` is {:?} at byte {start}", view.dtype())));
+                return Err(Error::format(path)(format!("`{TENSOR}` is {:?} at byte {start}", view.dtype())));
             }
             (start..start + view.data().len(), n, d)
         };

@@ -132,7 +132,8 @@ fn damaged_sums_are_read_or_refused() {
             merge(paths, &total, true, &Silent)?;
             let file = MomentsFile::open(&total).expect("what was added up can be opened");
             let pairs = file.record.manifest.fits.pairs;
-            let fits = Fits { pairs, intercept: true, ridge: Some(Ridge::Auto), ranks: vec![1] };
+            let fits =
+                Fits { intercept: true, ridge: Some(Ridge::Auto), ranks: vec![1], ..Fits::plain(pairs) };
             fit_folder(&file, &fits, &fitted, true, &Silent)
         };
         read_damaged("sums", &whole, times, |bytes| {

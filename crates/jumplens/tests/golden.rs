@@ -11,6 +11,7 @@ use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::{Fits, Pairs};
 use jumplens::states::run_samples;
 use jumplens::tokenize::read_samples;
+use jumplens::words::Cast;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
 use safetensors::SafeTensors;
@@ -143,7 +144,7 @@ fn assert_run_agrees(golden: &Golden) {
 
     let r2: Vec<R2Row> = read_csv(&results.join("r2.csv")).unwrap();
     let find = |mapping: &str, from, to| {
-        r2.iter().find(|row| row.mapping == mapping && row.from == from && row.to == to).unwrap()
+        r2.iter().find(|row| row.mapping.name() == mapping && row.from == from && row.to == to).unwrap()
     };
     let reference: Vec<ReferenceR2> = read_csv(&golden.path("r2.csv")).unwrap();
     assert_eq!(reference.len(), n_layers * (n_layers + 1));
@@ -151,7 +152,7 @@ fn assert_run_agrees(golden: &Golden) {
         let what = format!("r2 of {} {} to {}", row.mapping, row.from, row.to);
         assert_near(&what, find(&row.mapping, row.from, row.to).r2, row.r2, golden.r2);
     }
-    for row in r2.iter().filter(|row| row.mapping == "mat") {
+    for row in r2.iter().filter(|row| row.mapping.name() == "mat") {
         assert!(row.r2 > find("id", row.from, row.to).r2, "id beats mat from {} to {}", row.from, row.to);
         assert!(row.r2_train > row.r2, "{} to {} fits validation better than train", row.from, row.to);
         let mean = find("mean", row.from, row.to);
@@ -161,8 +162,9 @@ fn assert_run_agrees(golden: &Golden) {
     // A cast's top token may flip where two are within rounding of one another: one of 400 samples, and up to some nats.
     const ONE_SAMPLE: f64 = 1.0 / 400.0 + 1e-6;
     let layers: Vec<LayerRow> = read_csv(&results.join("layers.csv")).unwrap();
-    let find =
-        |mapping: &str, layer| layers.iter().find(|r| r.mapping == mapping && r.layer == layer).unwrap();
+    let find = |mapping: &str, layer| {
+        layers.iter().find(|r| r.mapping.name() == mapping && r.layer == layer).unwrap()
+    };
     let reference: Vec<ReferenceLayer> = read_csv(&golden.path("layers.csv")).unwrap();
     assert_eq!(reference.len(), golden.casts * (n_layers + 1));
     for row in &reference {
@@ -186,7 +188,8 @@ fn assert_run_agrees(golden: &Golden) {
     let reference: Vec<ReferenceExit> = read_csv(&golden.path("early_exit.csv")).unwrap();
     assert_eq!(reference.len(), 13 + 22);
     for row in &reference {
-        let near = |got: &&ExitRow| got.mapping == row.mapping && (got.lambda - row.lambda).abs() < 1e-9;
+        let near =
+            |got: &&ExitRow| got.mapping.name() == row.mapping && (got.lambda - row.lambda).abs() < 1e-9;
         let (got, what) = (exits.iter().find(near).unwrap(), format!("{} at λ {}", row.mapping, row.lambda));
         assert_near(&what, got.layers_processed, row.layers_processed, golden.layers_processed);
         assert_near(&what, got.precision_1, row.precision_1, ONE_SAMPLE);
@@ -194,8 +197,8 @@ fn assert_run_agrees(golden: &Golden) {
         assert_near(&what, got.precision_10, row.precision_10, ONE_SAMPLE);
     }
     let saved = run.summary().unwrap().layers_saved;
-    assert_near("layers saved, mat", saved["mat"], golden.saved[1], 0.01);
-    assert_near("layers saved, id", saved["id"], golden.saved[0], 0.01);
+    assert_near("layers saved, mat", saved[&Cast::MAT], golden.saved[1], 0.01);
+    assert_near("layers saved, id", saved[&Cast::Id], golden.saved[0], 0.01);
 
     // The Parquet file has a row a sample, cast and layer, and averages to the table.
     let file = std::fs::File::open(results.join("predictions.parquet")).unwrap();

@@ -10,6 +10,7 @@ use jumplens::progress::Silent;
 use jumplens::shortcut::{Foreign, LinearMap, Origin, Shortcuts};
 use jumplens::states::run_samples;
 use jumplens::tokenize::Sample;
+use jumplens::words::Cast;
 use jumplens::{Error, Result};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -66,7 +67,7 @@ fn pickles_of_the_reference_are_the_matrices_that_torch_saved() {
         assert_eq!(map.weight(), by_rule(1000 * block + 20 * part + 1, D * D), "{block}, {part}");
     }
     let out = tempfile::tempdir().unwrap();
-    assert_eq!(foreign.save(out.path(), &Origin::default(), None, PRE_NORM_PARTS).unwrap(), ["mat"]);
+    assert_eq!(foreign.save(out.path(), &Origin::default(), None, PRE_NORM_PARTS).unwrap(), [Cast::MAT]);
     let saved = Shortcuts::new(out.path());
     assert_eq!(saved.targets(0).unwrap(), [1, 2, 3]);
     let map = saved.load_pairs(1, &[2], D).unwrap().remove(&2).unwrap();
@@ -88,9 +89,12 @@ fn coefficients_of_scikit_learn_are_read_whatever_their_strides() {
         }
         let out = tempfile::tempdir().unwrap();
         let cast = if folder == "scikit" { "mat" } else { "mat+b" };
-        assert_eq!(foreign.save(out.path(), &Origin::default(), None, &[]).unwrap(), [cast]);
-        assert_eq!(foreign.save(out.path(), &Origin::default(), Some("mine"), &[]).unwrap(), ["mine"]);
-        assert_eq!(Shortcuts::new(out.path()).casts().unwrap(), [cast, "mine"]);
+        assert_eq!(foreign.save(out.path(), &Origin::default(), None, &[]).unwrap(), [Cast::from(cast)]);
+        assert_eq!(
+            foreign.save(out.path(), &Origin::default(), Some(&"mine".into()), &[]).unwrap(),
+            [Cast::from("mine")]
+        );
+        assert_eq!(Shortcuts::new(out.path()).casts().unwrap(), [cast, "mine"].map(Cast::from));
     }
 }
 
@@ -154,7 +158,7 @@ fn a_tuned_lens_gives_the_logits_of_its_formula() {
     let head = model.head().unwrap();
     let ids = vec![1, 9, 4, 4, 2];
     let shortcuts = Shortcuts::new(out.path());
-    let lens = Lens::new(&model, head, Precision::F32, Some(&shortcuts), &["tuned".to_owned()]).unwrap();
+    let lens = Lens::new(&model, head, Precision::F32, Some(&shortcuts), &[Cast::Tuned]).unwrap();
     let input = Input { text: String::new(), ids: ids.clone() };
     let reading = lens.read("gpt2", &[input], None, &View { top: 10, ..View::default() }).unwrap();
     for position in 0..ids.len() {
@@ -299,10 +303,7 @@ fn what_is_only_claimed_is_not_allocated() {
 #[test]
 fn a_file_of_maps_stands_for_a_folder() {
     let shortcuts = Shortcuts::in_file(SourceFile::open(&fixture("maps.safetensors")).unwrap()).unwrap();
-    assert_eq!(
-        (shortcuts.casts().unwrap(), shortcuts.sources().unwrap()),
-        (vec!["mat".to_owned()], vec![0, 1, 2])
-    );
+    assert_eq!((shortcuts.casts().unwrap(), shortcuts.sources().unwrap()), (vec![Cast::MAT], vec![0, 1, 2]));
     assert_eq!(shortcuts.targets(1).unwrap(), [3]);
     let map = shortcuts.load_pairs(1, &[3], D).unwrap().remove(&3).unwrap();
     assert_eq!(map.weight(), by_rule(131, D * D));

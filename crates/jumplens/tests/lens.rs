@@ -12,6 +12,7 @@ use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::{Fits, Pairs};
 use jumplens::tokenize::Tokenizer;
 use jumplens::tokenize::{Sample, read_samples};
+use jumplens::words::Cast;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{ListAccessor, RowAccessor};
 use std::collections::BTreeMap;
@@ -67,7 +68,7 @@ fn samples(run: &Run) -> Vec<Sample> {
     read_samples(&run.folder().join("samples/val.jsonl"), run.spec()).unwrap()
 }
 
-fn readings(run: &Run, casts: &[String], samples: &[Sample], view: &View) -> Vec<Reading> {
+fn readings(run: &Run, casts: &[Cast], samples: &[Sample], view: &View) -> Vec<Reading> {
     let lens = run.lens(run.own_shortcuts().unwrap().as_ref(), casts).unwrap();
     let input = |sample: &Sample| Input { text: sample.text.clone().unwrap(), ids: sample.ids.clone() };
     let inputs: Vec<Input> = samples.iter().map(input).collect();
@@ -88,7 +89,7 @@ fn the_lens_shows_what_evaluate_measures() {
                 assert_eq!(cast.layers, (0..=run.spec().n_layers).collect::<Vec<_>>());
                 for (layer, cells) in cast.cells.iter().enumerate() {
                     let what = format!("{model}, sample {index}, {} from layer {layer}", cast.cast);
-                    let (top, surprisal, confidence) = &table[&(index, cast.cast.clone(), layer)];
+                    let (top, surprisal, confidence) = &table[&(index, cast.cast.to_string(), layer)];
                     let cell = &cells[sample.position];
                     let ids: Vec<u32> = cell.top.iter().map(|guess| guess.id).collect();
                     assert_eq!(&ids, top, "{what}");
@@ -110,7 +111,7 @@ fn exits_are_those_of_the_table() {
     let run = &runs()[0];
     let samples = samples(run);
     let rows: Vec<ExitRow> = read_csv(&run.folder().join("results/early_exit.csv")).unwrap();
-    let casts = ["id", "mat", "mat+b"].map(str::to_owned);
+    let casts = ["id", "mat", "mat+b"].map(Cast::from);
     for lambda in [0.0, 0.3, 0.6] {
         let view = View { lambda: Some(lambda), mean_run: run.mean_run().unwrap(), ..View::default() };
         let readings = readings(run, &casts, &samples, &view);
@@ -129,7 +130,7 @@ fn exits_are_those_of_the_table() {
 #[test]
 fn a_view_is_a_part_of_the_whole() {
     let run = &runs()[0];
-    let casts = ["id", "mat"].map(str::to_owned);
+    let casts = [Cast::Id, Cast::MAT];
     let samples = &samples(run)[..1];
     let whole = &readings(run, &casts, samples, &View { lambda: Some(0.2), top: 3, ..View::default() })[0];
     let view = View { positions: vec![1, 2], layers: vec![0, 7], lambda: Some(0.2), top: 2, mean_run: None };
@@ -157,7 +158,7 @@ fn the_runs_own_sentences_are_read_as_the_lens_reads_them() {
         let expected: Vec<Sample> = samples(run).into_iter().filter(short).take(5).collect();
         assert_eq!(expected.len(), 5, "the sample has short sentences");
         let shortcuts = run.own_shortcuts().unwrap().unwrap();
-        let lens = run.lens(Some(&shortcuts), &["id".to_owned(), "mat".to_owned()]).unwrap();
+        let lens = run.lens(Some(&shortcuts), &[Cast::Id, Cast::MAT]).unwrap();
         for (written, sample) in written.iter().zip(&expected) {
             let input = Input { text: sample.text.clone().unwrap(), ids: sample.ids.clone() };
             let view = View { top: 5, ..View::default() };

@@ -10,6 +10,7 @@ use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::{Fits, Pairs, Ridge, Shortcuts};
 use jumplens::states::StateFiles;
 use jumplens::store::Stage;
+use jumplens::words::Cast;
 use std::cell::RefCell;
 use std::path::Path;
 
@@ -39,7 +40,7 @@ fn table<T: serde::de::DeserializeOwned>(run: &Run, name: &str) -> Vec<T> {
 fn r2_from_files(run: &Run, split: &'static str, cast: &str, from: usize, to: usize) -> f64 {
     let states = StateFiles::new(run.folder(), split);
     let (x, y) = (states.layer(from).unwrap(), states.layer(to).unwrap());
-    let shortcuts = Shortcuts::new(run.folder().join("shortcuts")).cast(cast);
+    let shortcuts = Shortcuts::new(run.folder().join("shortcuts")).cast(&cast.into());
     let map = shortcuts.load_pairs(from, &[to], x.d).unwrap().remove(&to).unwrap();
     assert_eq!(map.bias().is_some(), cast.contains("+b"), "{cast}");
     let weight: Vec<&[f32]> = map.weight().chunks(map.d_in()).collect();
@@ -58,13 +59,14 @@ fn r2_from_files(run: &Run, split: &'static str, cast: &str, from: usize, to: us
 #[test]
 fn every_kind_of_map_is_a_cast_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let fits = Fits { pairs: Pairs::ToFinal, intercept: true, ridge: Some(Ridge::Auto), ranks: vec![8] };
+    let fits =
+        Fits { intercept: true, ridge: Some(Ridge::Auto), ranks: vec![8], ..Fits::plain(Pairs::ToFinal) };
     let mut run = begin(&folder.path().join("run"), "tiny-gpt2", 300, fits);
     run.all(&Silent).unwrap();
 
     let r2: Vec<R2Row> = table(&run, "r2.csv");
     for cast in CASTS {
-        let rows: Vec<&R2Row> = r2.iter().filter(|row| row.mapping == cast).collect();
+        let rows: Vec<&R2Row> = r2.iter().filter(|row| row.mapping.name() == cast).collect();
         assert_eq!(rows.len(), 12, "{cast}");
         for row in [rows[0], rows[7]] {
             let expected = r2_from_files(&run, "val", cast, row.from, row.to);
@@ -76,7 +78,9 @@ fn every_kind_of_map_is_a_cast_of_its_own() {
             );
         }
     }
-    let of = |cast: &str, from: usize| r2.iter().find(|row| row.mapping == cast && row.from == from).unwrap();
+    let of = |cast: &str, from: usize| {
+        r2.iter().find(|row| row.mapping.name() == cast && row.from == from).unwrap()
+    };
     for from in 0..12 {
         // On the samples they are fitted on, no map does better than least squares, and none with a bias than that with one.
         for (more, less) in
@@ -94,16 +98,16 @@ fn every_kind_of_map_is_a_cast_of_its_own() {
     let layers: Vec<LayerRow> = table(&run, "layers.csv");
     let exits: Vec<ExitRow> = table(&run, "early_exit.csv");
     for cast in CASTS {
-        assert_eq!(layers.iter().filter(|row| row.mapping == cast).count(), 13, "{cast}");
-        assert_eq!(exits.iter().filter(|row| row.mapping == cast).count(), 13, "{cast}");
+        assert_eq!(layers.iter().filter(|row| row.mapping.name() == cast).count(), 13, "{cast}");
+        assert_eq!(exits.iter().filter(|row| row.mapping.name() == cast).count(), 13, "{cast}");
     }
 
-    let notes = Shortcuts::new(run.folder().join("shortcuts")).cast("mat_ridge").notes(3).unwrap();
+    let notes = Shortcuts::new(run.folder().join("shortcuts")).cast(&"mat_ridge".into()).notes(3).unwrap();
     assert!(notes["ridge_lambda"]["12"].as_f64().unwrap() > 0.0);
 
     // Fitted again without them, the others are gone, and so are their rows.
     run.fit(Fits::plain(Pairs::ToFinal), &Silent).unwrap();
-    assert_eq!(Shortcuts::new(run.folder().join("shortcuts")).casts().unwrap(), ["mat"]);
+    assert_eq!(Shortcuts::new(run.folder().join("shortcuts")).casts().unwrap(), [Cast::MAT]);
     run.r2(None, &Silent).unwrap();
     let r2: Vec<R2Row> = table(&run, "r2.csv");
     assert_eq!(r2.len(), 36);

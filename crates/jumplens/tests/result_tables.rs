@@ -52,8 +52,8 @@ fn ranks_are_places_in_the_lists_of_top_tokens() {
         assert_eq!(ranks.len(), lists.len());
         let mut beyond = 0;
         for row in &ranks {
-            let model = &lists[&(row.mapping.clone(), LAYERS)];
-            let tops = lists[&(row.mapping.clone(), row.layer)].iter();
+            let model = &lists[&(row.mapping.to_string(), LAYERS)];
+            let tops = lists[&(row.mapping.to_string(), row.layer)].iter();
             let places = tops.zip(model).map(|(top, model)| top.iter().position(|token| *token == model[0]));
             let mut places: Vec<f64> =
                 places.map(|place| place.map_or(f64::INFINITY, |place| place as f64 + 1.0)).collect();

@@ -7,6 +7,7 @@ use crate::progress::Progress;
 use jumplens::compare::{ComparedRun, DifferenceRow, Method, compare, read_runs};
 use jumplens::evidence::Evidence;
 use jumplens::store::{Found, look};
+use jumplens::words::Cast;
 use std::fmt::Write;
 
 /// Rows of the table that is printed for one run: more layers are left to the file.
@@ -53,7 +54,7 @@ fn table(reference: &ComparedRun, other: &ComparedRun, rows: &[DifferenceRow]) -
     let by_depth = rows.iter().any(|row| row.layer != row.reference_layer);
     let last = reference.tables.last_layer();
     let step = last.div_ceil(MOST_ROWS).max(1);
-    for cast in ["mat", "id"] {
+    for cast in [Cast::MAT, Cast::Id] {
         let of_cast: Vec<&&DifferenceRow> = rows.iter().filter(|row| row.mapping == cast).collect();
         if of_cast.is_empty() {
             continue;

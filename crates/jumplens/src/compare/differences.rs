@@ -7,6 +7,7 @@ use crate::eval::tables::LayerRow;
 use crate::eval::{Draws, RESAMPLES, interval};
 use crate::models::Kind;
 use crate::tokenize::Sample;
+use crate::words::{Cast, RESULTS, samples_file};
 use faer::Mat;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -30,7 +31,7 @@ pub struct DifferenceRow {
     /// The other run's name.
     pub run: String,
     /// Cast.
-    pub mapping: String,
+    pub mapping: Cast,
     /// Column of `layers.csv`.
     pub measure: String,
     /// Layer of the first run.
@@ -103,8 +104,8 @@ impl PerSample {
             return Ok(None);
         }
         let last = run.tables.last_layer();
-        let measured = predictions::read(&run.folder.join("results").join("predictions.parquet"), last)?;
-        let samples = samples(&run.folder.join("samples").join("val.jsonl"))?;
+        let measured = predictions::read(&run.folder.join(RESULTS).join("predictions.parquet"), last)?;
+        let samples = samples(&run.folder.join(samples_file("val")))?;
         Ok(measured.zip(samples).map(|(measured, samples)| Self { samples, measured }))
     }
 }
@@ -254,14 +255,14 @@ mod tests {
         let noise = |sample: usize| (sample as f64 * 0.754_877_666).fract();
         let shift = |sample: usize| 0.2 + 0.1 * ((sample as f64 * 0.569_840_291).fract() - 0.5);
         let each: Vec<Range<usize>> = (0..n).map(|sample| sample..sample + 1).collect();
-        let key = ("mat".to_owned(), 3);
+        let key = (Cast::MAT, 3);
         let of = |value: &dyn Fn(usize) -> f64| -> Measured {
             [(key.clone(), (0..n).map(|sample| [value(sample); 4]).collect())].into()
         };
         let own = of(&|sample| 10.0 * noise(sample));
         let theirs = of(&|sample| 10.0 * noise(sample) + shift(sample));
         let row = LayerRow {
-            mapping: "mat".into(),
+            mapping: Cast::MAT,
             layer: 3,
             precision_1: 0.0,
             precision_5: 0.0,

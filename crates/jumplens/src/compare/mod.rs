@@ -11,6 +11,7 @@ use crate::plot::{MOST_RUNS, Overlaid, Style, overlay, write_figures};
 use crate::progress::Observer;
 use crate::results::read_tables;
 use crate::store::{FolderKind, Room};
+use crate::words::{RESULTS, samples_file};
 use std::path::{Path, PathBuf};
 
 /// A run that is compared: its results alone, the model need not be there.
@@ -53,7 +54,7 @@ pub fn read_runs(folders: &[PathBuf]) -> Result<Vec<ComparedRun>> {
         if alike > 1 { folder.display().to_string() } else { name }
     };
     // Without the figures of each sample, those of the tables are compared.
-    let may_lack = ["results/predictions.parquet", "samples/val.jsonl"];
+    let may_lack = [&*format!("{RESULTS}/predictions.parquet"), &samples_file("val")];
     let read = |folder: &PathBuf| {
         let tables = read_tables(folder, "compare", &may_lack)?;
         Ok(ComparedRun { name: name(folder), folder: folder.clone(), tables })

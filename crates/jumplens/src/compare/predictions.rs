@@ -1,6 +1,7 @@
 //! What `predictions.parquet` tells of each sample.
 
 use crate::error::{Error, Result};
+use crate::words::Cast;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -11,7 +12,7 @@ use std::path::Path;
 pub(super) const MEASURES: [&str; 4] = ["precision_1", "precision_5", "precision_10", "surprisal"];
 
 /// By cast and layer, the measures of each sample.
-pub(super) type Measured = BTreeMap<(String, usize), Vec<[f64; MEASURES.len()]>>;
+pub(super) type Measured = BTreeMap<(Cast, usize), Vec<[f64; MEASURES.len()]>>;
 
 /// Reads `predictions.parquet` of a model whose last layer is `last`; `None` where it is not there.
 pub(super) fn read(path: &Path, last: usize) -> Result<Option<Measured>> {
@@ -23,7 +24,7 @@ pub(super) fn read(path: &Path, last: usize) -> Result<Option<Measured>> {
     let columns = Columns::read(file).map_err(Error::format(path))?;
     let list = columns.top.len().checked_div(columns.layer.len()).unwrap_or(0);
     let top = |row: usize| &columns.top[row * list..][..list];
-    let mut rows: BTreeMap<(String, usize), BTreeMap<i32, usize>> = BTreeMap::new();
+    let mut rows: BTreeMap<(Cast, usize), BTreeMap<i32, usize>> = BTreeMap::new();
     for (row, (mapping, layer)) in columns.mapping.iter().zip(&columns.layer).enumerate() {
         rows.entry((mapping.clone(), *layer as usize)).or_default().insert(columns.sample[row], row);
     }
@@ -50,7 +51,7 @@ pub(super) fn read(path: &Path, last: usize) -> Result<Option<Measured>> {
 /// The columns that are read.
 struct Columns {
     sample: Vec<i32>,
-    mapping: Vec<String>,
+    mapping: Vec<Cast>,
     layer: Vec<i32>,
     top: Vec<i32>,
     surprisal: Vec<f32>,
@@ -88,7 +89,7 @@ impl Columns {
                         let mut names = Vec::new();
                         append(column, rows, &mut names)?;
                         for name in names {
-                            columns.mapping.push(name.as_utf8()?.to_owned());
+                            columns.mapping.push(name.as_utf8()?.into());
                         }
                     }
                     _ => {}

@@ -11,6 +11,7 @@ use crate::nn::{self, Linear, Precision, with_values};
 use crate::progress::{Observer, check};
 use crate::states::run_samples;
 use crate::tokenize::{Sample, Tokenizer};
+use crate::words::Stage;
 use candle_core::{D, Device, Tensor};
 use jumplens_core::solver::{Factoring, Solving};
 
@@ -225,11 +226,15 @@ fn finite(states: &[Tensor]) -> Result<Finding> {
         let bad = with_values(state, |x| x.iter().position(|value| !value.is_finite()))?;
         if let Some(at) = bad {
             let detail = format!("token {}, coordinate {} of layer {layer} is not finite", at / d, at % d);
-            return Ok(finding("states", Outcome::Bad, detail));
+            return Ok(finding(Stage::States.name(), Outcome::Bad, detail));
         }
     }
     let tokens = states[0].dim(0)?;
-    Ok(finding("states", Outcome::Good, format!("finite in all {} layers, {tokens} tokens", states.len())))
+    Ok(finding(
+        Stage::States.name(),
+        Outcome::Good,
+        format!("finite in all {} layers, {tokens} tokens", states.len()),
+    ))
 }
 
 /// The map from the last layer to itself.

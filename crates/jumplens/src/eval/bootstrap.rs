@@ -144,6 +144,7 @@ pub fn layer_rows(evaluation: &Evaluation, sentences: &[Range<usize>], seed: u64
 mod tests {
     use super::super::predictions::{CastPredictions, TOP_K};
     use super::*;
+    use crate::words::Cast;
 
     #[test]
     fn interval_of_a_mean_is_what_the_normal_law_says() {
@@ -160,9 +161,8 @@ mod tests {
                 rank: 1,
             })
             .collect();
-        let evaluation = Evaluation {
-            casts: vec![CastPredictions { mapping: "id".to_owned(), layers: vec![predictions] }],
-        };
+        let evaluation =
+            Evaluation { casts: vec![CastPredictions { mapping: Cast::Id, layers: vec![predictions] }] };
         let one_each: Vec<Range<usize>> = (0..n).map(|i| i..i + 1).collect();
         let row = &layer_rows(&evaluation, &one_each, 5)[0];
         assert_eq!((row.precision_5, row.precision_10, row.kl, row.loss), (0.0, 0.25, 0.5, Some(3.0)));
@@ -198,9 +198,8 @@ mod tests {
                 rank: 1,
             })
             .collect();
-        let evaluation = Evaluation {
-            casts: vec![CastPredictions { mapping: "id".to_owned(), layers: vec![predictions] }],
-        };
+        let evaluation =
+            Evaluation { casts: vec![CastPredictions { mapping: Cast::Id, layers: vec![predictions] }] };
         let together: Vec<Range<usize>> = (0..n).map(|i| i * each..(i + 1) * each).collect();
         let alone: Vec<Range<usize>> = (0..n * each).map(|i| i..i + 1).collect();
         let width = |sentences: &[Range<usize>]| {

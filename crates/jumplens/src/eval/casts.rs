@@ -5,23 +5,8 @@ use crate::error::Result;
 use crate::models::Transformer;
 use crate::runner::{BlockRun, Context, Plan};
 use crate::shortcut::Shortcuts;
+use crate::words::BlockCast;
 use candle_core::Tensor;
-
-/// A cast that replaces parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockCast {
-    /// Its name in the result tables.
-    pub name: &'static str,
-    /// The names of the parts that their linear maps stand in for.
-    pub parts: &'static [&'static str],
-}
-
-/// The three casts of section 6 of the paper.
-pub const BLOCK_CASTS: [BlockCast; 3] = [
-    BlockCast { name: "mat_attn", parts: &["attn"] },
-    BlockCast { name: "mat_ffn", parts: &["ffn"] },
-    BlockCast { name: "mat_ln1_ln2", parts: &["ln1", "ln2"] },
-];
 
 /// Casts that run blocks, with their maps loaded.
 pub(crate) struct BlockCasts {
@@ -36,7 +21,7 @@ impl BlockCasts {
         let spec = model.spec();
         let plan = |cast: &BlockCast| {
             let mut maps = vec![vec![None; spec.parts.len()]; spec.n_layers];
-            for name in cast.parts {
+            for name in cast.parts() {
                 let Some(part) = spec.part(name) else { continue };
                 for (layer, maps) in maps.iter_mut().enumerate() {
                     maps[part] = Some(shortcuts.load_part(layer, name, spec.d_model)?);

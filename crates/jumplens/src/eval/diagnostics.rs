@@ -6,10 +6,11 @@ use crate::error::Result;
 use crate::models::Spec;
 use crate::moments::Section;
 use crate::progress::{Observer, check};
-use crate::shortcut::{Fitted, Kind, LinearMap, MAT, PairSums};
+use crate::shortcut::{Fitted, Kind, LinearMap, PairSums};
 use crate::states::{StateFile, StateFiles};
 use crate::tokenize::Sample;
-use crate::words::{LEARNING_CURVE, piece, segment};
+use crate::words::{Cast, LEARNING_CURVE, Note, piece, segment};
+use jumplens_core::cast::Form;
 use jumplens_core::metrics::{effective_rank, score};
 use jumplens_core::spread::Spread;
 use std::collections::BTreeSet;
@@ -42,26 +43,39 @@ pub fn diagnose(
             section.sums()
         };
         let held_out = sums([&held_out, &val_last], 0..held_out.n, held_out.n);
-        let mut so_far = PairSums::new(spec.d_model, 1);
-        for (number, share) in LEARNING_CURVE.into_iter().enumerate() {
-            let rows = segment(source.n, number);
-            if rows.is_empty() {
-                continue;
-            }
-            let n = rows.end;
-            so_far.merge(&sums([&source, &train_last], rows, source.n));
-            let fitted = Fitted::of_sums(&so_far, false)?;
-            let map = fitted.maps(Kind::Plain)?.maps.remove(0);
-            let r2 = |sums: &PairSums| r2_of_sums(sums, 0, &map);
-            let (r2, r2_train) = (r2(&held_out), r2(&so_far));
-            curve.push(CurveRow { mapping: MAT.to_owned(), from: layer, to: last, samples: n, r2, r2_train });
-            if share == 1 {
-                sources.push(source_row(layer, &source, samples, &fitted.singular_values()?));
-            }
+        let segment = |number| Ok(sums([&source, &train_last], segment(source.n, number), source.n));
+        let (rows, fitted) = learning_curve([layer, last], &held_out, segment)?;
+        curve.extend(rows);
+        if let Some(fitted) = fitted {
+            sources.push(source_row(layer, &source, samples, &fitted.singular_values()?));
         }
         observer.advance(1);
     }
     Ok((sources, curve))
+}
+
+/// r² of `mat` between two layers as the training samples grow, by the sums over each of their segments, and over the
+/// validation samples. Beside the rows, what is fitted on all samples, where there are any.
+pub(crate) fn learning_curve(
+    [from, to]: [usize; 2],
+    val: &PairSums,
+    segment: impl Fn(usize) -> Result<PairSums>,
+) -> Result<(Vec<CurveRow>, Option<Fitted>)> {
+    let mut so_far = PairSums::new(val.sum.len(), 1);
+    let (mut rows, mut fitted) = (Vec::new(), None);
+    for number in 0..LEARNING_CURVE.len() {
+        let sums = segment(number)?;
+        if sums.n == 0 {
+            continue;
+        }
+        so_far.merge(&sums);
+        // It makes room for the next.
+        drop(fitted.take());
+        let map = fitted.insert(Fitted::of_sums(&so_far, false)?).maps(Kind::Plain)?.maps.remove(0);
+        let (r2, r2_train) = (r2_of_sums(val, 0, &map), r2_of_sums(&so_far, 0, &map));
+        rows.push(CurveRow { mapping: Cast::MAT, from, to, samples: so_far.n, r2, r2_train });
+    }
+    Ok((rows, fitted))
 }
 
 /// r² of a map from the sums of the samples that it is to be judged by.
@@ -101,40 +115,31 @@ fn source_row(layer: usize, source: &StateFile, samples: &[Sample], sigma: &[f64
 pub(crate) fn advise(r2: &[R2Row], sources: &[SourceRow], observer: &dyn Observer) {
     let Some(first) = sources.first() else { return };
     let (n, d, last) = (first.samples, first.width, sources.len());
-    let to_last = |mapping: &str, from: usize| {
+    let to_last = |mapping: Cast, from: usize| {
         r2.iter().find(|row| row.mapping == mapping && row.from == from && row.to == last)
     };
     let gap = |row: &R2Row| row.r2_train - row.r2;
     let noisy: Vec<&R2Row> =
-        (0..last).filter_map(|from| to_last(MAT, from)).filter(|row| gap(row) > GAP).collect();
-    let ratio = n as f64 / d as f64;
+        (0..last).filter_map(|from| to_last(Cast::MAT, from)).filter(|row| gap(row) > GAP).collect();
     if let Some(worst) = noisy.iter().max_by(|a, b| gap(a).total_cmp(&gap(b)))
-        && ratio < FEW_SAMPLES
+        && (n as f64 / d as f64) < FEW_SAMPLES
     {
-        let remedy = match to_last("mat_ridge", worst.from) {
-            Some(ridge) => {
-                format!("`mat_ridge` has {:.2}; more samples (`--train`) would help more", ridge.r2)
-            }
-            None => "give more with `--train`, or fit with `--ridge auto`".to_owned(),
-        };
-        observer.note(&format!(
-            "`mat` fits noise from {} of {last} layers: from layer {} to {last}, r² is {:.2} on the training samples and {:.2} \
-             on the validation samples; {n} samples are {ratio:.1} for each of the {d} coordinates of a state: {remedy}",
-            noisy.len(),
-            worst.from,
-            worst.r2_train,
-            worst.r2,
-        ));
+        let ridge = to_last(Cast::Map { intercept: false, form: Form::Ridge }, worst.from);
+        observer.advise(&Note::FitsNoise {
+            layers: noisy.len(),
+            from: worst.from,
+            last,
+            r2_train: worst.r2_train,
+            r2: worst.r2,
+            ridge: ridge.map(|row| row.r2),
+            samples: n,
+            width: d,
+        });
     }
     let sinks = Dominated::by(sources, |source| source.first_position_share);
-    if let Some(Dominated { layers: [from, to], most, .. }) = sinks {
-        observer.note(&format!(
-            "the {} of {n} training samples at the first position hold up to {:.0} % of the spread of the states of layers \
-             {from} to {to} (an attention sink), so that r² and the maps there are mostly about them; `--skip-first 1` \
-             leaves that position out",
-            first.first_positions,
-            100.0 * most,
-        ));
+    if let Some(Dominated { layers, most, .. }) = sinks {
+        let first_positions = first.first_positions;
+        observer.advise(&Note::AttentionSink { first_positions, samples: n, share: most, layers });
     }
     let outliers = Dominated::by(sources, |source| source.top_coordinate_share);
     if let Some(Dominated { layers: [from, to], most, coordinates }) = outliers {

@@ -4,6 +4,7 @@ use super::predictions::CastPredictions;
 use super::tables::{ExitLayerRow, ExitRow};
 use crate::models::Kind;
 use crate::tokenize::Sample;
+use crate::words::Cast;
 
 /// The grid of λ: at −1.112 every sample exits at layer 1, at 1.112 at the last one.
 pub const LAMBDAS: [f64; 13] = [-1.112, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.112];
@@ -59,9 +60,9 @@ pub fn mean_run(samples: &[Sample]) -> f64 {
 }
 
 /// The grid of λ for `mapping`, rising.
-fn lambdas(mapping: &str) -> Vec<f64> {
+fn lambdas(mapping: &Cast) -> Vec<f64> {
     let mut lambdas = LAMBDAS.to_vec();
-    if mapping == "id" {
+    if *mapping == Cast::Id {
         lambdas.extend(LAMBDA_INNER);
         lambdas.sort_by(f64::total_cmp);
     }
@@ -81,7 +82,7 @@ pub fn exit_layers(cast: &CastPredictions, rule: &ExitRule) -> Vec<ExitLayerRow>
         (1..=last).map(move |layer| {
             let (exits, hits) = counts[layer];
             ExitLayerRow {
-                mapping: cast.mapping.to_owned(),
+                mapping: cast.mapping.clone(),
                 lambda,
                 layer,
                 share: exits as f64 / n as f64,
@@ -119,14 +120,14 @@ pub const ENOUGH_PRECISION: f64 = 0.95;
 
 /// The row of `mapping` with the fewest layers processed among those of enough Precision@1; no interpolation. `None`
 /// where there is none.
-pub fn cheapest_exit<'a>(rows: &'a [ExitRow], mapping: &str) -> Option<&'a ExitRow> {
+pub fn cheapest_exit<'a>(rows: &'a [ExitRow], mapping: &Cast) -> Option<&'a ExitRow> {
     rows.iter()
-        .filter(|row| row.mapping == mapping && row.precision_1 >= ENOUGH_PRECISION)
+        .filter(|row| row.mapping == *mapping && row.precision_1 >= ENOUGH_PRECISION)
         .min_by(|a, b| a.layers_processed.total_cmp(&b.layers_processed))
 }
 
 /// L minus the layers processed at the [`cheapest_exit`].
-pub fn layers_saved(rows: &[ExitRow], mapping: &str, n_layers: usize) -> Option<f64> {
+pub fn layers_saved(rows: &[ExitRow], mapping: &Cast, n_layers: usize) -> Option<f64> {
     cheapest_exit(rows, mapping).map(|row| n_layers as f64 - row.layers_processed)
 }
 
@@ -148,7 +149,7 @@ mod tests {
             };
             samples.iter().map(prediction).collect()
         });
-        CastPredictions { mapping: "mat".to_owned(), layers: layers.collect() }
+        CastPredictions { mapping: Cast::MAT, layers: layers.collect() }
     }
 
     fn sample(position: usize) -> Sample {
@@ -168,8 +169,8 @@ mod tests {
         assert_eq!(rows.len(), LAMBDAS.len());
         let last = rows.last().unwrap();
         assert_eq!((last.layers_processed, last.precision_1), (3.0, 1.0));
-        assert_eq!(layers_saved(&rows, "mat", 3), Some(0.0));
-        assert_eq!(layers_saved(&rows, "id", 3), None);
+        assert_eq!(layers_saved(&rows, &Cast::MAT, 3), Some(0.0));
+        assert_eq!(layers_saved(&rows, &Cast::Id, 3), None);
     }
 
     #[test]

@@ -15,9 +15,8 @@ pub mod tables;
 pub(crate) use bootstrap::{Draws, interval};
 pub use bootstrap::{RESAMPLES, layer_rows, sentences};
 pub(crate) use casts::BlockCasts;
-pub use casts::{BLOCK_CASTS, BlockCast};
 pub use diagnostics::diagnose;
-pub(crate) use diagnostics::{advise, r2_of_sums};
+pub(crate) use diagnostics::{advise, learning_curve, r2_of_sums};
 pub use early_exit::{
     ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, exit_layers, layers_saved,
     mean_run,

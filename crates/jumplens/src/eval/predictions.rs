@@ -1,6 +1,6 @@
 //! The stage `evaluate`: what every cast predicts from every layer, held against the model's own prediction.
 
-use super::casts::{BLOCK_CASTS, BlockCasts};
+use super::casts::BlockCasts;
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::files::write_with;
@@ -10,6 +10,7 @@ use crate::progress::{Observer, check};
 use crate::shortcut::Shortcuts;
 use crate::states::{StateFile, StateFiles};
 use crate::tokenize::Sample;
+use crate::words::{BlockCast, Cast};
 use candle_core::Tensor;
 use jumplens_core::linalg::parallel;
 use jumplens_core::metrics::{RowScan, Unembedding, scan};
@@ -79,8 +80,8 @@ impl Prediction {
 /// One cast's predictions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CastPredictions {
-    /// The cast's name.
-    pub mapping: String,
+    /// The cast.
+    pub mapping: Cast,
     /// `[layer][sample]`, layers 0…L.
     pub layers: Vec<Vec<Prediction>>,
 }
@@ -93,14 +94,14 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The predictions of the cast called `mapping`.
-    pub fn cast(&self, mapping: &str) -> Option<&CastPredictions> {
-        self.casts.iter().find(|cast| cast.mapping == mapping)
+    /// The predictions of the cast `mapping`.
+    pub fn cast(&self, mapping: &Cast) -> Option<&CastPredictions> {
+        self.casts.iter().find(|cast| cast.mapping == *mapping)
     }
 
     /// The casts that are made from the state alone: all but those that run blocks.
     pub fn of_states(&self) -> impl Iterator<Item = &CastPredictions> {
-        self.casts.iter().filter(|cast| BLOCK_CASTS.iter().all(|block| block.name != cast.mapping))
+        self.casts.iter().filter(|cast| !matches!(cast.mapping, Cast::Blocks(_)))
     }
 }
 
@@ -185,7 +186,7 @@ pub(crate) fn with_unembedding<R>(
 }
 
 /// The maps of `cast` from the layers 0…L−1 to L.
-pub(crate) fn maps_to_last(spec: &Spec, shortcuts: &Shortcuts, cast: &str) -> Result<Vec<Linear>> {
+pub(crate) fn maps_to_last(spec: &Spec, shortcuts: &Shortcuts, cast: &Cast) -> Result<Vec<Linear>> {
     let (maps, last) = (shortcuts.cast(cast), spec.n_layers);
     let map = |from| {
         let map = maps.load_pairs(from, &[last], spec.d_model)?.remove(&last);
@@ -220,7 +221,7 @@ pub fn evaluate(
     samples: &[Sample],
     states: &StateFiles,
     shortcuts: &Shortcuts,
-    map_casts: &[String],
+    map_casts: &[Cast],
     observer: &dyn Observer,
 ) -> Result<Evaluation> {
     let spec = model.spec();
@@ -228,16 +229,16 @@ pub fn evaluate(
     let to_last =
         map_casts.iter().map(|cast| maps_to_last(spec, shortcuts, cast)).collect::<Result<Vec<_>>>()?;
     let block_casts = if shortcuts.has_parts() {
-        Some(BlockCasts::load(model, shortcuts, &BLOCK_CASTS)?)
+        Some(BlockCasts::load(model, shortcuts, &BlockCast::ALL)?)
     } else {
         observer.note("there are no maps of parts: the casts that run blocks are left out");
         None
     };
     let states = (0..=last).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?;
-    let of_blocks = BLOCK_CASTS.iter().filter(|_| block_casts.is_some()).map(|cast| cast.name.to_owned());
-    let names = ["id".to_owned()].into_iter().chain(map_casts.iter().cloned()).chain(of_blocks);
+    let of_blocks = BlockCast::ALL.into_iter().filter(|_| block_casts.is_some()).map(Cast::Blocks);
+    let mappings = [Cast::Id].into_iter().chain(map_casts.iter().cloned()).chain(of_blocks);
     let mut casts: Vec<CastPredictions> =
-        names.map(|mapping| CastPredictions { mapping, layers: vec![Vec::new(); last + 1] }).collect();
+        mappings.map(|mapping| CastPredictions { mapping, layers: vec![Vec::new(); last + 1] }).collect();
     let batches = batches(samples, spec.kind);
     with_unembedding(head, precision, |unembedding| {
         let evaluator = Evaluator { model, head, unembedding, samples, states, to_last, block_casts };
@@ -300,10 +301,7 @@ pub fn write_predictions(path: &Path, evaluation: &Evaluation) -> Result<()> {
     let rows = || {
         evaluation.casts.iter().flat_map(|cast| {
             cast.layers.iter().enumerate().flat_map(move |(layer, predictions)| {
-                predictions
-                    .iter()
-                    .enumerate()
-                    .map(move |(sample, p)| (cast.mapping.as_str(), layer, sample, p))
+                predictions.iter().enumerate().map(move |(sample, p)| (&cast.mapping, layer, sample, p))
             })
         })
     };
@@ -324,7 +322,8 @@ pub fn write_predictions(path: &Path, evaluation: &Evaluation) -> Result<()> {
                         column.typed::<Int32Type>().write_batch(&values, None, None)?;
                     }
                     1 => {
-                        let values: Vec<ByteArray> = rows().map(|(mapping, ..)| mapping.into()).collect();
+                        let values: Vec<ByteArray> =
+                            rows().map(|(mapping, ..)| mapping.name().as_ref().into()).collect();
                         column.typed::<ByteArrayType>().write_batch(&values, None, None)?;
                     }
                     2 => {

@@ -6,6 +6,7 @@ use crate::models::Spec;
 use crate::progress::{Observer, check};
 use crate::shortcut::Shortcuts;
 use crate::states::{StateFile, StateFiles};
+use crate::words::Cast;
 use jumplens_core::metrics::{Source, Target};
 use jumplens_core::spread::squared_distances;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ pub fn r2_table(
     train: &StateFiles,
     val: &StateFiles,
     shortcuts: &Shortcuts,
-    casts: &[String],
+    casts: &[Cast],
     observer: &dyn Observer,
 ) -> Result<Vec<R2Row>> {
     let open = |files: &StateFiles| (0..=spec.n_layers).map(|l| files.layer(l)).collect::<Result<Vec<_>>>();
@@ -54,7 +55,7 @@ pub fn r2_table(
         let (on_val, on_train) = &targets[&to];
         let r2 = on_val.score_of(val[from].values());
         let r2_train = on_train.score_of(train[from].values());
-        rows.push(R2Row { mapping: "id".to_owned(), from, to, r2, r2_train });
+        rows.push(R2Row { mapping: Cast::Id, from, to, r2, r2_train });
     }
     let mut means: BTreeMap<usize, [f64; 2]> = BTreeMap::new();
     for (to, (on_val, on_train)) in &targets {
@@ -63,7 +64,7 @@ pub fn r2_table(
     }
     for &(from, to) in &pairs {
         let [r2, r2_train] = means[&to];
-        rows.push(R2Row { mapping: "mean".to_owned(), from, to, r2, r2_train });
+        rows.push(R2Row { mapping: Cast::Mean, from, to, r2, r2_train });
     }
     Ok(rows)
 }

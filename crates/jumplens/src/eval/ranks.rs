@@ -2,6 +2,7 @@
 
 use super::predictions::{Evaluation, Prediction};
 use super::tables::RankRow;
+use crate::words::Cast;
 
 /// The rows of `ranks.csv`, cast by cast and layer by layer.
 pub fn rank_rows(evaluation: &Evaluation) -> Vec<RankRow> {
@@ -14,11 +15,11 @@ pub fn rank_rows(evaluation: &Evaluation) -> Vec<RankRow> {
         .collect()
 }
 
-fn row(mapping: &str, layer: usize, predictions: &[Prediction]) -> RankRow {
+fn row(mapping: &Cast, layer: usize, predictions: &[Prediction]) -> RankRow {
     let mut ranks: Vec<f64> = predictions.iter().map(|prediction| prediction.rank as f64).collect();
     ranks.sort_by(f64::total_cmp);
     RankRow {
-        mapping: mapping.to_owned(),
+        mapping: mapping.clone(),
         layer,
         median: quantile(&ranks, 0.5),
         lower_quartile: quantile(&ranks, 0.25),
@@ -52,7 +53,7 @@ mod tests {
             rank,
         };
         let layers = vec![[8, 1, 2, 100, 4].map(prediction).to_vec(), [1, 2].map(prediction).to_vec()];
-        let rows = rank_rows(&Evaluation { casts: vec![CastPredictions { mapping: "mat".into(), layers }] });
+        let rows = rank_rows(&Evaluation { casts: vec![CastPredictions { mapping: Cast::MAT, layers }] });
         let figures = |row: &RankRow| (row.layer, row.lower_quartile, row.median, row.upper_quartile);
         // numpy.quantile([8, 1, 2, 100, 4], [.25, .5, .75]) = [2, 4, 8]
         assert_eq!(rows.iter().map(figures).collect::<Vec<_>>(), [(0, 2.0, 4.0, 8.0), (1, 1.25, 1.5, 1.75)]);

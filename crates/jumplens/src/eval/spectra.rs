@@ -4,19 +4,20 @@ use super::tables::SpectrumRow;
 use crate::error::Result;
 use crate::models::Spec;
 use crate::progress::{Observer, check};
-use crate::shortcut::{MAT, Shortcuts};
+use crate::shortcut::Shortcuts;
+use crate::words::Cast;
 
 /// The rows of `spectra.csv`: the singular values of the maps `mat` from every layer to the last one, where `mat` is
 /// among `casts`.
 pub fn spectra(
     spec: &Spec,
     shortcuts: &Shortcuts,
-    casts: &[String],
+    casts: &[Cast],
     observer: &dyn Observer,
 ) -> Result<Vec<SpectrumRow>> {
     let to = spec.n_layers;
     let mut rows = Vec::new();
-    let from = if casts.iter().any(|cast| cast == MAT) { 0..to } else { 0..0 };
+    let from = if casts.contains(&Cast::MAT) { 0..to } else { 0..0 };
     for from in from {
         check(observer)?;
         if !shortcuts.targets(from)?.contains(&to) {

@@ -5,6 +5,7 @@ use super::tables::{ExitRow, LayerRow, R2Row, Tables};
 use crate::error::{Error, Result};
 use crate::models::Spec;
 use crate::seal::{self, Seal};
+use crate::words::{Cast, RESULTS, SUMMARY};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -25,7 +26,7 @@ pub struct BestPair {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastLayer {
     /// Cast.
-    pub mapping: String,
+    pub mapping: Cast,
     /// Layer the cast starts from.
     pub layer: usize,
     /// r² to the last layer, for the casts that are maps of states.
@@ -50,11 +51,11 @@ pub struct Summary {
     /// Validation samples.
     pub val: usize,
     /// By mapping: the pair of layers with the highest r².
-    pub best_r2: BTreeMap<String, BestPair>,
+    pub best_r2: BTreeMap<Cast, BestPair>,
     /// Pairs of layers at which `mat` has the higher r² of `mat` and `id`, and all pairs.
     pub mat_beats_id: Option<(usize, usize)>,
     /// By mapping: layers saved by early exit at 95 % Precision@1.
-    pub layers_saved: BTreeMap<String, f64>,
+    pub layers_saved: BTreeMap<Cast, f64>,
     /// Cast by cast and layer by layer.
     pub to_last_layer: Vec<LastLayer>,
 }
@@ -63,7 +64,7 @@ impl Summary {
     /// Reads the file that a run left in `folder`, where it is there. [`Error::ChangedFolder`] where it is not as it was
     /// written.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join("results").join("summary.json");
+        let path = folder.join(RESULTS).join(SUMMARY);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -108,9 +109,9 @@ impl Summary {
 
 /// What the tables say.
 struct Figures {
-    best_r2: BTreeMap<String, BestPair>,
+    best_r2: BTreeMap<Cast, BestPair>,
     mat_beats_id: Option<(usize, usize)>,
-    layers_saved: BTreeMap<String, f64>,
+    layers_saved: BTreeMap<Cast, f64>,
     to_last_layer: Vec<LastLayer>,
 }
 
@@ -121,7 +122,7 @@ impl Figures {
     }
 
     fn gather(n_layers: usize, r2: &[R2Row], layers: &[LayerRow], exits: &[ExitRow]) -> Self {
-        let mut best_r2: BTreeMap<String, BestPair> = BTreeMap::new();
+        let mut best_r2: BTreeMap<Cast, BestPair> = BTreeMap::new();
         for row in r2 {
             let pair = BestPair { from: row.from, to: row.to, r2: row.r2 };
             let best = best_r2.entry(row.mapping.clone()).or_insert_with(|| pair.clone());
@@ -129,17 +130,19 @@ impl Figures {
                 *best = pair;
             }
         }
-        let of = |mapping: &'static str| r2.iter().filter(move |row| row.mapping == mapping);
-        let id: BTreeMap<(usize, usize), f64> = of("id").map(|row| ((row.from, row.to), row.r2)).collect();
-        let wins = of("mat").filter(|row| id.get(&(row.from, row.to)).is_some_and(|id| row.r2 > *id)).count();
-        let mappings: BTreeSet<&String> = exits.iter().map(|row| &row.mapping).collect();
+        let of = |mapping: Cast| r2.iter().filter(move |row| row.mapping == mapping);
+        let id: BTreeMap<(usize, usize), f64> =
+            of(Cast::Id).map(|row| ((row.from, row.to), row.r2)).collect();
+        let wins =
+            of(Cast::MAT).filter(|row| id.get(&(row.from, row.to)).is_some_and(|id| row.r2 > *id)).count();
+        let mappings: BTreeSet<&Cast> = exits.iter().map(|row| &row.mapping).collect();
         let layers_saved = mappings
             .into_iter()
             .filter_map(|mapping| Some((mapping.clone(), layers_saved(exits, mapping, n_layers)?)))
             .collect();
-        let r2_to_last = |mapping: &str, layer: usize| {
+        let r2_to_last = |mapping: &Cast, layer: usize| {
             let found =
-                r2.iter().find(|row| row.mapping == mapping && row.from == layer && row.to == n_layers);
+                r2.iter().find(|row| row.mapping == *mapping && row.from == layer && row.to == n_layers);
             found.map(|row| row.r2)
         };
         let mut to_last_layer: Vec<LastLayer> = layers
@@ -153,7 +156,7 @@ impl Figures {
             })
             .collect();
         if layers.is_empty() {
-            let states = r2.iter().filter(|row| row.to == n_layers && row.mapping != "mean");
+            let states = r2.iter().filter(|row| row.to == n_layers && row.mapping != Cast::Mean);
             to_last_layer.extend(states.map(|row| LastLayer {
                 mapping: row.mapping.clone(),
                 layer: row.from,

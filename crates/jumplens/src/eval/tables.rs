@@ -2,14 +2,16 @@
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
+use crate::words::Cast;
 use serde::{Serialize, de::DeserializeOwned};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A row of `r2.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct R2Row {
     /// A cast that is a fitted map, `id`, or `mean` (the baseline that predicts the mean of the train states at `to`).
-    pub mapping: String,
+    pub mapping: Cast,
     /// Layer the state comes from.
     pub from: usize,
     /// Layer it is cast to.
@@ -49,7 +51,7 @@ pub struct SourceRow {
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct CurveRow {
     /// Cast.
-    pub mapping: String,
+    pub mapping: Cast,
     /// Layer the state comes from.
     pub from: usize,
     /// Layer it is cast to, the last.
@@ -66,7 +68,7 @@ pub struct CurveRow {
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct LayerRow {
     /// Cast.
-    pub mapping: String,
+    pub mapping: Cast,
     /// Layer the cast starts from; at the last layer every cast is the model itself.
     pub layer: usize,
     /// Share of samples whose top token is the model's own.
@@ -111,7 +113,7 @@ pub struct LayerRow {
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct ExitRow {
     /// Cast.
-    pub mapping: String,
+    pub mapping: Cast,
     /// The exit rule's λ.
     pub lambda: f64,
     /// Mean layer of exit.
@@ -130,7 +132,7 @@ pub struct ExitRow {
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct ExitLayerRow {
     /// As in [`ExitRow`].
-    pub mapping: String,
+    pub mapping: Cast,
     /// The exit rule's λ.
     pub lambda: f64,
     /// The layer, from 1.
@@ -145,7 +147,7 @@ pub struct ExitLayerRow {
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct RankRow {
     /// As in [`LayerRow`].
-    pub mapping: String,
+    pub mapping: Cast,
     /// Layer the cast starts from.
     pub layer: usize,
     /// Median over the validation samples.
@@ -215,6 +217,16 @@ impl Tables {
     /// True where no table has a row.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The casts that they are about.
+    pub fn casts(&self) -> BTreeSet<&Cast> {
+        let r2 = self.r2.iter().map(|row| &row.mapping);
+        let layers = self.layers.iter().map(|row| &row.mapping);
+        let early_exit = self.early_exit.iter().map(|row| &row.mapping);
+        let exits = self.exits.iter().map(|row| &row.mapping);
+        let ranks = self.ranks.iter().map(|row| &row.mapping);
+        r2.chain(layers).chain(early_exit).chain(exits).chain(ranks).collect()
     }
 
     /// The model's last layer, as far as the tables tell.

@@ -100,7 +100,7 @@ fn table(page: &mut String, reading: &Reading, cast: &CastReading) {
     let _ = write!(
         page,
         "<h2>{}</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th>layer</th>",
-        escaped(&spelled(reading.choice().as_deref().unwrap_or(&cast.cast)))
+        escaped(&spelled(&reading.choice().unwrap_or_else(|| cast.cast.to_string())))
     );
     for &position in &reading.positions {
         let text = escaped(&shown(&reading.tokens[position].text));

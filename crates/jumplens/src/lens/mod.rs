@@ -12,19 +12,15 @@ pub use svg::svg;
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::eval::{
-    BLOCK_CASTS, BlockCast, BlockCasts, ExitRule, Unembedding, maps_to_last, predict, with_unembedding,
-};
+use crate::eval::{BlockCasts, ExitRule, Unembedding, maps_to_last, predict, with_unembedding};
 use crate::models::{Head, Kind, Transformer};
 use crate::nn::{Linear, Precision};
 use crate::shortcut::Shortcuts;
 use crate::states::run_sequence;
 use crate::tokenize::{Sample, Tokenizer};
+use crate::words::{BlockCast, Cast};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-
-/// The cast that uses a state as it is.
-pub const ID: &str = "id";
 
 /// What casts predict at the positions of one text: the object that `jumplens lens --format json` writes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,8 +84,8 @@ pub struct Token {
 /// What one cast predicts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CastReading {
-    /// The cast's name.
-    pub cast: String,
+    /// The cast.
+    pub cast: Cast,
     /// The layers that were looked at, from 0, in rising order.
     pub layers: Vec<usize>,
     /// `[layer][position]`.
@@ -154,9 +150,9 @@ pub struct Input {
 }
 
 /// How a state becomes a state of the last layer.
-enum Cast {
+enum Way {
     /// As it is.
-    Id,
+    AsItIs,
     /// By a map from each of the layers 0…L−1.
     Maps(Vec<Linear>),
     /// By running blocks.
@@ -168,17 +164,17 @@ pub struct Lens<'a> {
     model: &'a Transformer,
     head: &'a Head,
     precision: Precision,
-    casts: Vec<(String, Cast)>,
+    casts: Vec<(Cast, Way)>,
 }
 
 /// The casts that can be had with these maps: `id`, then those that are maps of states, then those that run blocks.
-pub fn available(shortcuts: Option<&Shortcuts>) -> Result<Vec<String>> {
-    let mut names = vec![ID.to_owned()];
+pub fn available(shortcuts: Option<&Shortcuts>) -> Result<Vec<Cast>> {
+    let mut casts = vec![Cast::Id];
     if let Some(shortcuts) = shortcuts {
-        names.extend(shortcuts.casts()?);
-        names.extend(BLOCK_CASTS.iter().filter(|_| shortcuts.has_parts()).map(|cast| cast.name.to_owned()));
+        casts.extend(shortcuts.casts()?);
+        casts.extend(BlockCast::ALL.into_iter().filter(|_| shortcuts.has_parts()).map(Cast::Blocks));
     }
-    Ok(names)
+    Ok(casts)
 }
 
 impl<'a> Lens<'a> {
@@ -189,22 +185,21 @@ impl<'a> Lens<'a> {
         head: &'a Head,
         precision: Precision,
         shortcuts: Option<&Shortcuts>,
-        casts: &[String],
+        casts: &[Cast],
     ) -> Result<Self> {
         let there = available(shortcuts)?;
-        let load = |name: &String| {
-            if !there.contains(name) {
-                return Err(Error::NoCast { cast: name.clone(), there: there.clone() });
+        let load = |cast: &Cast| {
+            if !there.contains(cast) {
+                return Err(Error::NoCast { cast: cast.clone(), there: there.clone() });
             }
-            let block: Vec<BlockCast> = BLOCK_CASTS.into_iter().filter(|cast| cast.name == name).collect();
-            let cast = match shortcuts {
-                Some(shortcuts) if !block.is_empty() => {
-                    Cast::Blocks(BlockCasts::load(model, shortcuts, &block)?)
+            let way = match (cast, shortcuts) {
+                (Cast::Id, _) | (_, None) => Way::AsItIs,
+                (Cast::Blocks(block), Some(shortcuts)) => {
+                    Way::Blocks(BlockCasts::load(model, shortcuts, &[*block])?)
                 }
-                Some(shortcuts) if name != ID => Cast::Maps(maps_to_last(model.spec(), shortcuts, name)?),
-                _ => Cast::Id,
+                (_, Some(shortcuts)) => Way::Maps(maps_to_last(model.spec(), shortcuts, cast)?),
             };
-            Ok((name.clone(), cast))
+            Ok((cast.clone(), way))
         };
         Ok(Self { model, head, precision, casts: casts.iter().map(load).collect::<Result<_>>()? })
     }
@@ -273,14 +268,14 @@ impl<'a> Lens<'a> {
 
         let mean = view.mean_run.unwrap_or((n + 1) as f64 / 2.0);
         let rule = ExitRule::at(0..n, mean, spec.kind);
-        let cast = |(name, _): &(String, Cast)| {
+        let cast = |(cast, _): &(Cast, Way)| {
             let mut rows: Vec<_> = cells.by_ref().take(spec.n_layers).collect();
             rows.push(own.clone());
             let exit = |&position: &usize, lambda| {
                 rule.first_sure(position, lambda, spec.n_layers, |layer| rows[layer][position].1)
             };
             CastReading {
-                cast: name.clone(),
+                cast: cast.clone(),
                 layers: layers.clone(),
                 cells: layers
                     .iter()
@@ -316,15 +311,15 @@ impl<'a> Lens<'a> {
         let states = run_sequence(self.model, ids)?;
         let Some((last, earlier)) = states.split_last() else { return Ok(Vec::new()) };
         let mut lasts = vec![last.clone()];
-        for (_, cast) in &self.casts {
-            match cast {
-                Cast::Id => lasts.extend_from_slice(earlier),
-                Cast::Maps(maps) => {
+        for (_, way) in &self.casts {
+            match way {
+                Way::AsItIs => lasts.extend_from_slice(earlier),
+                Way::Maps(maps) => {
                     for (h, map) in earlier.iter().zip(maps) {
                         lasts.push(map.forward(h)?);
                     }
                 }
-                Cast::Blocks(casts) => lasts.push(self.run_blocks(casts, ids)?),
+                Way::Blocks(casts) => lasts.push(self.run_blocks(casts, ids)?),
             }
         }
         predict(self.head, unembedding, &lasts, k, &vec![None; ids.len()], take)

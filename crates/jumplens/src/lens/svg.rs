@@ -83,7 +83,7 @@ fn panel(
     let mut text = |x: usize, y: usize, style: &str, content: &str| {
         let _ = writeln!(figure, "<text x=\"{x}\" y=\"{}\" {style}>{}</text>", baseline(y), escaped(content));
     };
-    text(4, top, "font-weight=\"700\"", &spelled(&cast.cast));
+    text(4, top, "font-weight=\"700\"", &spelled(&cast.cast.name()));
     for (column, place) in places.clone().enumerate() {
         let token = shown(&reading.tokens[reading.positions[place]].text);
         text(

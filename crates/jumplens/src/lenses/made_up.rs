@@ -34,6 +34,14 @@ mod tests {
     use crate::run::{Existing, Run, SampleSource, Settings};
     use jumplens_core::cast::{Fits, Pairs};
 
+    fn sources() -> Sources {
+        let (tiny, sentences) = (jumplens_assets::TINY_GPT2, jumplens_assets::WIKIPEDIA_SAMPLE);
+        let (config, weights, tokenizer) = (tiny.config, tiny.weights, tiny.tokenizer);
+        let models = vec![BundledModel { name: tiny.name, config, weights, tokenizer }];
+        let corpora = vec![BundledCorpus { name: sentences.name, sentences: sentences.sentences }];
+        Sources { bundled: Bundled { models, corpora }, ..Default::default() }
+    }
+
     /// Fitted, measured and evaluated beside `mat` without a word about it anywhere else.
     #[test]
     fn a_made_up_lens_is_a_cast_like_the_others() {

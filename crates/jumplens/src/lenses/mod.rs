@@ -17,8 +17,7 @@ pub trait Fit: Send + Sync {
     /// What its maps are called, in tables, folders and figures.
     fn cast(&self) -> Cast;
 
-    /// The maps from a layer to each of its targets, in their order. [`Refusal::LensNeedsStates`] where only sums are there,
-    /// and it takes more.
+    /// The maps from a layer to each of its targets, in their order.
     fn fit(&self, source: &Source) -> Result<Maps>;
 }
 
@@ -77,11 +76,11 @@ impl<'a> Source<'a> {
         Self { data: Data::Sums(sums), factored: RefCell::default() }
     }
 
-    /// The states of the source and of its targets; `None` where only sums are there.
-    pub fn rows(&self) -> Option<(Rows<'a>, &'a [Rows<'a>])> {
+    /// The states of the source and of its targets. [`Refusal::NoStates`] where only their sums are there.
+    pub fn states(&self) -> Result<(Rows<'a>, &'a [Rows<'a>])> {
         match self.data {
-            Data::Rows { source, targets } => Some((source, targets)),
-            Data::Sums(_) => None,
+            Data::Rows { source, targets } => Ok((source, targets)),
+            Data::Sums(_) => Err(Refusal::NoStates.into()),
         }
     }
 

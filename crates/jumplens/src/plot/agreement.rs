@@ -3,8 +3,9 @@
 use super::canvas::{Align, BLACK, COLUMN, Canvas, Frame, LABEL, PALE, Stroke, TICK, numbers};
 use super::colors::{color_bar, shade};
 use super::scale::{Scale, plain};
-use super::series::present;
+use super::series::{PAIR, present};
 use crate::eval::tables::ExitLayerRow;
+use crate::words::Cast;
 
 /// The λ that are drawn, where the table has them.
 const CHOSEN: [f64; 6] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0];
@@ -13,7 +14,7 @@ const ROW: f64 = 58.0;
 /// For some λ a ribbon along the layers, `mat` beside `id`: the higher the more of the samples exit there, in the
 /// colour of the share of these whose token is the model's own.
 pub(super) fn agreement(rows: &[ExitLayerRow]) -> Option<Canvas> {
-    let mappings = present(&["mat", "id"], rows.iter().map(|row| row.mapping.as_str()));
+    let mappings = present(&PAIR, rows.iter().map(|row| &row.mapping));
     let has = |lambda: f64| rows.iter().any(|row| is(row.lambda, lambda));
     let lambdas: Vec<f64> = CHOSEN.into_iter().filter(|lambda| has(*lambda)).collect();
     if mappings.is_empty() || lambdas.is_empty() {
@@ -27,7 +28,7 @@ pub(super) fn agreement(rows: &[ExitLayerRow]) -> Option<Canvas> {
     for (column, mapping) in mappings.iter().enumerate() {
         let left = 88.0 + (width + 30.0) * column as f64;
         let frame = Frame { left, top: TOP, right: left + width, bottom: TOP + height };
-        canvas.text(mapping, (left + width / 2.0, TOP - 22.0), Align::Centre, LABEL, BLACK);
+        canvas.text(&mapping.name(), (left + width / 2.0, TOP - 22.0), Align::Centre, LABEL, BLACK);
         panel(&mut canvas, frame, rows, mapping, &lambdas, last, column == 0);
     }
     canvas.text_upwards("λ", (18.0, TOP + height / 2.0), LABEL);
@@ -65,7 +66,7 @@ fn panel(
     canvas: &mut Canvas,
     frame: Frame,
     rows: &[ExitLayerRow],
-    mapping: &str,
+    mapping: &Cast,
     lambdas: &[f64],
     last: usize,
     labelled: bool,
@@ -87,12 +88,12 @@ fn panel(
         }
         let mut exits: Vec<_> = rows
             .iter()
-            .filter(|row| row.mapping == mapping && is(row.lambda, *lambda) && row.share > 0.0)
+            .filter(|row| row.mapping == *mapping && is(row.lambda, *lambda) && row.share > 0.0)
             .collect();
         exits.sort_by_key(|row| row.layer);
         let agreement = |row: &ExitLayerRow| row.precision_1.unwrap_or(f64::NAN);
         let data = [
-            ("ribbon", mapping.to_owned()),
+            ("ribbon", mapping.to_string()),
             ("frame", numbers([left, right, middle, HIGHEST])),
             ("x-scale", numbers([x.lo, x.hi])),
             ("lambda", lambda.to_string()),

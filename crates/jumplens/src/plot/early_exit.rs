@@ -5,14 +5,15 @@ use super::font::text_width;
 use super::measure::{PRECISION_1, last_layer};
 use super::panel::{AXIS_ROOM, Entry, Facet, Panel, legend, legend_height};
 use super::scale::{Scale, layer_step};
-use super::series::{Curve, Mark, Style, present};
+use super::series::{Curve, Mark, PAIR, Style, present};
 use crate::eval::tables::{ExitRow, LayerRow};
 use crate::eval::{ENOUGH_PRECISION, cheapest_exit};
+use crate::words::Cast;
 
 /// Precision@1 over the layers processed, for exit by confidence and for exit at a fixed layer, `mat` against `id`. The
 /// bars above the frame are the layers saved at 95 % precision.
 pub(super) fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Option<Canvas> {
-    let mappings = present(&["mat", "id"], exits.iter().map(|row| row.mapping.as_str()));
+    let mappings = present(&PAIR, exits.iter().map(|row| &row.mapping));
     if mappings.is_empty() || layers.is_empty() {
         return None;
     }
@@ -34,7 +35,7 @@ pub(super) fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Option<Canva
             .collect()
     });
     let early = Curve::of_mappings(&mappings, |mapping| by_layers_processed(exits, mapping));
-    let saved = saved(&early, exits, last);
+    let saved = saved(mappings.iter().zip(&early), exits, last);
     let fixed = restyled(fixed, Some((9, 7)), "fixed");
     let early = restyled(early, None, "early");
 
@@ -74,8 +75,8 @@ pub(super) fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Option<Canva
 }
 
 /// The points of one mapping in order of the layers processed.
-pub(super) fn by_layers_processed(exits: &[ExitRow], mapping: &str) -> Vec<Mark> {
-    let rows = exits.iter().filter(|row| row.mapping == mapping);
+pub(super) fn by_layers_processed(exits: &[ExitRow], mapping: &Cast) -> Vec<Mark> {
+    let rows = exits.iter().filter(|row| row.mapping == *mapping);
     let mut marks: Vec<_> = rows.map(|row| Mark::bare(row.layers_processed, row.precision_1)).collect();
     marks.sort_by(|a, b| a.x.total_cmp(&b.x).then(a.y.total_cmp(&b.y)));
     marks
@@ -83,20 +84,24 @@ pub(super) fn by_layers_processed(exits: &[ExitRow], mapping: &str) -> Vec<Mark>
 
 /// Layers saved at enough precision, and the point where.
 struct Saved {
-    mapping: String,
+    mapping: Cast,
     style: Style,
     at: (f64, f64),
 }
 
 /// What each curve's mapping saves; the longest bar is first, nearest to the frame, so that no line to a point crosses a
 /// label. A bar of no length is left out.
-fn saved(early: &[Curve], exits: &[ExitRow], last: usize) -> Vec<Saved> {
-    let of = |curve: &Curve| {
-        let row = cheapest_exit(exits, &curve.id).filter(|row| row.layers_processed.is_finite())?;
+fn saved<'c>(
+    early: impl Iterator<Item = (&'c Cast, &'c Curve)>,
+    exits: &[ExitRow],
+    last: usize,
+) -> Vec<Saved> {
+    let of = |(mapping, curve): (&Cast, &Curve)| {
+        let row = cheapest_exit(exits, mapping).filter(|row| row.layers_processed.is_finite())?;
         let at = (row.layers_processed, row.precision_1);
-        (at.0 < last as f64).then_some(Saved { mapping: curve.id.clone(), style: curve.style, at })
+        (at.0 < last as f64).then_some(Saved { mapping: mapping.clone(), style: curve.style, at })
     };
-    let mut saved: Vec<Saved> = early.iter().filter_map(of).collect();
+    let mut saved: Vec<Saved> = early.filter_map(of).collect();
     saved.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
     saved
 }
@@ -111,7 +116,7 @@ impl Saved {
         let y = panel.frame.top - height;
         let thin = Stroke::plain(self.style.color, 2.0);
         let saved = last as f64 - self.at.0;
-        canvas.marks(&[("saved", self.mapping.clone()), ("layers", saved.to_string())], |canvas| {
+        canvas.marks(&[("saved", self.mapping.to_string()), ("layers", saved.to_string())], |canvas| {
             canvas.line(&[(point.0, y), point], thin);
             canvas.line(&[(end.0, y - 9.0), (end.0, y + 9.0)], thin);
             canvas.line(&[(point.0, y), (end.0, y)], Stroke { width: 7.0, ..thin });

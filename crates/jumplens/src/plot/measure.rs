@@ -4,6 +4,7 @@ use super::panel::Facet;
 use super::scale::{Scale, extent, layer_step};
 use super::series::{Curve, Mark};
 use crate::eval::tables::LayerRow;
+use crate::words::Cast;
 
 /// A column of [`LayerRow`] with its interval.
 #[derive(Clone, Copy)]
@@ -55,8 +56,8 @@ pub(super) fn last_layer(rows: &[LayerRow]) -> usize {
 
 impl Measure {
     /// The marks of one mapping by layer, at `x(layer)`.
-    pub fn marks(&self, rows: &[LayerRow], mapping: &str, x: impl Fn(usize) -> f64) -> Vec<Mark> {
-        let mut rows: Vec<_> = rows.iter().filter(|row| row.mapping == mapping).collect();
+    pub fn marks(&self, rows: &[LayerRow], mapping: &Cast, x: impl Fn(usize) -> f64) -> Vec<Mark> {
+        let mut rows: Vec<_> = rows.iter().filter(|row| row.mapping == *mapping).collect();
         rows.sort_by_key(|row| row.layer);
         let mark = |row: &LayerRow| {
             let (lo, hi) = (self.bounds)(row);
@@ -66,7 +67,7 @@ impl Measure {
     }
 
     /// A panel of the casts `mappings` over the layers.
-    pub fn facet(&self, rows: &[LayerRow], mappings: &[String]) -> Facet {
+    pub fn facet(&self, rows: &[LayerRow], mappings: &[Cast]) -> Facet {
         let last = last_layer(rows);
         let curves = Curve::of_mappings(mappings, |mapping| self.marks(rows, mapping, |layer| layer as f64));
         Facet {

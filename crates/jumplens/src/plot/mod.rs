@@ -27,6 +27,7 @@ pub(crate) use font::face as font_face;
 pub use output::Format;
 pub use overlay::{Overlaid, overlay};
 pub use series::MOST_RUNS;
+pub(crate) use series::{PAIR, looks};
 pub(crate) use spectra::summary as spectra_summary;
 
 use crate::error::Result;

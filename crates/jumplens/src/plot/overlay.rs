@@ -7,9 +7,10 @@ use super::measure::{Measure, PRECISION_1, PRECISION_5, PRECISION_10, SURPRISAL}
 use super::panel::{Facet, Facets};
 use super::precision::row_of_shares;
 use super::scale::{Scale, layer_step};
-use super::series::{Curve, Mark, Style, run_style};
+use super::series::{Curve, Mark, PAIR, Style, run_style};
 use super::{Figure, finished, r2, ranks, spectra};
 use crate::eval::tables::Tables;
+use crate::words::{BlockCast, Cast};
 
 /// One of the runs.
 #[derive(Debug, Clone, Copy)]
@@ -20,19 +21,16 @@ pub struct Overlaid<'a> {
     pub tables: &'a Tables,
 }
 
-/// Casts that are drawn of every run.
-const CASTS: [&str; 2] = ["mat", "id"];
-
 /// The figures of `runs` over one another, as far as their tables go: `r2` (to the last layer), `precision`, `surprisal`,
 /// `submodules`, `early_exit`, `rank`, `spectra` (the effective rank). A colour and marker is a run; `mat` is drawn whole, `id`
 /// dashed. Where the models do not have the same number of layers, the shares of their depths are along x.
 pub fn overlay(runs: &[Overlaid], title: Option<&str>) -> Vec<Figure> {
     let overlay = Overlay::new(runs);
     let layers = |measure: Measure| {
-        let marks = move |tables: &Tables, mapping: &str, x: &dyn Fn(usize) -> f64| {
+        let marks = move |tables: &Tables, mapping: &Cast, x: &dyn Fn(usize) -> f64| {
             measure.marks(&tables.layers, mapping, x)
         };
-        let curves = overlay.curves(&CASTS, marks);
+        let curves = overlay.curves(&PAIR, marks);
         let y = measure.scale(&curves);
         overlay.facet(Facet {
             id: measure.id.to_owned(),
@@ -46,11 +44,11 @@ pub fn overlay(runs: &[Overlaid], title: Option<&str>) -> Vec<Figure> {
     let (surprisal, bands) = (layers(SURPRISAL), Some("95 % interval"));
     let r2 = overlay.facet(Facet {
         y_label: "r² to the last layer".to_owned(),
-        ..r2::facet(overlay.curves(&CASTS, |tables, mapping, x| r2::marks_to_last(&tables.r2, mapping, x)))
+        ..r2::facet(overlay.curves(&PAIR, |tables, mapping, x| r2::marks_to_last(&tables.r2, mapping, x)))
     });
     let rank =
-        ranks::facet(overlay.curves(&CASTS, |tables, mapping, x| ranks::marks(&tables.ranks, mapping, x)));
-    let effective = overlay.curves(&["mat"], |tables, _, x| spectra::effective_ranks(&tables.spectra, x));
+        ranks::facet(overlay.curves(&PAIR, |tables, mapping, x| ranks::marks(&tables.ranks, mapping, x)));
+    let effective = overlay.curves(&[Cast::MAT], |tables, _, x| spectra::effective_ranks(&tables.spectra, x));
     let y = Scale::fitting(effective.iter().flat_map(|curve| &curve.marks).map(|mark| mark.y).chain([0.0]));
     let effective = overlay.facet(Facet {
         id: "effective_rank".to_owned(),
@@ -102,8 +100,8 @@ impl<'a> Overlay<'a> {
     /// The curves of `casts` of every run, with the marks that `marks` gives for places along x.
     fn curves(
         &self,
-        casts: &[&str],
-        marks: impl Fn(&Tables, &str, &dyn Fn(usize) -> f64) -> Vec<Mark>,
+        casts: &[Cast],
+        marks: impl Fn(&Tables, &Cast, &dyn Fn(usize) -> f64) -> Vec<Mark>,
     ) -> Vec<Curve> {
         let mut curves = Vec::new();
         for (index, run) in self.runs.iter().enumerate() {
@@ -115,7 +113,7 @@ impl<'a> Overlay<'a> {
         curves
     }
 
-    fn curve(&self, run: usize, cast: &str, with_cast: bool, marks: Vec<Mark>) -> Curve {
+    fn curve(&self, run: usize, cast: &Cast, with_cast: bool, marks: Vec<Mark>) -> Curve {
         let name = fitted(self.runs[run].name, 330.0, LABEL);
         let name = if with_cast { format!("{name}, {cast}") } else { name };
         Curve { id: format!("{} {cast}", self.runs[run].name), name, style: run_style(run, cast), marks }
@@ -135,7 +133,7 @@ impl<'a> Overlay<'a> {
     fn early_exit(&self) -> Facet {
         let mut curves = Vec::new();
         for (index, run) in self.runs.iter().enumerate() {
-            for cast in CASTS {
+            for cast in &PAIR {
                 let marks = by_layers_processed(&run.tables.early_exit, cast);
                 let marks: Vec<_> =
                     marks.into_iter().map(|mark| Mark { x: self.place(index, mark.x), ..mark }).collect();
@@ -149,24 +147,24 @@ impl<'a> Overlay<'a> {
 
     /// Precision@1 of the casts that run blocks, a panel each.
     fn submodules(&self) -> Facets {
-        let casts = ["mat_attn", "mat_ffn", "mat_ln1_ln2", "mat"];
-        let panel = |cast: &str| {
-            let mut curves =
-                self.curves(&[cast], |tables, cast, x| PRECISION_1.marks(&tables.layers, cast, x));
+        let casts = BlockCast::ALL.into_iter().map(Cast::Blocks).chain([Cast::MAT]);
+        let panel = |cast: Cast| {
+            let mut curves = self.curves(std::slice::from_ref(&cast), |tables, cast, x| {
+                PRECISION_1.marks(&tables.layers, cast, x)
+            });
             for curve in &mut curves {
                 let run = self.runs.iter().position(|run| curve.id == format!("{} {cast}", run.name));
-                curve.style = Style { ..run_style(run.unwrap_or(0), "mat") };
+                curve.style = Style { ..run_style(run.unwrap_or(0), &Cast::MAT) };
             }
             self.facet(Facet {
-                id: cast.to_owned(),
+                id: cast.to_string(),
                 caption: format!("Precision@1, {cast}"),
                 y: PRECISION_1.scale(&curves),
                 ..ranks::facet(curves)
             })
         };
-        let facets: Vec<Facet> =
-            casts.map(panel).into_iter().map(|f| Facet { y_label: String::new(), ..f }).collect();
-        let runs_blocks = facets[..3].iter().any(|facet| !facet.curves.is_empty());
+        let facets: Vec<Facet> = casts.map(panel).map(|f| Facet { y_label: String::new(), ..f }).collect();
+        let runs_blocks = facets[..BlockCast::ALL.len()].iter().any(|facet| !facet.curves.is_empty());
         let facets = if runs_blocks { facets } else { Vec::new() };
         Facets { facets, columns: 2, height: 270.0, shared_y: false, shade: Some("95 % interval") }
     }

@@ -3,12 +3,12 @@
 use super::measure::{PRECISION_1, PRECISION_5, PRECISION_10};
 use super::panel::{Facet, Facets};
 use super::scale::Scale;
-use super::series::present;
+use super::series::{PAIR, present};
 use crate::eval::tables::LayerRow;
 
 /// Precision@1, @5 and @10 by layer, `mat` against `id`, with their 95 % intervals.
 pub(super) fn precision(rows: &[LayerRow]) -> Option<Facets> {
-    let mappings = present(&["mat", "id"], rows.iter().map(|row| row.mapping.as_str()));
+    let mappings = present(&PAIR, rows.iter().map(|row| &row.mapping));
     let measures = [PRECISION_1, PRECISION_5, PRECISION_10];
     let facets = measures.map(|measure| measure.facet(rows, &mappings)).to_vec();
     (!mappings.is_empty()).then(|| row_of_shares(facets))

@@ -4,15 +4,16 @@ use super::canvas::{Align, BLACK, COLUMN, Canvas, Frame, GREY, LABEL, Stroke, TI
 use super::colors::{color_bar, shade};
 use super::panel::{Facet, Facets};
 use super::scale::{Scale, layer_step};
-use super::series::{Curve, Mark, present};
+use super::series::{Curve, Mark, PAIR, present};
 use crate::eval::tables::R2Row;
+use crate::words::Cast;
 
 /// r² between layers: heat maps of `mat` and `id` over source and target layer, on one colour scale that is clipped to
 /// [0, 1] (a NaN is grey); or, where the last layer is every cast's target, curves over the source layer with the baseline
 /// `mean`.
 pub(super) fn r2(rows: &[R2Row]) -> Option<Canvas> {
     let last = last_layer(rows);
-    let casts = present(&["mat", "id"], rows.iter().map(|row| row.mapping.as_str()));
+    let casts = present(&PAIR, rows.iter().map(|row| &row.mapping));
     if casts.is_empty() {
         return None;
     }
@@ -26,7 +27,7 @@ pub(super) fn last_layer(rows: &[R2Row]) -> usize {
 }
 
 fn curves_to_last(rows: &[R2Row], last: usize) -> Canvas {
-    let mappings = present(&["mat", "id", "mean"], rows.iter().map(|row| row.mapping.as_str()));
+    let mappings = present(&[Cast::MAT, Cast::Id, Cast::Mean], rows.iter().map(|row| &row.mapping));
     let curves = Curve::of_mappings(&mappings, |mapping| marks_to_last(rows, mapping, |from| from as f64));
     let facet = Facet {
         x: Scale::layers(last, 8),
@@ -39,9 +40,9 @@ fn curves_to_last(rows: &[R2Row], last: usize) -> Canvas {
 }
 
 /// The marks of one mapping to the last layer, at `x(source layer)`.
-pub(super) fn marks_to_last(rows: &[R2Row], mapping: &str, x: impl Fn(usize) -> f64) -> Vec<Mark> {
+pub(super) fn marks_to_last(rows: &[R2Row], mapping: &Cast, x: impl Fn(usize) -> f64) -> Vec<Mark> {
     let last = last_layer(rows);
-    let mut rows: Vec<_> = rows.iter().filter(|row| row.mapping == mapping && row.to == last).collect();
+    let mut rows: Vec<_> = rows.iter().filter(|row| row.mapping == *mapping && row.to == last).collect();
     rows.sort_by_key(|row| row.from);
     rows.into_iter().map(|row| Mark::bare(x(row.from), row.r2)).collect()
 }
@@ -63,14 +64,14 @@ pub(super) fn facet(curves: Vec<Curve>) -> Facet {
     }
 }
 
-fn between(rows: &[R2Row], casts: &[String], last: usize) -> Canvas {
+fn between(rows: &[R2Row], casts: &[Cast], last: usize) -> Canvas {
     const SIDE: f64 = 282.0;
     const TOP: f64 = 44.0;
     let mut canvas = Canvas::new(TOP + SIDE + 78.0);
     for (column, mapping) in casts.iter().enumerate() {
         let left = 88.0 + (SIDE + 36.0) * column as f64;
         let frame = Frame { left, top: TOP, right: left + SIDE, bottom: TOP + SIDE };
-        canvas.text(mapping, (left + SIDE / 2.0, TOP - 22.0), Align::Centre, LABEL, BLACK);
+        canvas.text(&mapping.name(), (left + SIDE / 2.0, TOP - 22.0), Align::Centre, LABEL, BLACK);
         heat_map(&mut canvas, frame, rows, mapping, last, column == 0);
     }
     canvas.text_upwards("source layer ℓ", (18.0, TOP + SIDE / 2.0), LABEL);
@@ -80,11 +81,11 @@ fn between(rows: &[R2Row], casts: &[String], last: usize) -> Canvas {
 }
 
 /// Source layers `0..last` down, target layers `1..=last` across.
-fn heat_map(canvas: &mut Canvas, frame: Frame, rows: &[R2Row], mapping: &str, last: usize, labelled: bool) {
+fn heat_map(canvas: &mut Canvas, frame: Frame, rows: &[R2Row], mapping: &Cast, last: usize, labelled: bool) {
     let Frame { left, top, right, bottom } = frame;
     let edge = |start: f64, index: usize| start + (right - left) * index as f64 / last as f64;
     let data = [
-        ("heat-map", mapping.to_owned()),
+        ("heat-map", mapping.to_string()),
         ("frame", numbers([left, top, right, bottom])),
         ("layers", last.to_string()),
     ];
@@ -92,7 +93,7 @@ fn heat_map(canvas: &mut Canvas, frame: Frame, rows: &[R2Row], mapping: &str, la
         for from in 0..last {
             let mut cells: Vec<_> = rows
                 .iter()
-                .filter(|row| row.mapping == mapping && row.from == from && row.from < row.to)
+                .filter(|row| row.mapping == *mapping && row.from == from && row.from < row.to)
                 .collect();
             if cells.is_empty() {
                 continue;

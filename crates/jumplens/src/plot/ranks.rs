@@ -2,12 +2,13 @@
 
 use super::panel::{Facet, Facets};
 use super::scale::{Scale, layer_step};
-use super::series::{Curve, Mark, present};
+use super::series::{Curve, Mark, PAIR, present};
 use crate::eval::tables::RankRow;
+use crate::words::Cast;
 
 /// The rank of the model's token among a cast's, median and quartiles by layer, `mat` against `id`.
 pub(super) fn ranks(rows: &[RankRow]) -> Option<Facets> {
-    let mappings = present(&["mat", "id"], rows.iter().map(|row| row.mapping.as_str()));
+    let mappings = present(&PAIR, rows.iter().map(|row| &row.mapping));
     let last = rows.iter().map(|row| row.layer).max().unwrap_or(0);
     let curves = Curve::of_mappings(&mappings, |mapping| marks(rows, mapping, |layer| layer as f64));
     (!mappings.is_empty()).then(|| Facets {
@@ -25,8 +26,8 @@ pub(super) fn ranks(rows: &[RankRow]) -> Option<Facets> {
 }
 
 /// The marks of one mapping by layer, at `x(layer)`.
-pub(super) fn marks(rows: &[RankRow], mapping: &str, x: impl Fn(usize) -> f64) -> Vec<Mark> {
-    let mut rows: Vec<_> = rows.iter().filter(|row| row.mapping == mapping).collect();
+pub(super) fn marks(rows: &[RankRow], mapping: &Cast, x: impl Fn(usize) -> f64) -> Vec<Mark> {
+    let mut rows: Vec<_> = rows.iter().filter(|row| row.mapping == *mapping).collect();
     rows.sort_by_key(|row| row.layer);
     let mark = |row: &RankRow| {
         let RankRow { median, lower_quartile, upper_quartile, .. } = *row;

@@ -7,13 +7,13 @@ use crate::eval::tables::{ExitLayerRow, ExitRow, LayerRow, R2Row, RankRow, Spect
 use resvg::usvg::roxmltree::{Document, Node};
 
 fn r2_row(mapping: &str, from: usize, to: usize, r2: f64) -> R2Row {
-    R2Row { mapping: mapping.to_owned(), from, to, r2, r2_train: r2 }
+    R2Row { mapping: mapping.into(), from, to, r2, r2_train: r2 }
 }
 
 fn layer_row(mapping: &str, layer: usize, value: impl Fn(usize) -> f64) -> LayerRow {
     let share = |place| value(place).clamp(0.0, 1.0);
     LayerRow {
-        mapping: mapping.to_owned(),
+        mapping: mapping.into(),
         layer,
         precision_1: share(0),
         precision_5: share(1),
@@ -38,7 +38,7 @@ fn layer_row(mapping: &str, layer: usize, value: impl Fn(usize) -> f64) -> Layer
 
 fn exit_row(mapping: &str, lambda: f64, layers_processed: f64, precision: f64) -> ExitRow {
     ExitRow {
-        mapping: mapping.to_owned(),
+        mapping: mapping.into(),
         lambda,
         layers_processed,
         precision_1: precision,
@@ -74,7 +74,7 @@ fn tables(last: usize, value: impl Fn(usize) -> f64) -> Tables {
             let (lower_quartile, median) = (1.0, 1.0 + next().abs() * 100.0);
             let upper_quartile = 3.0 * median;
             tables.ranks.push(RankRow {
-                mapping: mapping.to_owned(),
+                mapping: mapping.into(),
                 layer,
                 median,
                 lower_quartile,
@@ -91,7 +91,7 @@ fn tables(last: usize, value: impl Fn(usize) -> f64) -> Tables {
                 let share = (next().clamp(0.0, 1.0)) / last as f64;
                 let precision_1 = (share > 0.0).then(|| next().clamp(0.0, 1.0));
                 tables.exits.push(ExitLayerRow {
-                    mapping: mapping.to_owned(),
+                    mapping: mapping.into(),
                     lambda,
                     layer,
                     share,
@@ -156,7 +156,7 @@ fn same(a: &[f64], b: &[f64]) -> bool {
 fn expected(tables: &Tables, panel: &str, curve: &str) -> (Vec<f64>, Vec<f64>) {
     let mut pairs: Vec<(f64, f64)> = match (panel, curve.split_once(' ')) {
         ("precision_1", Some((mapping, "early"))) => {
-            let rows = tables.early_exit.iter().filter(|row| row.mapping == mapping);
+            let rows = tables.early_exit.iter().filter(|row| row.mapping.name() == mapping);
             rows.map(|row| (row.layers_processed, row.precision_1)).collect()
         }
         ("singular_value", Some(("layer", layer))) => {
@@ -178,12 +178,12 @@ fn expected(tables: &Tables, panel: &str, curve: &str) -> (Vec<f64>, Vec<f64>) {
             (0..last).map(of).collect()
         }
         ("rank", _) => {
-            let rows = tables.ranks.iter().filter(|row| row.mapping == curve);
+            let rows = tables.ranks.iter().filter(|row| row.mapping.name() == curve);
             rows.map(|row| (row.layer as f64, row.median)).collect()
         }
         ("r2", _) => {
             let last = tables.last_layer();
-            let rows = tables.r2.iter().filter(|row| row.mapping == curve && row.to == last);
+            let rows = tables.r2.iter().filter(|row| row.mapping.name() == curve && row.to == last);
             rows.map(|row| (row.from as f64, row.r2)).collect()
         }
         (panel, mapping) => {
@@ -195,7 +195,7 @@ fn expected(tables: &Tables, panel: &str, curve: &str) -> (Vec<f64>, Vec<f64>) {
                 "surprisal" => row.surprisal,
                 other => panic!("no panel {other}"),
             };
-            let rows = tables.layers.iter().filter(|row| row.mapping == mapping);
+            let rows = tables.layers.iter().filter(|row| row.mapping.name() == mapping);
             rows.map(|row| (row.layer as f64, value(row))).collect()
         }
     };
@@ -304,7 +304,7 @@ fn bands_lie_between_the_bounds() {
         for band in groups(panel, "data-band") {
             let (lo, hi) = (numbers(band, "data-lo"), numbers(band, "data-hi"));
             let rows =
-                tables.layers.iter().filter(|row| Some(row.mapping.as_str()) == band.attribute("data-band"));
+                tables.layers.iter().filter(|row| Some(&*row.mapping.name()) == band.attribute("data-band"));
             let bounds: Vec<_> = rows
                 .map(|row| match panel.attribute("data-panel").unwrap() {
                     "precision_1" => (row.precision_1_lo, row.precision_1_hi),
@@ -354,7 +354,7 @@ fn heat_maps_show_every_pair_of_the_table_and_leave_the_lower_triangle_blank() {
                 let values = numbers(row, "data-to").into_iter().zip(numbers(row, "data-r2"));
                 for ((to, r2), rect) in values.zip(rects) {
                     let find = |row: &&R2Row| {
-                        row.mapping == mapping && (row.from as f64, row.to as f64) == (from, to)
+                        row.mapping.name() == mapping && (row.from as f64, row.to as f64) == (from, to)
                     };
                     let wanted = tables.r2.iter().find(find).expect("a row").r2;
                     assert!(wanted == r2 || wanted.is_nan() && r2.is_nan());
@@ -395,7 +395,7 @@ fn ribbons_are_as_high_as_the_share_that_exits() {
     for ribbon in groups(document.root(), "data-ribbon") {
         let (frame, lambda) = (numbers(ribbon, "data-frame"), numbers(ribbon, "data-lambda")[0]);
         let of = |row: &&ExitLayerRow| {
-            Some(row.mapping.as_str()) == ribbon.attribute("data-ribbon")
+            Some(&*row.mapping.name()) == ribbon.attribute("data-ribbon")
                 && row.lambda == lambda
                 && row.share > 0.0
         };
@@ -461,11 +461,11 @@ fn a_layer_0_that_dwarfs_the_rest_becomes_an_arrow() {
 fn a_cast_that_is_missing_is_left_out_and_the_rest_is_drawn() {
     let whole = tables(6, mixed);
     let without = |cast: &str| Tables {
-        r2: whole.r2.iter().filter(|row| row.mapping != cast).cloned().collect(),
-        layers: whole.layers.iter().filter(|row| row.mapping != cast).cloned().collect(),
-        early_exit: whole.early_exit.iter().filter(|row| row.mapping != cast).cloned().collect(),
-        exits: whole.exits.iter().filter(|row| row.mapping != cast).cloned().collect(),
-        ranks: whole.ranks.iter().filter(|row| row.mapping != cast).cloned().collect(),
+        r2: whole.r2.iter().filter(|row| row.mapping.name() != cast).cloned().collect(),
+        layers: whole.layers.iter().filter(|row| row.mapping.name() != cast).cloned().collect(),
+        early_exit: whole.early_exit.iter().filter(|row| row.mapping.name() != cast).cloned().collect(),
+        exits: whole.exits.iter().filter(|row| row.mapping.name() != cast).cloned().collect(),
+        ranks: whole.ranks.iter().filter(|row| row.mapping.name() != cast).cloned().collect(),
         spectra: Vec::new(),
     };
     let without_mat = without("mat");
@@ -489,7 +489,7 @@ fn a_table_that_is_not_there_leaves_its_figures_out() {
     let evaluated = Tables { r2: Vec::new(), spectra: Vec::new(), ..whole.clone() };
     assert_eq!(names(&evaluated)[..2], ["precision", "surprisal"]);
     assert!(names(&Tables { layers: Vec::new(), ..whole.clone() }).iter().all(|name| *name != "early_exit"));
-    let baseline = whole.r2.iter().filter(|row| row.mapping == "mean").cloned().collect();
+    let baseline = whole.r2.iter().filter(|row| row.mapping.name() == "mean").cloned().collect();
     assert!(names(&Tables { r2: baseline, ..Tables::default() }).is_empty());
     let all = [
         "r2",

@@ -5,9 +5,11 @@
 use crate::error::{Error, Result};
 use crate::eval::Summary;
 use crate::eval::tables::Tables;
+use crate::manifest::MANIFEST;
 use crate::plot;
 use crate::seal;
 use crate::store::Stage;
+use crate::words::{Cast, RESULTS};
 use base64::Engine;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -71,7 +73,7 @@ pub(crate) fn page(source: &Source) -> Result<String> {
 }
 
 fn data(source: &Source) -> Result<Value> {
-    let results = source.folder.join("results");
+    let results = source.folder.join(RESULTS);
     let Tables { r2, layers, early_exit, exits, ranks, spectra } = source.tables;
     let there = [r2.is_empty(), layers.is_empty(), early_exit.is_empty(), exits.is_empty(), ranks.is_empty()];
     let mut files = BTreeMap::new();
@@ -81,15 +83,15 @@ fn data(source: &Source) -> Result<Value> {
             files.insert(name, std::fs::read_to_string(&path).map_err(Error::io("read", &path))?);
         }
     }
-    let mut tables: Vec<String> = files.keys().map(|name| format!("results/{name}")).collect();
-    tables.extend((!spectra.is_empty()).then(|| "results/spectra.csv".to_owned()));
+    let mut tables: Vec<String> = files.keys().map(|name| format!("{RESULTS}/{name}")).collect();
+    tables.extend((!spectra.is_empty()).then(|| format!("{RESULTS}/spectra.csv")));
     let beside = [("sources.csv", r2.is_empty()), ("learning_curve.csv", r2.is_empty())];
     let beside = beside.into_iter().filter(|(name, is_empty)| !is_empty && results.join(name).exists());
-    tables.extend(beside.map(|(name, _)| format!("results/{name}")));
+    tables.extend(beside.map(|(name, _)| format!("{RESULTS}/{name}")));
     // Of widths in the thousands the whole spectra would take megabytes.
     let (thinned, effective_rank) = plot::spectra_summary(spectra);
     let lens = if layers.is_empty() { None } else { json_file(&results.join("lens.json"))? };
-    let mut manifest = json_file(&source.folder.join("manifest.json"))?;
+    let mut manifest = json_file(&source.folder.join(MANIFEST))?;
     // Without the stage that writes the page, so that the page is the same when it is written again.
     if let Some(manifest) = manifest.as_mut().and_then(Value::as_object_mut) {
         manifest.remove(seal::KEY);
@@ -105,6 +107,9 @@ fn data(source: &Source) -> Result<Value> {
         "summary": summary(source.folder, source.tables)?,
         "lens": lens,
         "files": files,
+        "casts": plot::looks(&source.tables.casts()),
+        "pair": plot::PAIR,
+        "spectra_of": Cast::MAT,
         "spectra": thinned,
         "effective_rank": effective_rank,
         "tables": tables,

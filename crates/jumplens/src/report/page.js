@@ -85,11 +85,12 @@
   const exitLayers = table("exits.csv"), ranks = table("ranks.csv");
   const last = Math.max(0, ...r2.map((row) => row.to), ...layers.map((row) => row.layer));
   const unique = (values) => [...new Set(values)];
-  const ORDER = ["mat", "id", "mat_attn", "mat_ffn", "mat_ln1_ln2"];
+  const LOOKS = new Map(data.casts.map((look, place) => [look.cast, { ...look, place }]));
+  // The table above cuts a name at the end of its line, which is then not among them.
+  const look = (cast) => LOOKS.get(cast) || { color: "amber", dash: [11, 4], place: LOOKS.size };
   function castsOf(rows) {
     const casts = unique(rows.map((row) => row.mapping));
-    const place = (cast) => (ORDER.includes(cast) ? ORDER.indexOf(cast) : cast === "mean" ? 99 : ORDER.length);
-    return casts.sort((a, b) => place(a) - place(b) || (a < b ? -1 : 1));
+    return casts.sort((a, b) => look(a).place - look(b).place || (a < b ? -1 : 1));
   }
 
   function shown(value, digits = 4) {
@@ -100,13 +101,6 @@
     return text.replaceAll("-", "−");
   }
   const interval = (lo, hi) => (Number.isFinite(lo) && Number.isFinite(hi) ? `[${shown(lo)}, ${shown(hi)}]` : "");
-
-  // ---- Looks of the casts
-
-  const LOOKS = { __proto__: null, mat: ["--mat", []], id: ["--id", [9, 5]], mean: ["--mean", [3, 4]], mat_attn: ["--attn", [14, 5]], mat_ffn: ["--ffn", [5, 4]], mat_ln1_ln2: ["--ln", [9, 3]] };
-  const OTHERS = [["--other1", [11, 4]], ["--other2", [4, 3]], ["--other3", [2, 3]]];
-  const others = unique([...r2, ...layers].map((row) => row.mapping)).filter((cast) => !LOOKS[cast]).sort();
-  const look = (cast) => LOOKS[cast] || OTHERS[Math.max(0, others.indexOf(cast)) % OTHERS.length];
 
   // ---- Charts
 
@@ -130,7 +124,7 @@
       for (const line of now.series) {
         const byX = new Map(line.points.map((point) => [point.x, point]));
         const column = (key) => xs.map((x) => (byX.has(x) ? finite(byX.get(x)[key]) : undefined));
-        const [color, dash] = [style(line.color), line.dash];
+        const [color, dash] = [style("--" + line.color), line.dash];
         columns.push(column("y"));
         series.push({ stroke: color, width: 2.5, dash, points: { show: xs.length < 60, size: 7, fill: color, stroke: color }, spanGaps: false });
         if (line.points.some((point) => Number.isFinite(point.lo))) {
@@ -165,7 +159,7 @@
         // Curves that have no point here show their nearest.
         const near = line.points.reduce((best, point) => (Number.isFinite(point.x) && (!best || Math.abs(point.x - x) < Math.abs(best.x - x)) ? point : best), null);
         const mark = element("span", { class: "swatch" });
-        mark.style.borderColor = style(line.color);
+        mark.style.borderColor = style("--" + line.color);
         mark.style.borderTopStyle = line.dash.length ? "dashed" : "solid";
         const detail = near ? [interval(near.lo, near.hi), near.also ? near.also : ""].filter(Boolean).join(" ") : "";
         return element("tr", { "data-series": line.name }, element("th", { scope: "row" }, mark, line.name),
@@ -194,7 +188,7 @@
     return redraw;
   }
 
-  const line = (cast, points, name = cast, dash = look(cast)[1]) => ({ name, color: look(cast)[0], dash, points });
+  const line = (cast, points, name = cast, dash = look(cast).dash) => ({ name, color: look(cast).color, dash, points });
   const casesOf = (casts) => casts.map((cast) => [cast, cast]);
 
   // ---- Sections
@@ -208,12 +202,12 @@
       card(`${shown(saved, 2)} of ${last}`, `layers saved by early exit with ${mapping}, at 95 % of the model's own tokens`);
     }
     if (summary.mat_beats_id) card(`${summary.mat_beats_id[0]} of ${summary.mat_beats_id[1]}`, "pairs of layers where mat has the higher r² of mat and id");
-    for (const mapping of ["mat", "id"]) {
+    for (const mapping of data.pair) {
       const best = (summary.best_r2 || {})[mapping];
       if (best) card(shown(best.r2, 3), `highest r² of ${mapping}, from layer ${best.from} to ${best.to}`);
     }
     const half = Math.floor(last / 2);
-    for (const cast of ["mat", "id"]) {
+    for (const cast of data.pair) {
       const row = layers.find((row) => row.mapping === cast && row.layer === half);
       if (row) card(shown(row.precision_1, 3), `Precision@1 of ${cast} from layer ${half}, half way up`);
     }
@@ -347,7 +341,7 @@
   function byLayer() {
     if (!layers.length) return;
     const node = section("layers", "Predictions by layer", "Precision@k is the share of samples whose cast has its top token among the model's top k; surprisal is −ln of the model's probability of that token. Shading is the 95 % bootstrap interval.");
-    const casts = castsOf(layers), state = { measure: "precision_1", casts: casts.filter((cast) => ["mat", "id"].includes(cast)) };
+    const casts = castsOf(layers), state = { measure: "precision_1", casts: casts.filter((cast) => data.pair.includes(cast)) };
     if (!state.casts.length) state.casts = casts.slice(0, 2);
     const measures = MEASURES.filter(([key]) => layers.some((row) => row[key] !== null && row[key] !== undefined));
     const label = () => measures.find(([key]) => key === state.measure)[1];
@@ -391,7 +385,7 @@
     const redraw = lineChart(node, "Where samples exit", () => {
       const rows = exitLayers.filter((row) => row.mapping === state.cast && row.lambda === state.lambda).sort((a, b) => a.layer - b.layer);
       const points = (key) => rows.map((row) => ({ x: row.layer, y: row[key] }));
-      return { x: "layer", y: "share", range: [-0.02, 1.02], series: [{ ...line(state.cast, points("share"), "exit here"), dash: [] }, { ...line(state.cast, points("precision_1"), "of these, right"), color: "--mean", dash: [5, 4] }] };
+      return { x: "layer", y: "share", range: [-0.02, 1.02], series: [{ ...line(state.cast, points("share"), "exit here"), dash: [] }, { ...line(state.cast, points("precision_1"), "of these, right"), color: "grey", dash: [5, 4] }] };
     });
     const lambdaMenu = () => menu("λ", lambdas(state.cast).map((value) => [String(value), String(value)]), String(state.lambda), (value) => { state.lambda = Number(value); redraw(); });
     let shownMenu = lambdaMenu();
@@ -408,7 +402,7 @@
   function rankOfToken() {
     if (!ranks.length) return;
     const node = section("rank", "Rank of the model's token", "Where the model's own top token stands in the order of a cast's logits: median, with quartiles.");
-    const casts = castsOf(ranks), state = { casts: casts.filter((cast) => ["mat", "id"].includes(cast)) };
+    const casts = castsOf(ranks), state = { casts: casts.filter((cast) => data.pair.includes(cast)) };
     if (!state.casts.length) state.casts = casts.slice(0, 2);
     const controls = element("div", { class: "controls" });
     node.append(controls);
@@ -426,9 +420,9 @@
     const state = { layer: from[Math.floor(from.length / 2)] };
     const controls = element("div", { class: "controls" });
     node.append(controls);
-    const redraw = lineChart(node, "Singular values", () => ({ x: "index", y: "singular value", log: true, logX: true, series: [line("mat", data.spectra[state.layer].map(([x, y]) => ({ x, y })), `from layer ${state.layer}`)] }));
+    const redraw = lineChart(node, "Singular values", () => ({ x: "index", y: "singular value", log: true, logX: true, series: [line(data.spectra_of, data.spectra[state.layer].map(([x, y]) => ({ x, y })), `from layer ${state.layer}`)] }));
     controls.append(menu("Source layer", from.map((layer) => [String(layer), String(layer)]), String(state.layer), (layer) => { state.layer = Number(layer); redraw(); }));
-    lineChart(node, "Effective rank by layer", () => ({ x: "layer", y: "effective rank", series: [line("mat", data.effective_rank.map(([x, y]) => ({ x, y })), "effective rank")] }));
+    lineChart(node, "Effective rank by layer", () => ({ x: "layer", y: "effective rank", series: [line(data.spectra_of, data.effective_rank.map(([x, y]) => ({ x, y })), "effective rank")] }));
   }
 
   function lens() {

@@ -1,6 +1,5 @@
 //! Figures and report of a run, from its result tables.
 
-use super::REPORT;
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::files::{create_folder, sync, write_atomically};
@@ -11,6 +10,7 @@ use crate::report;
 use crate::results::{finished_tables, no_tables, with_tables};
 use crate::store::lock::Lock;
 use crate::store::{Record, Stage};
+use crate::words::REPORT;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -55,7 +55,7 @@ pub(super) fn draw_tables(
         return Err(no_tables(folder, manifest, Stage::Plot.name()));
     }
     observer.begin(Stage::Plot.name(), 0, "files");
-    let plots = folder.join("plots");
+    let plots = folder.join(Stage::Plot.place());
     create_folder(&plots)?;
     let model = manifest.map_or("", |manifest| manifest.model.short_name());
     let figures = figures(&tables, style.title.then_some(model));

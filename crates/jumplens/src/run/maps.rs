@@ -4,13 +4,14 @@ use super::Run;
 use crate::error::Result;
 use crate::lens::Lens;
 use crate::progress::Observer;
-use crate::shortcut::{MAT, MapCast, Origin, Shortcuts};
+use crate::shortcut::{Origin, Shortcuts};
 use crate::store::Stage;
+use crate::words::Cast;
 use std::path::Path;
 
 impl Run {
     /// The lens through `casts`, whose maps are in `shortcuts`. [`Error::NoHead`](crate::Error::NoHead) where the model makes no predictions.
-    pub fn lens(&self, shortcuts: Option<&Shortcuts>, casts: &[String]) -> Result<Lens<'_>> {
+    pub fn lens(&self, shortcuts: Option<&Shortcuts>, casts: &[Cast]) -> Result<Lens<'_>> {
         let head = self.model.head().ok_or_else(|| self.no_head())?;
         Lens::new(&self.model, head, self.manifest.dtype, shortcuts, casts)
     }
@@ -22,7 +23,7 @@ impl Run {
         }
         match self.changed_file(Stage::Fit)? {
             Some(path) => Err(self.manifest.changed_file(path, Stage::Fit)),
-            None => Ok(Some(Shortcuts::new(self.folder.join("shortcuts")))),
+            None => Ok(Some(Shortcuts::new(self.folder.join(Stage::Fit.place())))),
         }
     }
 
@@ -38,18 +39,18 @@ impl Run {
         &self,
         elsewhere: Option<&Path>,
         observer: &dyn Observer,
-    ) -> Result<(Shortcuts, Vec<String>)> {
+    ) -> Result<(Shortcuts, Vec<Cast>)> {
         let shortcuts = self.shortcuts(elsewhere)?;
         if elsewhere.is_some() {
             self.check_maps(&shortcuts, observer)?;
         }
         let mut casts = match elsewhere {
             Some(_) => shortcuts.casts()?,
-            None => self.manifest.fits.casts().iter().map(MapCast::to_string).collect(),
+            None => self.manifest.fits.casts(),
         };
         if casts.is_empty() {
             // The first file that is missing is then named.
-            casts.push(MAT.to_owned());
+            casts.push(Cast::MAT);
         }
         Ok((shortcuts, casts))
     }
@@ -69,7 +70,7 @@ impl Run {
     pub(super) fn shortcuts(&self, elsewhere: Option<&Path>) -> Result<Shortcuts> {
         match elsewhere {
             Some(path) => Shortcuts::open(path),
-            None => Ok(Shortcuts::new(self.folder.join("shortcuts"))),
+            None => Ok(Shortcuts::new(self.folder.join(Stage::Fit.place()))),
         }
     }
 

@@ -24,8 +24,9 @@ use crate::nn::{Isa, Precision};
 use crate::progress::Observer;
 use crate::results::current_tables;
 use crate::store::lock::Lock;
-use crate::store::{FolderKind, Found, MOMENTS, Stage, damaged, integrity, look, note_replaced};
+use crate::store::{FolderKind, Found, Stage, damaged, integrity, look, note_replaced};
 use crate::tokenize::{Sample, Tokenizer, write_samples};
+use crate::words::{MOMENTS, Note, REPORT, RESULTS, samples_file};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -41,9 +42,6 @@ pub enum Existing {
     /// Replace it, once it is certain that the new one can begin.
     Overwrite,
 }
-
-/// The page that shows a run, in its folder.
-pub(crate) const REPORT: &str = "report.html";
 
 /// A run folder with its model loaded.
 pub struct Run {
@@ -245,8 +243,9 @@ impl Run {
             }
         };
         manifest.write(folder)?;
-        remove_stale(folder, &["samples", "states", "shortcuts", "results", "plots", REPORT, MOMENTS])?;
-        create_folder(&folder.join("samples"))?;
+        remove_stale(folder, &Stage::ALL.map(Stage::place))?;
+        remove_stale(folder, &[REPORT])?;
+        create_folder(&folder.join(Stage::Samples.place()))?;
         write_both(folder, &samples)?;
         let record = StageRecord {
             done: true,
@@ -403,7 +402,7 @@ pub fn own_r2(path: &Path) -> Result<Option<Vec<R2Row>>> {
         return Ok(None);
     }
     manifest.check(path, Stage::R2, "reading its r²")?;
-    read_csv(&path.join("results/r2.csv")).map(Some)
+    read_csv(&path.join(RESULTS).join("r2.csv")).map(Some)
 }
 
 /// What stands in the way of the maps of the run in `folder`; empty where `r2` is not done.
@@ -411,7 +410,7 @@ pub fn diagnostics(folder: &Path, manifest: &Manifest) -> Result<(Vec<SourceRow>
     if !manifest.is_done(Stage::R2) {
         return Ok(Default::default());
     }
-    let results = folder.join("results");
+    let results = folder.join(RESULTS);
     Ok((table(results.join("sources.csv"))?, table(results.join("learning_curve.csv"))?))
 }
 
@@ -421,7 +420,7 @@ fn table<T: serde::de::DeserializeOwned>(path: PathBuf) -> Result<Vec<T>> {
 }
 
 fn samples_path(folder: &Path, split: &str) -> PathBuf {
-    folder.join("samples").join(format!("{split}.jsonl"))
+    folder.join(samples_file(split))
 }
 
 /// The manifest of what has begun in `folder`.
@@ -559,10 +558,7 @@ fn take_up(manifest: &mut Manifest, folder: &Path, observer: &dyn Observer) {
 
 fn load_model(files: &ModelFiles, precision: Precision, observer: &dyn Observer) -> Result<Transformer> {
     if !precision.is_native() {
-        observer.note(
-            "there are no instructions for bf16 products in use: factors are rounded to bf16 and multiplied as f32. \
-             `--dtype f32` takes as long, and is more exact; bf16 halves the memory of the weights",
-        );
+        observer.advise(&Note::NoBf16Products);
     }
     let loaded = load(files, precision)?;
     loaded.notes.iter().for_each(|note| observer.note(&format!("`{}`: {note}", files.id)));

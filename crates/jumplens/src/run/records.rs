@@ -6,12 +6,13 @@ use crate::files::create_folder;
 use crate::manifest::StageRecord;
 use crate::progress::Observer;
 use crate::store::{Stage, integrity};
+use crate::words::RESULTS;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 impl Run {
     pub(super) fn results(&self) -> Result<PathBuf> {
-        let results = self.folder.join("results");
+        let results = self.folder.join(RESULTS);
         create_folder(&results)?;
         Ok(results)
     }

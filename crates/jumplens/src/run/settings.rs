@@ -118,6 +118,7 @@ impl Asked {
             intercept: self.intercept.unwrap_or(usual.fits.intercept),
             ridge: self.ridge.or(usual.fits.ridge),
             ranks: self.ranks.clone().unwrap_or_else(|| usual.fits.ranks.clone()),
+            lenses: usual.fits.lenses.clone(),
         };
         Settings {
             model: self.model.clone().unwrap_or_else(|| usual.model.clone()),
@@ -187,6 +188,7 @@ impl Asked {
                     intercept: self.intercept.unwrap_or(begun.fits.intercept),
                     ridge: self.ridge.or(begun.fits.ridge),
                     ranks: self.ranks.clone().unwrap_or_else(|| begun.fits.ranks.clone()),
+                    lenses: begun.fits.lenses.clone(),
                 };
                 other_maps(&fits, &begun.fits)
             })

@@ -10,7 +10,7 @@ use crate::eval::{
     rank_rows, sentences, spectra, write_predictions,
 };
 use crate::files::{write_atomically, write_durably};
-use crate::lens::{ID, Input, Reading, View};
+use crate::lens::{Input, Reading, View};
 use crate::manifest::StageRecord;
 use crate::moments::{self, Shard};
 use crate::plot::Style;
@@ -19,8 +19,9 @@ use crate::sanity;
 use crate::seal;
 use crate::shortcut::{Fits, Shortcuts, fit_pairs, fit_parts};
 use crate::states::{Begun, CHUNK, Kept, StateFiles, TOKEN_BUDGET};
-use crate::store::{MOMENTS, Stage};
+use crate::store::Stage;
 use crate::tokenize::{Sample, read_samples};
+use crate::words::{Cast, MOMENTS, RESULTS, SUMMARY};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -45,7 +46,7 @@ impl Run {
         self.forget_changed(observer)?;
         let has_tables = [Stage::R2, Stage::Evaluate].iter().any(|stage| self.manifest.is_done(*stage));
         if has_tables && !matches!(Summary::read(&self.folder), Ok(Some(_))) {
-            let path = self.folder.join("results/summary.json");
+            let path = self.folder.join(RESULTS).join(SUMMARY);
             observer.note(&format!("`{}` was changed or removed since: it is written again", path.display()));
             self.write_summary(None)?;
         }
@@ -90,7 +91,7 @@ impl Run {
         let earlier = splits.iter().map(begun).collect::<Result<Vec<_>>>()?;
         for ((split, _), _) in splits.iter().zip(&earlier).filter(|(_, earlier)| earlier.chunks == 0) {
             chunks.remove(*split);
-            kept.retain(|name, _| !Path::new(name).starts_with(Path::new("states").join(split)));
+            kept.retain(|name, _| !Path::new(name).starts_with(Path::new(Stage::States.place()).join(split)));
         }
         self.manifest.forget(Stage::States);
         let record = StageRecord { chunks, kept, ..StageRecord::default() };
@@ -247,7 +248,7 @@ impl Run {
         &self,
         samples: &[Sample],
         shortcuts: &Shortcuts,
-        cast: &str,
+        cast: &Cast,
         observer: &dyn Observer,
     ) -> Result<()> {
         let tokenizer = match self.tokenizer().map(Some) {
@@ -269,7 +270,7 @@ impl Run {
         };
         let inputs: Vec<Input> = chosen.iter().map(input).collect();
         let view = View { top: LENS_TOP, ..View::default() };
-        let lens = self.lens(Some(shortcuts), &[ID.to_owned(), cast.to_owned()])?;
+        let lens = self.lens(Some(shortcuts), &[Cast::Id, cast.clone()])?;
         let sentences = lens.read(self.manifest.model.short_name(), &inputs, tokenizer.as_ref(), &view)?;
         let json = serde_json::to_vec(&Sentences { sentences })
             .map_err(|error| Error::Internal(error.to_string()))?;
@@ -279,7 +280,7 @@ impl Run {
     /// Of the stages that are done, and of `stage` once its tables are there.
     pub(super) fn write_summary(&self, stage: Option<Stage>) -> Result<()> {
         let text = seal::json(&self.summary_with(stage)?)?;
-        write_durably(&self.results()?.join("summary.json"), &text)
+        write_durably(&self.results()?.join(SUMMARY), &text)
     }
 
     pub(super) fn read_samples(&self, split: &str) -> Result<Vec<Sample>> {

@@ -1,13 +1,14 @@
 //! Maps, r² and learning curve from a file of sums.
 
 use crate::error::{Error, Result};
-use crate::eval::r2_of_sums;
 use crate::eval::tables::{CurveRow, R2Row};
+use crate::eval::{learning_curve, r2_of_sums};
+use crate::lenses::{self, Source};
 use crate::moments::MomentsFile;
 use crate::progress::{Observer, check};
-use crate::shortcut::{Fits, Fitted, Kind, LinearMap, MAT, PairSums, Shortcuts, save_maps};
+use crate::shortcut::{Fits, PairSums, Shortcuts, save_maps};
 use crate::store::Stage;
-use crate::words::{LEARNING_CURVE, Refusal, VAL};
+use crate::words::{Cast, Refusal};
 use jumplens_core::metrics::score;
 
 /// Fits the maps `fits` from the sums of all shares, and writes them to `shortcuts`. Gives the rows of `r2.csv` and
@@ -22,33 +23,25 @@ pub fn fit(
     check_fits(file, fits)?;
     let last = file.record.n_layers;
     observer.begin(Stage::Fit.name(), fits.count(last) as u64, "maps");
-    let mut by_cast: Vec<Vec<R2Row>> = vec![Vec::new(); fits.casts().len()];
+    let lenses = lenses::chosen(fits)?;
+    let mut by_cast: Vec<Vec<R2Row>> = vec![Vec::new(); lenses.len()];
     let (mut id, mut mean, mut curve) = (Vec::new(), Vec::new(), Vec::new());
     for from in 0..last {
         check(observer)?;
         let to = fits.pairs.targets(from, last);
         let (train, val) = (file.train(from, &to)?, file.val(from, &to)?);
-        for intercept in [false, true] {
-            let mut fitted = None;
-            for (cast, rows) in fits.casts().into_iter().zip(&mut by_cast) {
-                if cast.intercept != intercept {
-                    continue;
-                }
-                let fitted = match &mut fitted {
-                    Some(fitted) => fitted,
-                    none => none.insert(Fitted::of_sums(&train, intercept)?),
-                };
-                let maps = fitted.maps(cast.kind)?;
-                for (target, (to, map)) in to.iter().zip(&maps.maps).enumerate() {
-                    let (r2, r2_train) = (r2_of_sums(&val, target, map), r2_of_sums(&train, target, map));
-                    rows.push(R2Row { mapping: cast.to_string(), from, to: *to, r2, r2_train });
-                }
-                observer.advance(save_maps(shortcuts, cast, from, &to, maps)? as u64);
+        let source = Source::of_sums(&train);
+        for (lens, rows) in lenses.iter().zip(&mut by_cast) {
+            let (cast, maps) = (lens.cast(), lens.fit(&source)?);
+            for (target, (to, map)) in to.iter().zip(&maps.maps).enumerate() {
+                let (r2, r2_train) = (r2_of_sums(&val, target, map), r2_of_sums(&train, target, map));
+                rows.push(R2Row { mapping: cast.clone(), from, to: *to, r2, r2_train });
             }
+            observer.advance(save_maps(shortcuts, &cast, from, &to, maps)? as u64);
         }
         for (target, to) in to.iter().enumerate() {
-            let row = |mapping: &str, score: &dyn Fn(&PairSums) -> f64| R2Row {
-                mapping: mapping.to_owned(),
+            let row = |mapping: Cast, score: &dyn Fn(&PairSums) -> f64| R2Row {
+                mapping,
                 from,
                 to: *to,
                 r2: score(&val),
@@ -57,10 +50,11 @@ pub fn fit(
             let centre = train.target_spread(target).mean;
             let against =
                 |sums: &PairSums, errors: Vec<f64>| score(&errors, &sums.target_spread(target).about_mean);
-            id.push(row("id", &|sums| against(sums, sums.squared_distances_to_source(target))));
-            mean.push(row("mean", &|sums| against(sums, sums.squared_distances_to(target, &centre))));
+            id.push(row(Cast::Id, &|sums| against(sums, sums.squared_distances_to_source(target))));
+            mean.push(row(Cast::Mean, &|sums| against(sums, sums.squared_distances_to(target, &centre))));
         }
-        curve.extend(learning_curve(file, from)?);
+        let val = file.val(from, &[last])?;
+        curve.extend(learning_curve([from, last], &val, |segment| file.segment(segment, from))?.0);
     }
     observer.end();
     let rows = by_cast.into_iter().flatten().chain(id).chain(mean).collect();
@@ -84,29 +78,4 @@ pub(super) fn check_fits(file: &MomentsFile, fits: &Fits) -> Result<()> {
         return Err(Refusal::SumsToTheLast { path: file.path().to_owned() }.into());
     }
     Ok(())
-}
-
-/// r² of `mat` to the last layer as the training samples grow.
-fn learning_curve(file: &MomentsFile, from: usize) -> Result<Vec<CurveRow>> {
-    let last = file.record.n_layers;
-    let val = file.val(from, &[last])?;
-    let mut so_far = PairSums::new(file.record.d_model, 1);
-    let mut rows = Vec::new();
-    for segment in 0..LEARNING_CURVE.len().min(VAL) {
-        let sums = file.segment(segment, from)?;
-        if sums.n == 0 {
-            continue;
-        }
-        so_far.merge(&sums);
-        let map: LinearMap = Fitted::of_sums(&so_far, false)?.maps(Kind::Plain)?.maps.remove(0);
-        rows.push(CurveRow {
-            mapping: MAT.to_owned(),
-            from,
-            to: last,
-            samples: so_far.n,
-            r2: r2_of_sums(&val, 0, &map),
-            r2_train: r2_of_sums(&so_far, 0, &map),
-        });
-    }
-    Ok(rows)
 }

@@ -7,10 +7,11 @@ use crate::files::create_folder;
 use crate::manifest::StageRecord;
 use crate::moments::MomentsFile;
 use crate::progress::Observer;
-use crate::run::{REPORT, remove_stale};
+use crate::run::remove_stale;
 use crate::shortcut::{Fits, Origin, Shortcuts};
 use crate::store::lock::Lock;
 use crate::store::{FolderKind, Found, Stage, damaged, integrity, look, may_be_a_run, note_replaced};
+use crate::words::{REPORT, RESULTS};
 use std::path::Path;
 use std::time::Instant;
 
@@ -31,14 +32,14 @@ pub fn fit_folder(
     }
     let record = &file.record;
     let origin = Origin::of_run(&record.manifest, record.n_layers, record.d_model, None);
-    let shortcuts = Shortcuts::new(folder.join("shortcuts")).with_origin(origin);
-    let results = folder.join("results");
+    let shortcuts = Shortcuts::new(folder.join(Stage::Fit.place())).with_origin(origin);
+    let results = folder.join(RESULTS);
     let mut manifest = file.record.manifest.clone();
     manifest.kind = FolderKind::Fitted;
     manifest.fits = fits.clone();
     manifest.threads = rayon::current_num_threads();
     manifest.write(folder)?;
-    remove_stale(folder, &["shortcuts", "results", "plots", REPORT])?;
+    remove_stale(folder, &[Stage::Fit.place(), RESULTS, Stage::Plot.place(), REPORT])?;
     create_folder(&results)?;
     let started = Instant::now();
     let (rows, curve) = fit(file, fits, &shortcuts, observer)?;

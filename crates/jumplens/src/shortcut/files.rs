@@ -8,6 +8,7 @@ use crate::hub::SourceFile;
 use crate::seal::{self, Seal};
 use crate::store::{check_inside, maps_at};
 use crate::tensor_file::{self, Entry};
+use crate::words::Cast;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,9 +19,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub fn pair_name(from: usize, to: usize) -> String {
     format!("{from:02}_{to:02}")
 }
-
-/// The cast whose maps lie in the folder itself.
-pub const MAT: &str = "mat";
 
 /// The folder of the parts' maps.
 const PARTS: &str = "parts";
@@ -42,7 +40,7 @@ pub type Notes = BTreeMap<String, serde_json::Value>;
 #[derive(Debug, Clone)]
 pub struct Shortcuts {
     place: Place,
-    cast: String,
+    cast: Cast,
     /// Is written into every file.
     origin: Option<Origin>,
     /// Files of a folder that were read, and seen to be as they were written.
@@ -59,19 +57,21 @@ impl Shortcuts {
     /// The shortcuts in `folder`, which need not be there yet.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         let place = Place::Folder(folder.into());
-        Self { place, cast: MAT.to_owned(), origin: None, opened: Arc::default() }
+        Self { place, cast: Cast::MAT, origin: None, opened: Arc::default() }
     }
 
     /// Those of one cast, all in one file: the tensors that the files of a folder have, side by side.
     /// [`Error::ChangedFolder`] where this program wrote the file, and it is not as it was written.
     pub fn in_file(file: SourceFile) -> Result<Self> {
         let file = Opened::new(file)?;
-        let cast = file.notes()?.get(CAST).and_then(|cast| cast.as_str()).unwrap_or(MAT).to_owned();
-        // Files are named after it.
-        if Path::new(&cast).file_name() != Some(cast.as_ref()) {
-            let message = format!("its cast `{}` is no name", cast.escape_debug());
-            return Err(Error::format(file.path())(message));
-        }
+        let cast = match file.notes()?.get(CAST).and_then(|cast| cast.as_str()) {
+            // Files are named after it.
+            Some(name) if Path::new(name).file_name() != Some(name.as_ref()) => {
+                let message = format!("its cast `{}` is no name", name.escape_debug());
+                return Err(Error::format(file.path())(message));
+            }
+            name => name.map_or(Cast::MAT, Cast::from),
+        };
         Ok(Self { place: Place::File(file), cast, origin: None, opened: Arc::default() })
     }
 
@@ -102,36 +102,41 @@ impl Shortcuts {
         }
     }
 
-    /// The maps of the cast of that name.
-    pub fn cast(&self, name: &str) -> Self {
+    /// The maps of `cast`.
+    pub fn cast(&self, cast: &Cast) -> Self {
         let place = match &self.place {
-            Place::Folder(folder) if name != self.cast => Place::Folder(folder.join(name)),
+            Place::Folder(folder) if *cast != self.cast => Place::Folder(folder.join(&*cast.name())),
             place => place.clone(),
         };
-        Self { place, cast: name.to_owned(), ..self.clone() }
+        Self { place, cast: cast.clone(), ..self.clone() }
     }
 
-    /// The names of the casts whose maps are there, `mat` first, the others in the order of their names.
-    pub fn casts(&self) -> Result<Vec<String>> {
+    /// True where maps between layers can be kept as those of `cast`: it needs some, and has no other folder's name.
+    pub fn can_hold(cast: &Cast) -> bool {
+        !matches!(cast, Cast::Id | Cast::Mean | Cast::Blocks(_)) && cast.name() != PARTS
+    }
+
+    /// The casts whose maps are there, `mat` first, the others in their order.
+    pub fn casts(&self) -> Result<Vec<Cast>> {
         let Place::Folder(folder) = &self.place else { return Ok(vec![self.cast.clone()]) };
-        let mut names = Vec::new();
+        let mut casts = Vec::new();
         if !self.sources()?.is_empty() {
-            names.push(MAT.to_owned());
+            casts.push(Cast::MAT);
         }
         let mut others = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
             let entry = entry.map_err(Error::io("read", folder))?;
             let name = entry.file_name();
-            let name = name.to_str().filter(|name| *name != PARTS && *name != MAT && entry.path().is_dir());
-            others.extend(name.map(str::to_owned));
+            let name = name.to_str().filter(|name| *name != PARTS && entry.path().is_dir());
+            others.extend(name.map(Cast::from).filter(|cast| *cast != Cast::MAT));
         }
         others.sort_unstable();
-        for name in others {
-            if !self.cast(&name).sources()?.is_empty() {
-                names.push(name);
+        for cast in others {
+            if !self.cast(&cast).sources()?.is_empty() {
+                casts.push(cast);
             }
         }
-        Ok(names)
+        Ok(casts)
     }
 
     /// The layers that maps of this cast lead from.
@@ -151,8 +156,8 @@ impl Shortcuts {
     /// Removes the maps of every cast but `mat`.
     pub(crate) fn forget_other_casts(&self) -> Result<()> {
         let Some(folder) = self.folder().filter(|folder| folder.exists()) else { return Ok(()) };
-        for name in self.casts()?.iter().filter(|name| *name != MAT) {
-            let folder = folder.join(name);
+        for cast in self.casts()?.iter().filter(|cast| **cast != Cast::MAT) {
+            let folder = folder.join(&*cast.name());
             std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
         }
         Ok(())
@@ -193,12 +198,12 @@ impl Shortcuts {
     }
 
     /// `notes`, and what all files say.
-    fn all_notes(&self, cast: Option<&str>, notes: &Notes) -> Result<Notes> {
+    fn all_notes(&self, cast: Option<&Cast>, notes: &Notes) -> Result<Notes> {
         let mut notes = notes.clone();
         if let Some(origin) = &self.origin {
             let origin = serde_json::to_value(origin).map_err(|error| Error::Internal(error.to_string()))?;
             notes.insert(ORIGIN.to_owned(), origin);
-            notes.extend(cast.map(|cast| (CAST.to_owned(), cast.into())));
+            notes.extend(cast.map(|cast| (CAST.to_owned(), cast.to_string().into())));
         }
         Ok(notes)
     }
@@ -489,19 +494,19 @@ mod tests {
         for (cast, map) in
             [("mat_r2", map.clone()), ("mat+b", map.clone().with_bias(vec![5.0, 6.0]).unwrap())]
         {
-            shortcuts.cast(cast).save_pairs(0, &BTreeMap::from([(1, map)]), &notes).unwrap();
+            shortcuts.cast(&cast.into()).save_pairs(0, &BTreeMap::from([(1, map)]), &notes).unwrap();
         }
         shortcuts.save_pairs(0, &BTreeMap::from([(1, map)]), &Notes::new()).unwrap();
-        assert_eq!(shortcuts.casts().unwrap(), ["mat", "mat+b", "mat_r2"]);
+        assert_eq!(shortcuts.casts().unwrap(), ["mat", "mat+b", "mat_r2"].map(Cast::from));
         let bias = |cast: &str| {
-            let map = shortcuts.cast(cast).load_pairs(0, &[1], 2).unwrap().remove(&1).unwrap();
+            let map = shortcuts.cast(&cast.into()).load_pairs(0, &[1], 2).unwrap().remove(&1).unwrap();
             map.bias().map(<[f32]>::to_vec)
         };
         assert_eq!([bias("mat"), bias("mat+b"), bias("mat_r2")], [None, Some(vec![5.0, 6.0]), None]);
-        assert_eq!(shortcuts.cast("mat+b").targets(0).unwrap(), [1]);
-        assert_eq!(shortcuts.cast("mat+b").notes(0).unwrap(), notes);
+        assert_eq!(shortcuts.cast(&"mat+b".into()).targets(0).unwrap(), [1]);
+        assert_eq!(shortcuts.cast(&"mat+b".into()).notes(0).unwrap(), notes);
         shortcuts.forget_other_casts().unwrap();
-        assert_eq!(shortcuts.casts().unwrap(), ["mat"]);
+        assert_eq!(shortcuts.casts().unwrap(), [Cast::MAT]);
         assert!(shortcuts.has_parts() && shortcuts.load_part(0, "ln1", 2).is_ok());
     }
 }

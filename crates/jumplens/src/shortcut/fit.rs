@@ -1,11 +1,13 @@
 //! The stage `fit`: states to shortcuts.
 
-use super::{Fits, Fitted, LinearMap, MapCast, Maps, Notes, Ridge, Shortcuts};
+use super::{Fits, LinearMap, Maps, Notes, Ridge, Shortcuts};
 use crate::error::Result;
+use crate::lenses::{self, Source};
 use crate::models::{Spec, Transformer, value_of};
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
 use crate::states::{StateFile, StateFiles};
+use crate::words::Cast;
 use candle_core::Tensor;
 use jumplens_core::linalg::parallel;
 use jumplens_core::solver::{BLOCK, Factoring, Outcome, Rows, Solving, Whitening};
@@ -25,12 +27,11 @@ pub fn fit_pairs(
     observer: &dyn Observer,
 ) -> Result<()> {
     let files = (0..=spec.n_layers).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?;
-    let casts = fits.casts();
+    let lenses = lenses::chosen(fits)?;
     // Of the layers that are looked at: the means that maps with a bias go through, and what λ is judged by.
-    let spreads: Vec<Option<Spread>> = match fits.intercept || fits.ridge == Some(Ridge::Auto) {
-        true => files.iter().map(|file| Some(Spread::of(file.values(), file.d))).collect(),
-        false => vec![None; files.len()],
-    };
+    let with_spreads = fits.intercept || fits.ridge == Some(Ridge::Auto) || !fits.lenses.is_empty();
+    let spread = |file: &StateFile| with_spreads.then(|| Spread::of(file.values(), file.d));
+    let spreads: Vec<Option<Spread>> = files.iter().map(spread).collect();
     let layers: Vec<usize> = (0..spec.n_layers).collect();
     let fit = |&from: &usize| {
         let to = fits.pairs.targets(from, spec.n_layers);
@@ -39,17 +40,10 @@ pub fn fit_pairs(
             Rows { values: file.values(), d: file.d, spread: spreads[layer].as_ref() }
         };
         let targets: Vec<Rows> = to.iter().map(|to| layer(*to)).collect();
+        let source = Source::of_rows(layer(from), &targets);
         let mut maps = 0;
-        for intercept in [false, true] {
-            let kinds: Vec<MapCast> =
-                casts.iter().copied().filter(|cast| cast.intercept == intercept).collect();
-            if kinds.is_empty() {
-                continue;
-            }
-            let source = Fitted::of_rows(layer(from), &targets, intercept)?;
-            for cast in kinds {
-                maps += save_maps(shortcuts, cast, from, &to, source.maps(cast.kind)?)?;
-            }
+        for lens in &lenses {
+            maps += save_maps(shortcuts, &lens.cast(), from, &to, lens.fit(&source)?)?;
         }
         Ok(maps)
     };
@@ -62,7 +56,7 @@ pub fn fit_pairs(
 /// Writes the maps of a cast from layer `from` to the layers `to`, and returns how many.
 pub(crate) fn save_maps(
     shortcuts: &Shortcuts,
-    cast: MapCast,
+    cast: &Cast,
     from: usize,
     to: &[usize],
     maps: Maps,
@@ -74,7 +68,7 @@ pub(crate) fn save_maps(
         notes.insert("ridge_lambda".to_owned(), serde_json::json!(by_target));
     }
     let by_target: BTreeMap<usize, LinearMap> = to.iter().copied().zip(maps.maps).collect();
-    shortcuts.cast(&cast.to_string()).save_pairs(from, &by_target, &notes)?;
+    shortcuts.cast(cast).save_pairs(from, &by_target, &notes)?;
     Ok(by_target.len())
 }
 

@@ -1,22 +1,20 @@
 //! Maps that other programs wrote: pickles of the reference implementation, tuned lenses, NumPy's and safetensors files.
 
 use super::origin::beyond_the_last;
-use super::{LinearMap, MAT, Notes, Origin, Shortcuts};
+use super::{LinearMap, Notes, Origin, Shortcuts};
 use crate::error::{Error, Result};
 use crate::hub::SourceFile;
 use crate::models::Part;
 use crate::store::check_inside;
 use crate::weights::Weights;
 use crate::weights::arrays::{Array, read_npy, read_npz, read_pickle};
+use crate::words::Cast;
+use jumplens_core::cast::Form;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The cast of a tuned lens.
-const TUNED: &str = "tuned";
-/// The cast of maps with a bias.
-const AFFINE: &str = "mat+b";
 /// More layers than any model has.
 const MOST_LAYERS: usize = 1 << 16;
 
@@ -312,18 +310,17 @@ impl Foreign {
         &self,
         out: &Path,
         origin: &Origin,
-        cast: Option<&str>,
+        cast: Option<&Cast>,
         parts: &[Part],
-    ) -> Result<Vec<String>> {
+    ) -> Result<Vec<Cast>> {
         let shortcuts = Shortcuts::new(out).with_origin(origin.clone());
-        let mut casts: BTreeMap<&str, BTreeMap<usize, BTreeMap<usize, LinearMap>>> = BTreeMap::new();
+        let mut casts: BTreeMap<Cast, BTreeMap<usize, BTreeMap<usize, LinearMap>>> = BTreeMap::new();
         for ((from, to), map) in &self.pairs {
-            let own = match map.bias() {
-                _ if self.format == "tuned-lens" => TUNED,
-                Some(_) => AFFINE,
-                None => MAT,
+            let own = match self.format {
+                "tuned-lens" => Cast::Tuned,
+                _ => Cast::Map { intercept: map.bias().is_some(), form: Form::Plain },
             };
-            let maps = casts.entry(cast.unwrap_or(own)).or_default();
+            let maps = casts.entry(cast.cloned().unwrap_or(own)).or_default();
             maps.entry(*from).or_default().insert(*to, map.clone());
         }
         for (cast, sources) in &casts {
@@ -337,7 +334,7 @@ impl Foreign {
             blocks.entry(*block).or_default().insert(parts[*part].name, map.clone());
         }
         blocks.iter().try_for_each(|(block, maps)| shortcuts.save_parts(*block, maps))?;
-        Ok(casts.into_keys().map(str::to_owned).collect())
+        Ok(casts.into_keys().collect())
     }
 }
 

@@ -7,7 +7,7 @@ mod import;
 mod origin;
 
 pub use export::{Format, chosen_pairs, export};
-pub use files::{MAT, Notes, Shortcuts, pair_name};
+pub use files::{Notes, Shortcuts, pair_name};
 pub(crate) use fit::{KEPT, LANES, save_maps};
 pub use fit::{fit_pairs, fit_parts};
 pub use import::Foreign;

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::files::{temporary, write_durably};
 use crate::progress::Observer;
 use crate::seal::{self, Seal};
+use crate::words::RESULTS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -41,7 +42,7 @@ impl Record {
     pub(crate) fn of_figures(folder: &Path, figures: &[PathBuf]) -> Result<Self> {
         let is_figure = |path: &Path| figures.contains(&folder.join(path));
         let files = integrity::digests(folder, is_figure)?;
-        Ok(Self { done: true, files, ..Self::new(FolderKind::Figures, &[folder.join("results")]) })
+        Ok(Self { done: true, files, ..Self::new(FolderKind::Figures, &[folder.join(RESULTS)]) })
     }
 
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
@@ -216,7 +217,7 @@ pub(crate) fn damaged(folder: &Path, message: String, ours: bool) -> Error {
 
 /// True where a folder whose manifest cannot be read has what only a run has.
 pub(crate) fn may_be_a_run(folder: &Path) -> bool {
-    ["samples", "states"].iter().any(|name| folder.join(name).exists())
+    [Stage::Samples, Stage::States].iter().any(|stage| folder.join(stage.place()).exists())
 }
 
 /// Says that a folder is replaced whose manifest cannot be read.
@@ -353,7 +354,7 @@ pub(crate) fn maps_at(path: &Path) -> Result<PathBuf> {
     match look(path)? {
         Found::Run(manifest) => {
             manifest.check(path, Stage::Fit, "reading its maps")?;
-            Ok(path.join("shortcuts"))
+            Ok(path.join(Stage::Fit.place()))
         }
         Found::Made(record) if record.kind == FolderKind::ImportedMaps => {
             record.check(path, Path::new(""))?;

@@ -1,6 +1,7 @@
 //! What the stages of a run left on disk, by digest: a file that was changed, cut short or removed since is found before
 //! anything is made from it.
 
+use super::manifest::MANIFEST;
 use crate::error::{Error, Result};
 use crate::files::{sha256_of, sync};
 use rayon::prelude::*;
@@ -52,7 +53,7 @@ pub(crate) fn changed(run: &Path, digests: &Digests) -> Result<Option<PathBuf>> 
         if !Path::new(name).components().all(|part| matches!(part, Component::Normal(_))) {
             let message =
                 format!("it names the file `{}`, which is not below the folder", name.escape_debug());
-            return Err(Error::Format { path: run.join("manifest.json"), message });
+            return Err(Error::Format { path: run.join(MANIFEST), message });
         }
         match sha256_of(&path) {
             Ok(now) if now == *digest => Ok(None),

@@ -7,7 +7,6 @@ pub(crate) mod integrity;
 pub(crate) mod lock;
 pub mod manifest;
 
-pub(crate) use crate::words::MOMENTS;
 pub use crate::words::{FolderKind, Stage};
 pub use folder::{Found, Making, Record, Room, check_outside, look};
 pub(crate) use folder::{check_inside, damaged, maps_at, may_be_a_run, note_replaced};

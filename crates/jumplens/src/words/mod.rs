@@ -3,6 +3,7 @@
 
 mod folder;
 mod model;
+mod note;
 mod pointer;
 mod refusal;
 mod repo;
@@ -12,14 +13,16 @@ mod stage;
 mod text_check;
 
 pub use folder::FolderKind;
+pub use jumplens_core::cast::{BlockCast, Cast};
 pub use model::{Kind, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Slot, Spec};
+pub use note::Note;
 pub use pointer::Pointer;
 pub use refusal::{Measure, OfDocuments, Refusal};
 pub use repo::RepoKind;
 pub use sample::Sample;
 pub(crate) use shard::{LEARNING_CURVE, MOST_SHARES, VAL, piece, segment};
 pub use shard::{PIECES, Shard};
-pub(crate) use stage::MOMENTS;
 pub use stage::Stage;
+pub(crate) use stage::{MOMENTS, REPORT, RESULTS, SUMMARY, samples_file};
 pub(crate) use text_check::{CONTEXT_LENGTH, CONTEXT_MARGIN, CONTEXT_WINDOW};
 pub use text_check::{Comparison, TextCheck};

@@ -1,5 +1,6 @@
 //! What is asked for and cannot be had. What to ask for instead is for programs to say, in the names that they have for it.
 
+use jumplens_core::cast::Cast;
 use std::path::PathBuf;
 
 /// What sentences have bounds in.
@@ -100,10 +101,32 @@ pub enum Refusal {
         /// For validation.
         val: usize,
     },
+    /// A way to fit maps that there is not.
+    #[error("there is no lens `{name}`: {}", named(there))]
+    NoLens {
+        /// What was asked for.
+        name: Cast,
+        /// What there is, beside least squares.
+        there: Vec<Cast>,
+    },
+    /// A way to fit maps that takes states, where there are only their sums.
+    #[error("this lens is fitted on states, and only their sums are there")]
+    NoStates,
     /// Maps between all layers, of sums that are to the last one alone.
     #[error("`{}` has the sums to the last layer alone", path.display())]
     SumsToTheLast {
         /// The file of sums.
         path: PathBuf,
     },
+}
+
+/// What there is, in words.
+fn named(there: &[Cast]) -> String {
+    match there {
+        [] => "least squares are all there is".to_owned(),
+        _ => {
+            let names: Vec<String> = there.iter().map(|cast| format!("`{cast}`")).collect();
+            format!("beside least squares there are {}", names.join(", "))
+        }
+    }
 }

@@ -25,10 +25,12 @@ pub enum Stage {
     Plot,
 }
 
+/// The folder of the tables.
+pub(crate) const RESULTS: &str = "results";
 /// Tables that [`Stage::R2`] writes; the others are of [`Stage::Evaluate`].
 const OF_R2: [&str; 4] = ["r2.csv", "sources.csv", "learning_curve.csv", "spectra.csv"];
 /// Written by both, and read by neither.
-const OF_BOTH: &str = "summary.json";
+pub(crate) const SUMMARY: &str = "summary.json";
 
 impl Stage {
     /// All of them, each behind those that it needs.
@@ -49,6 +51,17 @@ impl Stage {
             Self::R2 => "r2",
             Self::Evaluate => "evaluate",
             Self::Plot => "plot",
+        }
+    }
+
+    /// What its files lie in, below the run folder; for [`Stage::Moments`], its one file.
+    pub fn place(self) -> &'static str {
+        match self {
+            Self::Samples | Self::States => self.name(),
+            Self::Moments => MOMENTS,
+            Self::Fit => "shortcuts",
+            Self::R2 | Self::Evaluate => RESULTS,
+            Self::Plot => "plots",
         }
     }
 
@@ -77,15 +90,14 @@ impl Stage {
             _ => None,
         });
         let (Some(top), rest) = (parts.next(), parts.next()) else { return false };
+        if top != self.place() {
+            return false;
+        }
         match self {
-            Self::Samples => top == "samples",
-            Self::States => top == "states",
-            Self::Moments => path == Path::new(MOMENTS),
-            Self::Fit => top == "shortcuts",
-            Self::R2 => top == "results" && rest.is_some_and(|name| OF_R2.contains(&name)),
-            Self::Evaluate => {
-                top == "results" && rest.is_some_and(|name| name != OF_BOTH && !OF_R2.contains(&name))
-            }
+            Self::Samples | Self::States | Self::Fit => true,
+            Self::Moments => rest.is_none(),
+            Self::R2 => rest.is_some_and(|name| OF_R2.contains(&name)),
+            Self::Evaluate => rest.is_some_and(|name| name != SUMMARY && !OF_R2.contains(&name)),
             Self::Plot => false,
         }
     }
@@ -93,6 +105,14 @@ impl Stage {
 
 /// The file that [`Stage::Moments`] writes.
 pub(crate) const MOMENTS: &str = "moments.safetensors";
+
+/// The page that shows a run.
+pub(crate) const REPORT: &str = "report.html";
+
+/// The samples of `split`, from the run folder on.
+pub(crate) fn samples_file(split: &str) -> String {
+    format!("{}/{split}.jsonl", Stage::Samples.place())
+}
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -10,12 +10,13 @@ use crate::sources::bundled_maps;
 use jumplens::Error;
 use jumplens::evidence::Evidence;
 use jumplens::hub::ModelFiles;
-use jumplens::lens::{ID, Input, Lens, Reading, View, available, html, svg};
+use jumplens::lens::{Input, Lens, Reading, View, available, html, svg};
 use jumplens::models::{Spec, load};
 use jumplens::nn::Precision;
 use jumplens::run::{Run, record_model};
-use jumplens::shortcut::{MAT, Origin, Shortcuts};
+use jumplens::shortcut::{Origin, Shortcuts};
 use jumplens::tokenize::Tokenizer;
+use jumplens::words::Cast;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
@@ -144,7 +145,7 @@ fn evidence(path: &Path, shortcuts: &Shortcuts, spec: &Spec) -> Result<Evidence,
 
 /// The casts that are looked through.
 struct Chosen {
-    casts: Vec<String>,
+    casts: Vec<Cast>,
     /// Why, where none was asked for.
     why: Option<String>,
     /// What has to be said of their maps.
@@ -161,8 +162,8 @@ impl Chosen {
             _ if !args.cast.is_empty() => args.cast.clone(),
             Some(best) => vec![best.cast.clone()],
             None => {
-                let first = there.iter().find(|cast| *cast == MAT).or(there.get(1));
-                vec![first.map_or(ID, String::as_str).to_owned()]
+                let first = there.iter().find(|cast| **cast == Cast::MAT).or(there.get(1));
+                vec![first.cloned().unwrap_or(Cast::Id)]
             }
         };
         let warnings = evidence.warnings(Some(&casts));

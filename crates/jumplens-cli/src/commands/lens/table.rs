@@ -164,7 +164,7 @@ fn grid(reading: &Reading, columns: usize, ink: Ink) -> String {
             text.push_str(line.trim_end());
             text.push('\n');
         };
-        line("", &|cast| padded(&format!(" {}", spelled(&cast.cast)), across));
+        line("", &|cast| padded(&format!(" {}", spelled(&cast.cast.name())), across));
         let each = |what: &dyn Fn(usize) -> String| {
             let cells: Vec<String> =
                 places.clone().map(|place| padded(&format!(" {}", what(place)), wides[place])).collect();
@@ -189,7 +189,7 @@ fn ranking(reading: &Reading, columns: usize, ink: Ink) -> String {
     let position = reading.positions[0];
     let mut text = format!("position {position}, {}\n", shown(&reading.tokens[position].text));
     for cast in &reading.casts {
-        let _ = writeln!(text, "\n{:>5} │ {}", "layer", spelled(&cast.cast));
+        let _ = writeln!(text, "\n{:>5} │ {}", "layer", spelled(&cast.cast.name()));
         for (row, layer) in cast.layers.iter().enumerate() {
             let exits = cast.exit_layer.as_ref().is_some_and(|exits| exits[0] == *layer);
             let mut line = format!("{layer:>5} │{}", if exits { EXIT } else { " " });

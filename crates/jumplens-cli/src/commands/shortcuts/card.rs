@@ -5,11 +5,12 @@ use crate::shell::quoted;
 use jumplens::eval::tables::R2Row;
 use jumplens::lens::spelled;
 use jumplens::shortcut::{Format, LastState, Origin, pair_name};
+use jumplens::words::Cast;
 use std::fmt::Write;
 
 /// An exported file.
 pub struct File {
-    pub cast: String,
+    pub cast: Cast,
     pub name: String,
     /// How many maps are in it.
     pub maps: usize,
@@ -78,7 +79,7 @@ impl Card<'_> {
         );
         card += "| file | cast | maps |\n|---|---|---|\n";
         for File { cast, name, maps, .. } in self.files {
-            let _ = writeln!(card, "| {} | {} | {maps} |", code(name), code(cast));
+            let _ = writeln!(card, "| {} | {} | {maps} |", code(name), code(&cast.name()));
         }
         card += "\nEach map is an f32 array `FROM_TO` of shape [d, d], rows are outputs; its bias, where it has one, is `FROM_TO.bias`.\n";
         self.write_example(&mut card, origin);
@@ -131,17 +132,17 @@ impl Card<'_> {
 
     fn write_r2(&self, card: &mut String) {
         let Some(last) = self.r2.iter().map(|row| row.to).max() else { return };
-        let casts: Vec<&str> = self.files.iter().map(|file| &file.cast[..]).chain(["id"]).collect();
+        let casts: Vec<&Cast> = self.files.iter().map(|file| &file.cast).chain([&Cast::Id]).collect();
         let _ = write!(card, "\n## r² to layer {last} on validation samples\n\n| layer |");
         casts.iter().for_each(|cast| {
-            let _ = write!(card, " {} |", markdown(cast));
+            let _ = write!(card, " {} |", markdown(&cast.name()));
         });
         let _ = writeln!(card, "\n|---|{}", "---|".repeat(casts.len()));
         for from in 0..last {
             let _ = write!(card, "| {from} |");
             for cast in &casts {
                 let row =
-                    self.r2.iter().find(|row| row.mapping == *cast && row.from == from && row.to == last);
+                    self.r2.iter().find(|row| row.mapping == **cast && row.from == from && row.to == last);
                 let _ = write!(card, " {} |", row.map_or(String::new(), |row| format!("{:.3}", row.r2)));
             }
             card.push('\n');

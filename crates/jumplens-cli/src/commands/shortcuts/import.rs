@@ -55,7 +55,7 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
         foreign.check_layers(&args.path, layers)?;
     }
     let making = room.begin(&Progress::new(printer))?;
-    let casts = foreign.save(&args.out, &origin, args.cast.as_deref(), parts)?;
+    let casts = foreign.save(&args.out, &origin, args.cast.as_ref(), parts)?;
     making.finish()?;
     let mut made: Vec<String> = casts.iter().map(|cast| format!("`{cast}`")).collect();
     if !foreign.parts.is_empty() {

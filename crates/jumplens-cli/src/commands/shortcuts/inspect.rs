@@ -6,6 +6,7 @@ use crate::printer::Printer;
 use jumplens::Error;
 use jumplens::eval::{self, Inspection};
 use jumplens::shortcut::{Shortcuts, chosen_pairs};
+use jumplens::words::Cast;
 use serde_json::json;
 use std::fmt::Write;
 
@@ -42,8 +43,8 @@ pub fn inspect(args: &InspectArgs, printer: &Printer) -> Result<(), Failure> {
     Ok(())
 }
 
-fn text(found: &[(String, usize, usize, Inspection, Option<f64>)]) -> String {
-    let wide = found.iter().map(|(cast, ..)| cast.len()).max().unwrap_or(0).max(4);
+fn text(found: &[(Cast, usize, usize, Inspection, Option<f64>)]) -> String {
+    let wide = found.iter().map(|(cast, ..)| cast.name().len()).max().unwrap_or(0).max(4);
     let mut text = format!(
         "{:<wide$}  {:>4}  {:>4}  {:>9}  {:>9}  {:>9}  {:>8}  {:>10}  {:>8}  {:>7}\n",
         "cast", "from", "to", "‖A‖", "σ max", "σ min", "eff.rank", "‖A−I‖/‖I‖", "‖b‖", "r²"

@@ -5,12 +5,13 @@ use crate::args::{Format, ListArgs};
 use crate::printer::Printer;
 use jumplens::Error;
 use jumplens::shortcut::{Origin, Pairs, Shortcuts, chosen_pairs};
+use jumplens::words::Cast;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
 /// The maps of one cast.
 struct Row {
-    cast: String,
+    cast: Cast,
     maps: usize,
     from: (usize, usize),
     to: (usize, usize),

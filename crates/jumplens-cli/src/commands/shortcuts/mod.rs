@@ -13,6 +13,7 @@ use jumplens::Error;
 use jumplens::eval::tables::R2Row;
 use jumplens::run::own_r2;
 use jumplens::shortcut::{Origin, Shortcuts};
+use jumplens::words::Cast;
 use std::path::Path;
 
 pub fn shortcuts(command: &ShortcutsCommand, printer: &Printer) -> Result<(), Failure> {
@@ -25,7 +26,7 @@ pub fn shortcuts(command: &ShortcutsCommand, printer: &Printer) -> Result<(), Fa
 }
 
 /// The casts that were asked for, or all that are there; [`Error::NoCast`] for one that is not.
-fn casts(shortcuts: &Shortcuts, asked: &[String]) -> Result<Vec<String>, Error> {
+fn casts(shortcuts: &Shortcuts, asked: &[Cast]) -> Result<Vec<Cast>, Error> {
     let there = shortcuts.casts()?;
     match asked.iter().find(|cast| !there.contains(cast)) {
         Some(cast) => Err(Error::NoCast { cast: cast.clone(), there }),
