@@ -35,6 +35,7 @@ pub(super) fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Option<Canva
             .collect()
     });
     let early = Curve::of_mappings(&mappings, |mapping| by_layers_processed(exits, mapping));
+    // Each of them has a row, and so a curve.
     let saved = saved(mappings.iter().zip(&early), exits, last);
     let fixed = restyled(fixed, Some((9, 7)), "fixed");
     let early = restyled(early, None, "early");
