@@ -45,6 +45,8 @@ pub struct StateChunk {
     pub layers: Vec<Vec<f32>>,
     /// The attention part's output in every block, where it was asked for; each row-major `[samples, d]`.
     pub attention: Vec<Vec<f32>>,
+    /// Width of a state.
+    pub d: usize,
     /// How many tokens were run for them.
     pub tokens: usize,
 }
@@ -54,6 +56,7 @@ impl StateChunk {
         Self {
             layers: vec![Vec::new(); spec.n_layers + 1],
             attention: vec![Vec::new(); if keep_attention { spec.n_layers } else { 0 }],
+            d: spec.d_model,
             tokens: 0,
         }
     }
@@ -188,24 +191,15 @@ impl StateFiles {
         self.run.join(self.attention_name(layer))
     }
 
-    /// Opens the states of `layer`.
-    pub fn layer(&self, layer: usize) -> Result<StateFile> {
-        StateFile::open(&self.layer_path(layer))
-    }
-
     /// Opens the states of `layer`, which have to be those of `n` samples, of width `d`.
-    pub(crate) fn layer_of(&self, layer: usize, n: usize, d: usize) -> Result<StateFile> {
-        let (path, file) = (self.layer_path(layer), self.layer(layer)?);
+    pub(crate) fn layer_of(&self, layer: usize, n: usize, d: usize) -> Result<LayerStates<'static>> {
+        let path = self.layer_path(layer);
+        let file = LayerStates::open(&path)?;
         if (file.n, file.d) != (n, d) {
             let message = format!("{} states of width {}, where {n} of width {d} should be", file.n, file.d);
             return Err(Error::Format { path, message });
         }
         Ok(file)
-    }
-
-    /// Opens the attention outputs of block `layer`.
-    pub fn attention(&self, layer: usize) -> Result<StateFile> {
-        StateFile::open(&self.attention_path(layer))
     }
 
     /// What an earlier run left of the states of `n` samples, where all that it `kept` is there as it was left; none of it where
@@ -322,6 +316,42 @@ impl StateFiles {
                 value: rows[at],
             }),
         }
+    }
+}
+
+/// Where the states of a split are.
+pub trait States: Sync {
+    /// Those of `layer`, 0…L.
+    fn layer(&self, layer: usize) -> Result<LayerStates<'_>>;
+
+    /// The attention part's outputs in block `layer`.
+    fn attention(&self, layer: usize) -> Result<LayerStates<'_>>;
+
+    /// Those of the layers 0…`last`.
+    fn layers(&self, last: usize) -> Result<Vec<LayerStates<'_>>> {
+        (0..=last).map(|layer| self.layer(layer)).collect()
+    }
+}
+
+impl States for StateFiles {
+    fn layer(&self, layer: usize) -> Result<LayerStates<'_>> {
+        LayerStates::open(&self.layer_path(layer))
+    }
+
+    fn attention(&self, layer: usize) -> Result<LayerStates<'_>> {
+        LayerStates::open(&self.attention_path(layer))
+    }
+}
+
+impl States for StateChunk {
+    fn layer(&self, layer: usize) -> Result<LayerStates<'_>> {
+        Ok(LayerStates::in_memory(&self.layers[layer], self.d))
+    }
+
+    fn attention(&self, layer: usize) -> Result<LayerStates<'_>> {
+        let kept = self.attention.get(layer);
+        let kept = kept.ok_or_else(|| Error::Internal("the attention's outputs were not kept".into()))?;
+        Ok(LayerStates::in_memory(kept, self.d))
     }
 }
 
@@ -473,18 +503,29 @@ fn sync_all(files: &[(PathBuf, Arc<File>)]) -> Result<()> {
     files.iter().try_for_each(|(path, file)| sync_file(file).map_err(Error::io("write", path)))
 }
 
-/// A state file opened for reading: tensor `states`, f32 `[n, d]`, mapped into memory.
+/// The states of one layer: in memory, or a file, tensor `states`, f32 `[n, d]`, mapped into it.
 #[derive(Debug)]
-pub struct StateFile {
-    map: Mapped,
-    data: std::ops::Range<usize>,
+pub struct LayerStates<'a> {
+    values: Values<'a>,
     /// Samples.
     pub n: usize,
     /// Width of a state.
     pub d: usize,
 }
 
-impl StateFile {
+#[derive(Debug)]
+enum Values<'a> {
+    /// Bytes of a file.
+    Mapped(Mapped, std::ops::Range<usize>),
+    InMemory(&'a [f32]),
+}
+
+impl<'a> LayerStates<'a> {
+    /// Row-major `[n, d]`.
+    pub fn in_memory(values: &'a [f32], d: usize) -> Self {
+        Self { values: Values::InMemory(values), n: values.len() / d, d }
+    }
+
     /// Opens a safetensors file with an f32 tensor `states` of two dimensions.
     pub fn open(path: &Path) -> Result<Self> {
         let map = Mapped::open(path)?;
@@ -500,12 +541,15 @@ impl StateFile {
             }
             (start..start + view.data().len(), n, d)
         };
-        Ok(Self { map, data, n, d })
+        Ok(Self { values: Values::Mapped(map, data), n, d })
     }
 
     /// All states, row-major `[n, d]`.
     pub fn values(&self) -> &[f32] {
-        bytemuck::cast_slice(&self.map[self.data.clone()])
+        match &self.values {
+            Values::Mapped(map, data) => bytemuck::cast_slice(&map[data.clone()]),
+            Values::InMemory(values) => values,
+        }
     }
 
     /// The states of some samples as a tensor `[rows, d]`.

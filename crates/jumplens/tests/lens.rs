@@ -9,6 +9,7 @@ use jumplens::models::Kind;
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::run::{Existing, Run, SampleSource, Settings};
+use jumplens::session::{MapsFrom, Session, Text};
 use jumplens::shortcut::{Fits, Pairs};
 use jumplens::tokenize::Tokenizer;
 use jumplens::tokenize::{Sample, read_samples};
@@ -16,7 +17,7 @@ use jumplens::words::Cast;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{ListAccessor, RowAccessor};
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use tempfile::TempDir;
 
 /// A run of each bundled model with every kind of cast.
@@ -69,7 +70,7 @@ fn samples(run: &Run) -> Vec<Sample> {
 }
 
 fn readings(run: &Run, casts: &[Cast], samples: &[Sample], view: &View) -> Vec<Reading> {
-    let lens = run.lens(run.own_shortcuts().unwrap().as_ref(), casts).unwrap();
+    let lens = run.lens(run.own_shortcuts().unwrap().as_ref().map(|maps| maps as _), casts).unwrap();
     let input = |sample: &Sample| Input { text: sample.text.clone().unwrap(), ids: sample.ids.clone() };
     let inputs: Vec<Input> = samples.iter().map(input).collect();
     lens.read("model", &inputs, None, view).unwrap()
@@ -80,7 +81,7 @@ fn the_lens_shows_what_evaluate_measures() {
     for run in &runs() {
         let model = &run.manifest().model.id;
         let (table, samples) = (predictions(run), &samples(run)[..SAMPLES]);
-        let casts = available(run.own_shortcuts().unwrap().as_ref()).unwrap();
+        let casts = available(run.own_shortcuts().unwrap().as_ref().map(|maps| maps as _)).unwrap();
         let readings = readings(run, &casts, samples, &View { top: 10, ..View::default() });
         let mut compared = 0;
         for (index, (sample, reading)) in samples.iter().zip(&readings).enumerate() {
@@ -184,4 +185,35 @@ fn a_mask_in_the_text_is_guessed() {
     assert_eq!(masks.len(), 1);
     let whole = tokenizer.encode("he was born in london .").unwrap();
     assert_eq!(ids[..masks[0]], whole[..masks[0]], "what stands before it is the same");
+}
+
+/// Ten texts in one session: the head and the maps are packed for the first one, and each reads as it does by itself.
+#[test]
+fn a_session_packs_once_and_reads_as_the_lens_does() {
+    for run in runs() {
+        let name = run.manifest().model.short_name().to_owned();
+        let samples = &samples(&run)[..10];
+        let view = View { top: 3, ..View::default() };
+        let alone = readings(&run, &[Cast::MAT], samples, &view);
+        let session = Session::of_run(run, MapsFrom::default(), &Silent).unwrap();
+        let choice = session.choose(&[Cast::MAT]).unwrap();
+        let head = session.model().head().unwrap();
+        let mut packed = None;
+        for (sample, alone) in samples.iter().zip(alone) {
+            let text = session.text(sample.text.clone().unwrap()).unwrap();
+            let input = Input { ids: sample.ids.clone(), ..text.input };
+            let reading = session.read(&Text { input, tokens_cut: 0 }, &choice, &view).unwrap();
+            assert_eq!(reading.casts[0].cells.len(), alone.casts[0].cells.len(), "{name}");
+            for (cell, alone) in
+                reading.casts[0].cells.iter().flatten().zip(alone.casts[0].cells.iter().flatten())
+            {
+                assert_eq!((cell.top[0].id, cell.surprisal), (alone.top[0].id, alone.surprisal), "{name}");
+            }
+            let now = head.packed(Precision::F32).unwrap();
+            assert!(Arc::ptr_eq(packed.get_or_insert(Arc::clone(&now)), &now), "packed anew for {name}");
+        }
+        // By its figures, where none is asked for.
+        let best = session.choose(&[]).unwrap();
+        assert!(best.best.is_some() && best.casts.len() == 1, "{best:?}");
+    }
 }

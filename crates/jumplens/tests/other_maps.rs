@@ -8,7 +8,7 @@ use jumplens::nn::Precision;
 use jumplens::progress::{Observer, Silent};
 use jumplens::run::{Existing, Run, SampleSource, Settings};
 use jumplens::shortcut::{Fits, Pairs, Ridge, Shortcuts};
-use jumplens::states::StateFiles;
+use jumplens::states::{StateFiles, States};
 use jumplens::store::Stage;
 use jumplens::words::Cast;
 use std::cell::RefCell;

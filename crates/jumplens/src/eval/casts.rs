@@ -4,7 +4,7 @@ use crate::batch::PackedBatch;
 use crate::error::Result;
 use crate::models::Transformer;
 use crate::runner::{BlockRun, Context, Plan};
-use crate::shortcut::Shortcuts;
+use crate::shortcut::MapStore;
 use crate::words::BlockCast;
 use candle_core::Tensor;
 
@@ -17,7 +17,7 @@ pub(crate) struct BlockCasts {
 }
 
 impl BlockCasts {
-    pub(crate) fn load(model: &Transformer, shortcuts: &Shortcuts, casts: &[BlockCast]) -> Result<Self> {
+    pub(crate) fn load(model: &Transformer, shortcuts: &dyn MapStore, casts: &[BlockCast]) -> Result<Self> {
         let spec = model.spec();
         let plan = |cast: &BlockCast| {
             let mut maps = vec![vec![None; spec.parts.len()]; spec.n_layers];

@@ -7,7 +7,7 @@ use crate::models::Spec;
 use crate::moments::Section;
 use crate::progress::{Observer, check};
 use crate::shortcut::{Fitted, Kind, LinearMap, PairSums};
-use crate::states::{StateFile, StateFiles};
+use crate::states::{LayerStates, States};
 use crate::tokenize::Sample;
 use crate::words::{Cast, LEARNING_CURVE, Note, piece, segment};
 use jumplens_core::cast::Form;
@@ -26,8 +26,8 @@ const DOMINATES: f64 = 0.5;
 /// The rows of `sources.csv` and of `learning_curve.csv`. Advances by one a source layer.
 pub fn diagnose(
     spec: &Spec,
-    train: &StateFiles,
-    val: &StateFiles,
+    train: &dyn States,
+    val: &dyn States,
     samples: &[Sample],
     observer: &dyn Observer,
 ) -> Result<(Vec<SourceRow>, Vec<CurveRow>)> {
@@ -37,7 +37,7 @@ pub fn diagnose(
     for layer in 0..last {
         check(observer)?;
         let (source, held_out) = (train.layer(layer)?, val.layer(layer)?);
-        let sums = |files: [&StateFile; 2], rows: Range<usize>, n: usize| {
+        let sums = |files: [&LayerStates; 2], rows: Range<usize>, n: usize| {
             let mut section = Section::new(spec.d_model, 1);
             section.add(&files, rows, piece(n));
             section.sums()
@@ -83,7 +83,7 @@ pub(crate) fn r2_of_sums(sums: &PairSums, target: usize, map: &LinearMap) -> f64
     score(&sums.squared_errors(target, map), &sums.target_spread(target).about_mean)
 }
 
-fn source_row(layer: usize, source: &StateFile, samples: &[Sample], sigma: &[f64]) -> SourceRow {
+fn source_row(layer: usize, source: &LayerStates, samples: &[Sample], sigma: &[f64]) -> SourceRow {
     let spread = Spread::of(source.values(), source.d);
     let total: f64 = spread.about_mean.iter().sum();
     let share = |part: f64| if total > 0.0 { part / total } else { 0.0 };

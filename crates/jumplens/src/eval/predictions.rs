@@ -7,8 +7,8 @@ use crate::files::write_with;
 use crate::models::{Head, Kind, Spec, Transformer};
 use crate::nn::{Linear, Precision, with_values};
 use crate::progress::{Observer, check};
-use crate::shortcut::Shortcuts;
-use crate::states::{StateFile, StateFiles};
+use crate::shortcut::MapStore;
+use crate::states::{LayerStates, States};
 use crate::tokenize::Sample;
 use crate::words::{BlockCast, Cast};
 use candle_core::Tensor;
@@ -112,7 +112,7 @@ struct Evaluator<'a> {
     unembedding: Unembedding<'a>,
     samples: &'a [Sample],
     /// States of the layers 0…L.
-    states: Vec<StateFile>,
+    states: Vec<LayerStates<'a>>,
     /// Of each cast that is a map of states, the maps from the layers 0…L−1 to L.
     to_last: Vec<Vec<Linear>>,
     /// Where there are maps of parts.
@@ -186,10 +186,10 @@ pub(crate) fn with_unembedding<R>(
 }
 
 /// The maps of `cast` from the layers 0…L−1 to L.
-pub(crate) fn maps_to_last(spec: &Spec, shortcuts: &Shortcuts, cast: &Cast) -> Result<Vec<Linear>> {
-    let (maps, last) = (shortcuts.cast(cast), spec.n_layers);
+pub(crate) fn maps_to_last(spec: &Spec, shortcuts: &dyn MapStore, cast: &Cast) -> Result<Vec<Linear>> {
+    let last = spec.n_layers;
     let map = |from| {
-        let map = maps.load_pairs(from, &[last], spec.d_model)?.remove(&last);
+        let map = shortcuts.load(cast, from, &[last], spec.d_model)?.remove(&last);
         let map = map.ok_or_else(|| Error::Internal(format!("no map {from}_{last}")))?;
         Ok(Linear::of_map(&map))
     };
@@ -219,8 +219,8 @@ pub fn evaluate(
     head: &Head,
     precision: Precision,
     samples: &[Sample],
-    states: &StateFiles,
-    shortcuts: &Shortcuts,
+    states: &dyn States,
+    shortcuts: &dyn MapStore,
     map_casts: &[Cast],
     observer: &dyn Observer,
 ) -> Result<Evaluation> {
@@ -234,7 +234,7 @@ pub fn evaluate(
         observer.note("there are no maps of parts: the casts that run blocks are left out");
         None
     };
-    let states = (0..=last).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?;
+    let states = states.layers(last)?;
     let of_blocks = BlockCast::ALL.into_iter().filter(|_| block_casts.is_some()).map(Cast::Blocks);
     let mappings = [Cast::Id].into_iter().chain(map_casts.iter().cloned()).chain(of_blocks);
     let mut casts: Vec<CastPredictions> =

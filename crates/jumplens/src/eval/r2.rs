@@ -4,8 +4,8 @@ use super::tables::R2Row;
 use crate::error::Result;
 use crate::models::Spec;
 use crate::progress::{Observer, check};
-use crate::shortcut::Shortcuts;
-use crate::states::{StateFile, StateFiles};
+use crate::shortcut::MapStore;
+use crate::states::{LayerStates, States};
 use crate::words::Cast;
 use jumplens_core::metrics::{Source, Target};
 use jumplens_core::spread::squared_distances;
@@ -15,14 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 /// the baseline `mean`. Advances by one a map.
 pub fn r2_table(
     spec: &Spec,
-    train: &StateFiles,
-    val: &StateFiles,
-    shortcuts: &Shortcuts,
+    train: &dyn States,
+    val: &dyn States,
+    shortcuts: &dyn MapStore,
     casts: &[Cast],
     observer: &dyn Observer,
 ) -> Result<Vec<R2Row>> {
-    let open = |files: &StateFiles| (0..=spec.n_layers).map(|l| files.layer(l)).collect::<Result<Vec<_>>>();
-    let (train, val) = (open(train)?, open(val)?);
+    let (train, val) = (train.layers(spec.n_layers)?, val.layers(spec.n_layers)?);
     // The targets' spread, and the baseline, are the same for every source layer.
     let mut targets: BTreeMap<usize, (Target, Target)> = BTreeMap::new();
     let mut pairs = BTreeSet::new();
@@ -33,9 +32,8 @@ pub fn r2_table(
         .map(|(val, train)| [val, train].map(|file| Source::of(file.values(), file.d)))
         .collect();
     for cast in casts {
-        let maps = shortcuts.cast(cast);
         for (from, [source, train_source]) in sources[..spec.n_layers].iter().enumerate() {
-            for (to, map) in maps.load_pairs(from, &maps.targets(from)?, spec.d_model)? {
+            for (to, map) in shortcuts.load(cast, from, &shortcuts.targets(cast, from)?, spec.d_model)? {
                 check(observer)?;
                 let (on_val, on_train) = targets.entry(to).or_insert_with(|| {
                     let on_val = target(&val[to]);
@@ -69,7 +67,7 @@ pub fn r2_table(
     Ok(rows)
 }
 
-fn target(file: &StateFile) -> Target<'_> {
+fn target<'a>(file: &'a LayerStates) -> Target<'a> {
     Target::of(file.values(), file.d)
 }
 

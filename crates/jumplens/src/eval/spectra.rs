@@ -4,14 +4,14 @@ use super::tables::SpectrumRow;
 use crate::error::Result;
 use crate::models::Spec;
 use crate::progress::{Observer, check};
-use crate::shortcut::Shortcuts;
+use crate::shortcut::MapStore;
 use crate::words::Cast;
 
 /// The rows of `spectra.csv`: the singular values of the maps `mat` from every layer to the last one, where `mat` is
 /// among `casts`.
 pub fn spectra(
     spec: &Spec,
-    shortcuts: &Shortcuts,
+    shortcuts: &dyn MapStore,
     casts: &[Cast],
     observer: &dyn Observer,
 ) -> Result<Vec<SpectrumRow>> {
@@ -20,10 +20,10 @@ pub fn spectra(
     let from = if casts.contains(&Cast::MAT) { 0..to } else { 0..0 };
     for from in from {
         check(observer)?;
-        if !shortcuts.targets(from)?.contains(&to) {
+        if !shortcuts.targets(&Cast::MAT, from)?.contains(&to) {
             continue;
         }
-        if let Some(map) = shortcuts.load_pairs(from, &[to], spec.d_model)?.get(&to) {
+        if let Some(map) = shortcuts.load(&Cast::MAT, from, &[to], spec.d_model)?.get(&to) {
             let values = map.singular_values()?.into_iter().enumerate();
             rows.extend(values.map(|(place, value)| SpectrumRow {
                 from,

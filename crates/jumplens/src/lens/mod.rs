@@ -15,12 +15,13 @@ use crate::error::{Error, Result};
 use crate::eval::{BlockCasts, ExitRule, Unembedding, maps_to_last, predict, with_unembedding};
 use crate::models::{Head, Kind, Transformer};
 use crate::nn::{Linear, Precision};
-use crate::shortcut::Shortcuts;
+use crate::shortcut::MapStore;
 use crate::states::run_sequence;
 use crate::tokenize::{Sample, Tokenizer};
 use crate::words::{BlockCast, Cast};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What casts predict at the positions of one text: the object that `jumplens lens --format json` writes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,8 +150,10 @@ pub struct Input {
     pub ids: Vec<u32>,
 }
 
-/// How a state becomes a state of the last layer.
-enum Way {
+/// How a state becomes a state of the last layer, ready to be applied.
+pub struct Way(How);
+
+enum How {
     /// As it is.
     AsItIs,
     /// By a map from each of the layers 0…L−1.
@@ -159,16 +162,33 @@ enum Way {
     Blocks(BlockCasts),
 }
 
+impl Way {
+    /// That of `cast`, whose maps are in `shortcuts`. [`Error::NoCast`] where there are no maps for it.
+    pub fn load(model: &Transformer, shortcuts: Option<&dyn MapStore>, cast: &Cast) -> Result<Self> {
+        let there = available(shortcuts)?;
+        if !there.contains(cast) {
+            return Err(Error::NoCast { cast: cast.clone(), there });
+        }
+        Ok(Self(match (cast, shortcuts) {
+            (Cast::Id, _) | (_, None) => How::AsItIs,
+            (Cast::Blocks(block), Some(shortcuts)) => {
+                How::Blocks(BlockCasts::load(model, shortcuts, &[*block])?)
+            }
+            (_, Some(shortcuts)) => How::Maps(maps_to_last(model.spec(), shortcuts, cast)?),
+        }))
+    }
+}
+
 /// A model with the casts to look through.
 pub struct Lens<'a> {
     model: &'a Transformer,
     head: &'a Head,
     precision: Precision,
-    casts: Vec<(Cast, Way)>,
+    casts: Vec<(Cast, Arc<Way>)>,
 }
 
 /// The casts that can be had with these maps: `id`, then those that are maps of states, then those that run blocks.
-pub fn available(shortcuts: Option<&Shortcuts>) -> Result<Vec<Cast>> {
+pub fn available(shortcuts: Option<&dyn MapStore>) -> Result<Vec<Cast>> {
     let mut casts = vec![Cast::Id];
     if let Some(shortcuts) = shortcuts {
         casts.extend(shortcuts.casts()?);
@@ -184,24 +204,21 @@ impl<'a> Lens<'a> {
         model: &'a Transformer,
         head: &'a Head,
         precision: Precision,
-        shortcuts: Option<&Shortcuts>,
+        shortcuts: Option<&dyn MapStore>,
         casts: &[Cast],
     ) -> Result<Self> {
-        let there = available(shortcuts)?;
-        let load = |cast: &Cast| {
-            if !there.contains(cast) {
-                return Err(Error::NoCast { cast: cast.clone(), there: there.clone() });
-            }
-            let way = match (cast, shortcuts) {
-                (Cast::Id, _) | (_, None) => Way::AsItIs,
-                (Cast::Blocks(block), Some(shortcuts)) => {
-                    Way::Blocks(BlockCasts::load(model, shortcuts, &[*block])?)
-                }
-                (_, Some(shortcuts)) => Way::Maps(maps_to_last(model.spec(), shortcuts, cast)?),
-            };
-            Ok((cast.clone(), way))
-        };
-        Ok(Self { model, head, precision, casts: casts.iter().map(load).collect::<Result<_>>()? })
+        let load = |cast: &Cast| Ok((cast.clone(), Arc::new(Way::load(model, shortcuts, cast)?)));
+        Ok(Self::through(model, head, precision, casts.iter().map(load).collect::<Result<_>>()?))
+    }
+
+    /// Looks through casts that were loaded before.
+    pub fn through(
+        model: &'a Transformer,
+        head: &'a Head,
+        precision: Precision,
+        casts: Vec<(Cast, Arc<Way>)>,
+    ) -> Self {
+        Self { model, head, precision, casts }
     }
 
     /// Reads `inputs`, one forward pass each. `model` is the model's name for the record; tokens are spelled by
@@ -268,7 +285,7 @@ impl<'a> Lens<'a> {
 
         let mean = view.mean_run.unwrap_or((n + 1) as f64 / 2.0);
         let rule = ExitRule::at(0..n, mean, spec.kind);
-        let cast = |(cast, _): &(Cast, Way)| {
+        let cast = |(cast, _): &(Cast, Arc<Way>)| {
             let mut rows: Vec<_> = cells.by_ref().take(spec.n_layers).collect();
             rows.push(own.clone());
             let exit = |&position: &usize, lambda| {
@@ -312,14 +329,14 @@ impl<'a> Lens<'a> {
         let Some((last, earlier)) = states.split_last() else { return Ok(Vec::new()) };
         let mut lasts = vec![last.clone()];
         for (_, way) in &self.casts {
-            match way {
-                Way::AsItIs => lasts.extend_from_slice(earlier),
-                Way::Maps(maps) => {
+            match &way.0 {
+                How::AsItIs => lasts.extend_from_slice(earlier),
+                How::Maps(maps) => {
                     for (h, map) in earlier.iter().zip(maps) {
                         lasts.push(map.forward(h)?);
                     }
                 }
-                Way::Blocks(casts) => lasts.push(self.run_blocks(casts, ids)?),
+                How::Blocks(casts) => lasts.push(self.run_blocks(casts, ids)?),
             }
         }
         predict(self.head, unembedding, &lasts, k, &vec![None; ids.len()], take)

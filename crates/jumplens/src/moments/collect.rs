@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::models::Spec;
 use crate::progress::{Observer, check};
-use crate::states::{StateFile, StateFiles};
+use crate::states::{LayerStates, StateFiles};
 use crate::store::Stage;
 use crate::words::{Shard, VAL, piece};
 use std::path::Path;
@@ -25,7 +25,7 @@ pub fn collect(
 ) -> Result<()> {
     let record = MomentsRecord::new(manifest, spec, shard);
     let (d, last) = (spec.d_model, spec.n_layers);
-    let open = |files: &StateFiles, n: usize| -> Result<Vec<StateFile>> {
+    let open = |files: &StateFiles, n: usize| -> Result<Vec<LayerStates<'_>>> {
         (0..=last).map(|layer| files.layer_of(layer, n, d)).collect()
     };
     let states = [open(train, record.counts[..VAL].iter().sum())?, open(val, record.counts[VAL])?];
@@ -37,7 +37,7 @@ pub fn collect(
             Sum::States { section: number, layer } if layer < last => {
                 let layers = [layer].into_iter().chain(manifest.fits.pairs.targets(layer, last));
                 let states = &states[usize::from(number == VAL)];
-                let layers: Vec<&StateFile> = layers.map(|layer| &states[layer]).collect();
+                let layers: Vec<&LayerStates> = layers.map(|layer| &states[layer]).collect();
                 if section.targets.len() + 1 != layers.len() {
                     section = Section::new(d, layers.len() - 1);
                 }

@@ -1,7 +1,7 @@
 //! The sums of one source layer and its targets over a section of the samples.
 
 use super::total::Total;
-use crate::states::StateFile;
+use crate::states::LayerStates;
 use faer::MatRef;
 use jumplens_core::solver::{PairSums, TargetSums};
 use std::ops::Range;
@@ -58,7 +58,7 @@ impl Section {
     }
 
     /// Takes the samples `rows` of the source and target layers `layers`, in pieces of `size`.
-    pub fn add(&mut self, layers: &[&StateFile], rows: Range<usize>, size: usize) {
+    pub fn add(&mut self, layers: &[&LayerStates], rows: Range<usize>, size: usize) {
         let d = self.piece.d();
         for first in rows.clone().step_by(size) {
             let values = first * d..(first + size).min(rows.end) * d;

@@ -4,14 +4,14 @@ use super::Run;
 use crate::error::Result;
 use crate::lens::Lens;
 use crate::progress::Observer;
-use crate::shortcut::{Origin, Shortcuts};
+use crate::shortcut::{MapStore, Origin, Shortcuts};
 use crate::store::Stage;
 use crate::words::Cast;
 use std::path::Path;
 
 impl Run {
     /// The lens through `casts`, whose maps are in `shortcuts`. [`Error::NoHead`](crate::Error::NoHead) where the model makes no predictions.
-    pub fn lens(&self, shortcuts: Option<&Shortcuts>, casts: &[Cast]) -> Result<Lens<'_>> {
+    pub fn lens(&self, shortcuts: Option<&dyn MapStore>, casts: &[Cast]) -> Result<Lens<'_>> {
         let head = self.model.head().ok_or_else(|| self.no_head())?;
         Lens::new(&self.model, head, self.manifest.dtype, shortcuts, casts)
     }

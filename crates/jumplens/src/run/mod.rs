@@ -346,6 +346,14 @@ impl Run {
         &self.manifest
     }
 
+    /// The run's model, let out of the run. [`Error::NoHead`] where it makes no predictions.
+    pub(crate) fn into_model(self) -> Result<Transformer> {
+        match self.model.head() {
+            Some(_) => Ok(self.model),
+            None => Err(self.no_head()),
+        }
+    }
+
     /// Sizes and structure of the run's model.
     pub fn spec(&self) -> &Spec {
         self.model.spec()

@@ -1,12 +1,12 @@
 //! The stage `fit`: states to shortcuts.
 
-use super::{Fits, LinearMap, Maps, Notes, Ridge, Shortcuts};
+use super::{Fits, LinearMap, MapStore, Maps, Notes, Ridge};
 use crate::error::Result;
 use crate::lenses::{self, Source};
 use crate::models::{Spec, Transformer, value_of};
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
-use crate::states::{StateFile, StateFiles};
+use crate::states::{LayerStates, States};
 use crate::words::Cast;
 use candle_core::Tensor;
 use jumplens_core::linalg::parallel;
@@ -21,16 +21,16 @@ pub(crate) const LANES: usize = 8;
 /// by block, so that memory does not grow with their length.
 pub fn fit_pairs(
     spec: &Spec,
-    states: &StateFiles,
+    states: &dyn States,
     fits: &Fits,
-    shortcuts: &Shortcuts,
+    shortcuts: &dyn MapStore,
     observer: &dyn Observer,
 ) -> Result<()> {
-    let files = (0..=spec.n_layers).map(|layer| states.layer(layer)).collect::<Result<Vec<_>>>()?;
+    let files = states.layers(spec.n_layers)?;
     let lenses = lenses::chosen(fits)?;
     // Of the layers that are looked at: the means that maps with a bias go through, and what λ is judged by.
     let with_spreads = fits.intercept || fits.ridge == Some(Ridge::Auto) || !fits.lenses.is_empty();
-    let spread = |file: &StateFile| with_spreads.then(|| Spread::of(file.values(), file.d));
+    let spread = |file: &LayerStates| with_spreads.then(|| Spread::of(file.values(), file.d));
     let spreads: Vec<Option<Spread>> = files.iter().map(spread).collect();
     let layers: Vec<usize> = (0..spec.n_layers).collect();
     let fit = |&from: &usize| {
@@ -55,7 +55,7 @@ pub fn fit_pairs(
 
 /// Writes the maps of a cast from layer `from` to the layers `to`, and returns how many.
 pub(crate) fn save_maps(
-    shortcuts: &Shortcuts,
+    shortcuts: &dyn MapStore,
     cast: &Cast,
     from: usize,
     to: &[usize],
@@ -68,8 +68,9 @@ pub(crate) fn save_maps(
         notes.insert("ridge_lambda".to_owned(), serde_json::json!(by_target));
     }
     let by_target: BTreeMap<usize, LinearMap> = to.iter().copied().zip(maps.maps).collect();
-    shortcuts.cast(cast).save_pairs(from, &by_target, &notes)?;
-    Ok(by_target.len())
+    let count = by_target.len();
+    shortcuts.save(cast, from, by_target, &notes)?;
+    Ok(count)
 }
 
 /// Fits the linear map of every part of every block on the train states, each from the part's own (last) input to its
@@ -77,8 +78,8 @@ pub(crate) fn save_maps(
 /// their number.
 pub fn fit_parts(
     model: &Transformer,
-    states: &StateFiles,
-    shortcuts: &Shortcuts,
+    states: &dyn States,
+    shortcuts: &dyn MapStore,
     observer: &dyn Observer,
 ) -> Result<()> {
     let spec = model.spec();
@@ -113,8 +114,9 @@ pub fn fit_parts(
                 maps.insert(part.name, whitening.map(coordinates.as_ref())?);
             }
         }
-        shortcuts.save_parts(layer, &maps)?;
-        Ok(maps.len())
+        let count = maps.len();
+        shortcuts.save_parts(layer, maps)?;
+        Ok(count)
     };
     parallel::for_each(&layers, LANES, fit, |_, maps| {
         observer.advance(maps as u64);
@@ -130,8 +132,8 @@ struct PartRows<'a> {
     model: &'a Transformer,
     layer: usize,
     /// The block's input.
-    input: StateFile,
-    attention: StateFile,
+    input: LayerStates<'a>,
+    attention: LayerStates<'a>,
     /// Of the first blocks of rows: the block's input, and the outputs of the parts.
     kept: Vec<(Tensor, Vec<Tensor>)>,
 }

@@ -5,6 +5,7 @@ mod files;
 mod fit;
 mod import;
 mod origin;
+mod store;
 
 pub use export::{Format, chosen_pairs, export};
 pub use files::{Notes, Shortcuts, pair_name};
@@ -12,6 +13,7 @@ pub(crate) use fit::{KEPT, LANES, save_maps};
 pub use fit::{fit_pairs, fit_parts};
 pub use import::Foreign;
 pub use origin::{LastState, Origin};
+pub use store::{MapStore, MapsInMemory};
 
 pub use jumplens_core::LinearMap;
 pub use jumplens_core::cast::{Fits, Kind, MapCast, Pairs, Ridge};

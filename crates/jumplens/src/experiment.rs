@@ -1,0 +1,75 @@
+//! The experiment in memory: samples to states, maps and figures, as a run does it on its folder ([`crate::run`]).
+
+use crate::error::{Error, Result};
+use crate::eval::tables::{LayerRow, R2Row};
+use crate::eval::{Evaluation, evaluate, layer_rows, r2_table, sentences};
+use crate::models::Transformer;
+use crate::nn::Precision;
+use crate::progress::Observer;
+use crate::shortcut::{Fits, MapStore, MapsInMemory, fit_pairs, fit_parts};
+use crate::states::{StateChunk, run_samples};
+use crate::tokenize::Sample;
+use crate::words::Cast;
+use jumplens_core::LinearMap;
+
+/// The states of both splits, and the maps that were fitted on those of the training samples. Everything is held: for the
+/// states alone 4·(2L + 1)·d bytes a training sample, and 4·(L + 1)·d a validation sample.
+pub struct Experiment<'a> {
+    model: &'a Transformer,
+    val: &'a [Sample],
+    train_states: StateChunk,
+    val_states: StateChunk,
+    fits: Fits,
+    maps: MapsInMemory,
+}
+
+impl<'a> Experiment<'a> {
+    /// Runs `model` over the samples, and fits the maps `fits`, and those of every part of every block.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchToken`] for a token that the model has no embedding for, [`Error::Core`] for states that are not finite.
+    pub fn new(
+        model: &'a Transformer,
+        train: &[Sample],
+        val: &'a [Sample],
+        fits: Fits,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let (train_states, val_states) = (run_samples(model, train, true)?, run_samples(model, val, false)?);
+        let maps = MapsInMemory::default();
+        fit_pairs(model.spec(), &train_states, &fits, &maps, observer)?;
+        fit_parts(model, &train_states, &maps, observer)?;
+        Ok(Self { model, val, train_states, val_states, fits, maps })
+    }
+
+    /// The map of `cast` between two layers.
+    pub fn map(&self, cast: &Cast, from: usize, to: usize) -> Result<LinearMap> {
+        let map = self.maps.load(cast, from, &[to], self.model.spec().d_model)?.remove(&to);
+        map.ok_or_else(|| Error::Internal("a map was loaded as none".into()))
+    }
+
+    /// All maps.
+    pub fn maps(&self) -> &MapsInMemory {
+        &self.maps
+    }
+
+    /// The rows of `r2.csv`.
+    pub fn r2(&self, observer: &dyn Observer) -> Result<Vec<R2Row>> {
+        let casts = self.fits.casts();
+        r2_table(self.model.spec(), &self.train_states, &self.val_states, &self.maps, &casts, observer)
+    }
+
+    /// What every cast predicts from every layer for the validation samples, the unembedding's products done in `precision`.
+    /// [`Error::NoHead`] where the model makes no predictions.
+    pub fn evaluate(&self, precision: Precision, observer: &dyn Observer) -> Result<Evaluation> {
+        let model = self.model;
+        let head = model.head().ok_or_else(|| Error::NoHead { model: model.spec().family.to_owned() })?;
+        let (states, casts) = (&self.val_states, self.fits.casts());
+        evaluate(model, head, precision, self.val, states, &self.maps, &casts, observer)
+    }
+
+    /// The rows of `layers.csv` of an evaluation, with intervals from resamples of sentences that `seed` draws.
+    pub fn layers(&self, evaluation: &Evaluation, seed: u64) -> Vec<LayerRow> {
+        layer_rows(evaluation, &sentences(self.val, self.model.spec().kind), seed)
+    }
+}
