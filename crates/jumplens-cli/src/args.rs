@@ -18,6 +18,8 @@ const DEFAULT_CORPUS: &str = "wikipedia-sample";
 pub const TRAIN: usize = 9000;
 pub const VAL: usize = 3000;
 const GLOBAL: &str = "Global options";
+/// What says which sentences are taken, and how: of no use where there are samples.
+const OF_SENTENCES: [&str; 12] = ["split_by", "positions", "skip_first", "lines", "text_column", "shards", "per_document", "paragraph_final", "min_chars", "max_chars", "min_tokens", "max_tokens"];
 const SENTENCES: &str = "Sentences and positions";
 
 /// Linear shortcuts between the layers of transformer language models
@@ -225,7 +227,7 @@ pub struct InputArgs {
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
     /// Samples to fit on instead of a corpus: lines `{"ids": [...], "position": p}`
-    #[arg(long, value_name = "FILE.jsonl", requires = "val_samples", conflicts_with_all = ["corpus", "train", "val"])]
+    #[arg(long, value_name = "FILE.jsonl", requires = "val_samples", conflicts_with_all = ["corpus", "train", "val"], conflicts_with_all = OF_SENTENCES)]
     pub train_samples: Option<PathBuf>,
     /// Samples to measure on instead of a corpus
     #[arg(long, value_name = "FILE.jsonl", requires = "train_samples")]
@@ -235,13 +237,13 @@ pub struct InputArgs {
     #[command(flatten)]
     pub draw: DrawArgs,
     /// What training and validation may not share [default: document, where the corpus has documents]
-    #[arg(long, value_enum, value_name = "WHAT", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SENTENCES)]
     pub split_by: Option<SplitBy>,
     /// Positions of each sentence, at random: a number, or `all` [default: 1]
-    #[arg(long, value_name = "K", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_name = "K", help_heading = SENTENCES)]
     pub positions: Option<HowMany>,
     /// Never choose one of the first N tokens, where many models park attention [default: 0]
-    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_name = "N", help_heading = SENTENCES)]
     pub skip_first: Option<usize>,
 }
 
@@ -269,13 +271,13 @@ pub enum SplitBy {
 #[derive(Debug, ClapArgs)]
 pub struct ReadingArgs {
     /// What a line of `.txt` or `.jsonl`, or a row of Parquet is [default: in-order for `.txt`, documents for the others]
-    #[arg(long, value_enum, value_name = "WHAT", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SENTENCES)]
     pub lines: Option<Lines>,
     /// Column or field that has the text [default: text]
-    #[arg(long, value_name = "NAME", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_name = "NAME", help_heading = SENTENCES)]
     pub text_column: Option<String>,
     /// Read only K of a Hub data set's shards, drawn at random [default: all of them]
-    #[arg(long, value_name = "K", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_name = "K", help_heading = SENTENCES)]
     pub shards: Option<usize>,
 }
 
@@ -301,22 +303,22 @@ impl From<&ReadingArgs> for Reading {
 #[derive(Debug, ClapArgs)]
 pub struct DrawArgs {
     /// Sentences of one document at most: a number, or `all` [default: 1]
-    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_name = "N", help_heading = SENTENCES)]
     pub per_document: Option<HowMany>,
     /// Draw only sentences that end a paragraph, and keep their newline
-    #[arg(long, help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, help_heading = SENTENCES)]
     pub paragraph_final: bool,
     /// Fewest characters of a sentence [default: 20 where sentences are drawn]
-    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_name = "N", help_heading = SENTENCES)]
     pub min_chars: Option<usize>,
     /// Most characters [default: 800 where sentences are drawn]
-    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_name = "N", help_heading = SENTENCES)]
     pub max_chars: Option<usize>,
     /// Fewest tokens, those that the tokenizer adds included
-    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_name = "N", help_heading = SENTENCES)]
     pub min_tokens: Option<usize>,
     /// Most tokens
-    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    #[arg(long, value_name = "N", help_heading = SENTENCES)]
     pub max_tokens: Option<usize>,
 }
 
