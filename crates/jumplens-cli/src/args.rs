@@ -19,7 +19,20 @@ pub const TRAIN: usize = 9000;
 pub const VAL: usize = 3000;
 const GLOBAL: &str = "Global options";
 /// What says which sentences are taken, and how: of no use where there are samples.
-const OF_SENTENCES: [&str; 12] = ["split_by", "positions", "skip_first", "lines", "text_column", "shards", "per_document", "paragraph_final", "min_chars", "max_chars", "min_tokens", "max_tokens"];
+const OF_SENTENCES: [&str; 12] = [
+    "split_by",
+    "positions",
+    "skip_first",
+    "lines",
+    "text_column",
+    "shards",
+    "per_document",
+    "paragraph_final",
+    "min_chars",
+    "max_chars",
+    "min_tokens",
+    "max_tokens",
+];
 const SENTENCES: &str = "Sentences and positions";
 
 /// Linear shortcuts between the layers of transformer language models

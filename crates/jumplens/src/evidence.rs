@@ -1,7 +1,7 @@
 //! What is known of how good fitted maps are, and what has to be said of it wherever their results are shown. One place
 //! words it, so that the lens, the tables, the report and comparisons say the same.
 
-use crate::error::Result;
+use crate::Result;
 use crate::eval::Summary;
 use crate::eval::tables::{LayerRow, R2Row};
 use crate::results::{finished_tables, with_tables};

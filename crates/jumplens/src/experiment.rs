@@ -1,6 +1,5 @@
 //! The experiment in memory: samples to states, maps and figures, as a run does it on its folder ([`crate::run`]).
 
-use crate::error::{Error, Result};
 use crate::eval::tables::{LayerRow, R2Row};
 use crate::eval::{Evaluation, evaluate, layer_rows, r2_table, sentences};
 use crate::models::Transformer;
@@ -10,6 +9,7 @@ use crate::shortcut::{Fits, MapStore, MapsInMemory, fit_pairs, fit_parts};
 use crate::states::{StateChunk, run_samples};
 use crate::tokenize::Sample;
 use crate::words::Cast;
+use crate::{Error, Result};
 use jumplens_core::LinearMap;
 
 /// The states of both splits, and the maps that were fitted on those of the training samples. Everything is held: for the

@@ -55,47 +55,33 @@
 
 #![deny(missing_docs, clippy::print_stdout, clippy::print_stderr)]
 
-pub mod batch;
-mod caught;
 pub mod compare;
-pub mod corpus;
 pub mod doctor;
-mod error;
 pub mod eval;
 pub mod evidence;
 pub mod experiment;
-mod fields;
-pub mod files;
-mod gguf;
-pub mod hub;
 pub mod lens;
 pub mod lenses;
-pub mod models;
 pub mod moments;
-pub mod nn;
 pub mod plot;
-pub mod progress;
 mod report;
 mod results;
 pub mod run;
-pub mod runner;
 pub mod samples;
 pub mod sanity;
-pub mod seal;
 pub mod sentences;
 pub mod session;
 pub mod shards;
 pub mod shortcut;
 pub mod states;
 pub mod store;
-mod tensor_file;
-pub mod tokenize;
-pub mod weights;
-pub mod words;
 
-pub use caught::panics_are_caught;
-pub use error::{Error, Others, Result};
 pub use experiment::Experiment;
-pub use fields::AllowUnread;
 pub use session::Session;
 pub use store::manifest;
+
+pub use jumplens_data::corpus;
+pub use jumplens_models::{
+    AllowUnread, Error, Others, Result, batch, files, hub, models, nn, panics_are_caught, progress, runner,
+    seal, tensor_file, tokenize, weights, words,
+};

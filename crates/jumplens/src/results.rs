@@ -1,9 +1,9 @@
 //! The tables of a run folder, as far as their stages are done and their files as they were left.
 
-use crate::error::{Error, Result};
 use crate::eval::tables::Tables;
 use crate::store::{Found, Manifest, Record, Stage, damaged, integrity, look};
 use crate::words::{FolderKind, RESULTS};
+use crate::{Error, Result};
 use std::path::Path;
 
 /// The tables below `folder` of the stages that `is_current` takes in: those of a stage that is to be done again are of

@@ -1,7 +1,6 @@
 //! The stage `samples`: from a corpus, or from files of token ids, to the samples of both splits.
 
 use crate::corpus::{Accept, Corpus, Draw, DrawOptions, HowMany, Reading};
-use crate::error::{Error, Result};
 use crate::files::{absolute, sha256_of};
 use crate::hub::{ModelFiles, Sources};
 use crate::manifest::{SamplesRecord, SourceRecord};
@@ -10,6 +9,7 @@ use crate::progress::{Observer, check};
 use crate::store::Stage;
 use crate::tokenize::{Positions, Sample, Tokenizer, read_samples};
 use crate::words::Refusal;
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Where the samples come from.

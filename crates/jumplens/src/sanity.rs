@@ -1,7 +1,7 @@
 //! Whether a model predicts the text it is run on at all. Wrong token ids, wrong weights and weights in another layout
 //! give states that look like any others; what they do not give is predictions.
 
-use crate::error::Result;
+use crate::Result;
 use crate::eval::{Losses, WORST, with_losses};
 use crate::models::{Kind, Transformer};
 use crate::nn::Precision;

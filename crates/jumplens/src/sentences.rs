@@ -1,9 +1,9 @@
 //! Sentences that were drawn, as files.
 
 use crate::corpus::{CorpusRecord, DrawnSentences};
-use crate::error::{Error, Result};
 use crate::files::{Writing, temporary, write_together};
 use crate::store::check_outside;
+use crate::{Error, Result};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};

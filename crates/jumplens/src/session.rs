@@ -1,6 +1,5 @@
 //! A model that is ready to be asked: with its tokenizer, its maps, and what is known of them.
 
-use crate::error::{Error, Result};
 use crate::evidence::{Best, Evidence};
 use crate::hub::{ModelFiles, SourceFile};
 use crate::lens::{Input, Lens, Reading, View, Way, available};
@@ -11,6 +10,7 @@ use crate::run::{Run, record_model};
 use crate::shortcut::{MapStore, Origin, Shortcuts};
 use crate::tokenize::Tokenizer;
 use crate::words::Cast;
+use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,6 @@
 //! Hidden states at the chosen positions, on disk by layer.
 
 use crate::batch::PackedBatch;
-use crate::error::{Error, Result};
 use crate::files::{
     Mapped, create_anew, create_folder, hexadecimal, open_unfinished, sync, sync_file, sync_names, temporary,
 };
@@ -11,6 +10,7 @@ use crate::progress::{Observer, check};
 use crate::runner::{BlockRun, Context, Plan, Rows};
 use crate::tokenize::Sample;
 use crate::words::Stage;
+use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use jumplens_core::linalg::parallel;
 use safetensors::tensor::{Dtype, SafeTensors};

@@ -2,12 +2,12 @@
 
 use super::ComparedRun;
 use super::predictions::{self, MEASURES, Measured};
-use crate::error::{Error, Result};
 use crate::eval::tables::LayerRow;
 use crate::eval::{Draws, RESAMPLES, interval};
 use crate::models::Kind;
 use crate::tokenize::Sample;
 use crate::words::{Cast, RESULTS, samples_file};
+use crate::{Error, Result};
 use faer::Mat;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;

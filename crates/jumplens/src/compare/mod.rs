@@ -5,13 +5,13 @@ mod predictions;
 
 pub use differences::{DifferenceRow, Method, differences};
 
-use crate::error::{Error, Result};
 use crate::eval::tables::{Tables, write_csv};
 use crate::plot::{MOST_RUNS, Overlaid, Style, overlay, write_figures};
 use crate::progress::Observer;
 use crate::results::read_tables;
 use crate::store::{FolderKind, Room};
 use crate::words::{RESULTS, samples_file};
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// A run that is compared: its results alone, the model need not be there.

@@ -1,7 +1,7 @@
 //! What `predictions.parquet` tells of each sample.
 
-use crate::error::{Error, Result};
 use crate::words::Cast;
+use crate::{Error, Result};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::file::reader::{FileReader, SerializedFileReader};

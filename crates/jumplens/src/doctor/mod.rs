@@ -4,7 +4,6 @@ mod text;
 
 use self::text::Texts;
 use crate::batch::PackedBatch;
-use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::models::{Kind, Loaded, Transformer, load};
 use crate::nn::{self, Linear, Precision, with_values};
@@ -12,6 +11,7 @@ use crate::progress::{Observer, check};
 use crate::states::run_samples;
 use crate::tokenize::{Sample, Tokenizer};
 use crate::words::Stage;
+use crate::{Error, Result};
 use candle_core::{D, Device, Tensor};
 use jumplens_core::solver::{Factoring, Solving};
 

@@ -1,8 +1,6 @@
 //! What the model makes of text: faults that states do not show, and loss does.
 
 use super::{Finding, Outcome, finding};
-use crate::corpus::in_random_order;
-use crate::error::Result;
 use crate::eval::{Losses, with_losses};
 use crate::models::{Kind, Transformer};
 use crate::nn::Precision;
@@ -10,6 +8,8 @@ use crate::progress::{Observer, check};
 use crate::sanity::{Comparison, TextCheck, beginning, check_text, common_first, joined};
 use crate::tokenize::{Positions, Sample, Tokenizer};
 use crate::words::CONTEXT_MARGIN;
+use crate::words::in_random_order;
+use crate::{Error, Result};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -97,7 +97,7 @@ impl<'a> Texts<'a> {
             let mut places = Vec::with_capacity(piece.len());
             in_random_order(piece.len(), piece.len(), &mut rng, |place| {
                 places.push(place);
-                Ok(true)
+                Ok::<_, Error>(true)
             })?;
             let shuffled: Vec<u32> = places.iter().map(|place| piece[*place]).collect();
             let of_shuffled = losses.of_texts(&[beginning(first, &shuffled)])?.remove(0);
@@ -128,7 +128,7 @@ impl<'a> Texts<'a> {
             let mut to = around.iter();
             in_random_order(around.len(), around.len(), &mut rng, |from| {
                 to.next().iter().for_each(|to| sample.ids[**to] = ids[around[from]]);
-                Ok(true)
+                Ok::<_, Error>(true)
             })?;
         }
         let pairs =

@@ -1,7 +1,7 @@
 //! The casts that run blocks: every block after the start, with one kind of sub-module replaced by its linear map.
 
+use crate::Result;
 use crate::batch::PackedBatch;
-use crate::error::Result;
 use crate::models::Transformer;
 use crate::runner::{BlockRun, Context, Plan};
 use crate::shortcut::MapStore;

@@ -2,7 +2,7 @@
 //! grows with the number of samples, and what in the states stands in its way.
 
 use super::tables::{CurveRow, R2Row, SourceRow};
-use crate::error::Result;
+use crate::Result;
 use crate::models::Spec;
 use crate::moments::Section;
 use crate::progress::{Observer, check};

@@ -1,8 +1,8 @@
 //! What a model pays for given tokens: −ln p of each, without the states in between.
 
 use super::{TOP_K, with_unembedding};
+use crate::Result;
 use crate::batch::PackedBatch;
-use crate::error::Result;
 use crate::models::{Head, Kind, Transformer};
 use crate::nn::{Precision, with_values};
 use crate::runner::Plan;

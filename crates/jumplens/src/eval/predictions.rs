@@ -2,7 +2,6 @@
 
 use super::casts::BlockCasts;
 use crate::batch::PackedBatch;
-use crate::error::{Error, Result};
 use crate::files::write_with;
 use crate::models::{Head, Kind, Spec, Transformer};
 use crate::nn::{Linear, Precision, with_values};
@@ -11,6 +10,7 @@ use crate::shortcut::MapStore;
 use crate::states::{LayerStates, States};
 use crate::tokenize::Sample;
 use crate::words::{BlockCast, Cast};
+use crate::{Error, Result};
 use candle_core::Tensor;
 use jumplens_core::linalg::parallel;
 use jumplens_core::metrics::{RowScan, Unembedding, scan};

@@ -1,7 +1,7 @@
 //! r² of every pair of layers.
 
 use super::tables::R2Row;
-use crate::error::Result;
+use crate::Result;
 use crate::models::Spec;
 use crate::progress::{Observer, check};
 use crate::shortcut::MapStore;

@@ -1,7 +1,7 @@
 //! Singular values of the maps to the last layer.
 
 use super::tables::SpectrumRow;
-use crate::error::Result;
+use crate::Result;
 use crate::models::Spec;
 use crate::progress::{Observer, check};
 use crate::shortcut::MapStore;

@@ -2,10 +2,10 @@
 
 use super::early_exit::layers_saved;
 use super::tables::{ExitRow, LayerRow, R2Row, Tables};
-use crate::error::{Error, Result};
 use crate::models::Spec;
 use crate::seal::{self, Seal};
 use crate::words::{Cast, RESULTS, SUMMARY};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;

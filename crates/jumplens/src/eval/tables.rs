@@ -1,8 +1,8 @@
 //! The result tables as rows: what `results/*.csv` hold, one struct a file, written and read by the same definition.
 
-use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::words::Cast;
+use crate::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

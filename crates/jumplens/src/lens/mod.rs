@@ -11,7 +11,6 @@ pub use shown::{clipped, is_hidden, shown, spelled, width};
 pub use svg::svg;
 
 use crate::batch::PackedBatch;
-use crate::error::{Error, Result};
 use crate::eval::{BlockCasts, ExitRule, Unembedding, maps_to_last, predict, with_unembedding};
 use crate::models::{Head, Kind, Transformer};
 use crate::nn::{Linear, Precision};
@@ -19,6 +18,7 @@ use crate::shortcut::MapStore;
 use crate::states::run_sequence;
 use crate::tokenize::{Sample, Tokenizer};
 use crate::words::{BlockCast, Cast};
+use crate::{Error, Result};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

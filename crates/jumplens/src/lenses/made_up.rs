@@ -2,7 +2,7 @@
 //! difference of the layers' means, and not turned: what is left of a map when only its bias is fitted.
 
 use super::{Fit, Source};
-use crate::error::Result;
+use crate::Result;
 use jumplens_core::LinearMap;
 use jumplens_core::cast::Cast;
 use jumplens_core::solver::Maps;

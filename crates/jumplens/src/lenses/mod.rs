@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod made_up;
 
-use crate::error::Result;
+use crate::Result;
 use crate::words::Refusal;
 use jumplens_core::cast::{Cast, Fits, MapCast};
 use jumplens_core::solver::{Fitted, Maps, PairSums, Rows};

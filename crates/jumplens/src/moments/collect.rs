@@ -3,7 +3,7 @@
 use super::file::{Sum, layout, write};
 use super::section::Section;
 use super::{MomentsRecord, section_of_share};
-use crate::error::Result;
+use crate::Result;
 use crate::manifest::Manifest;
 use crate::models::Spec;
 use crate::progress::{Observer, check};

@@ -12,13 +12,13 @@
 
 use super::total::Total;
 use super::{MomentsRecord, SECTIONS};
-use crate::error::{Error, Result};
 use crate::files::Mapped;
 use crate::seal::{self, Seal};
 use crate::shortcut::{PairSums, Pairs, pair_name};
 use crate::store::check_inside;
 use crate::tensor_file::{self, Entry};
 use crate::words::{LEARNING_CURVE, MOST_SHARES, VAL};
+use crate::{Error, Result};
 use faer::MatRef;
 use jumplens_core::solver::TargetSums;
 use safetensors::tensor::{Dtype, SafeTensors};

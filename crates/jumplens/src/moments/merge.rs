@@ -1,11 +1,11 @@
 //! Files of sums to one.
 
 use super::file::{MomentsFile, layout, write};
-use crate::error::{Error, Result};
 use crate::files::sync;
 use crate::manifest::Difference;
 use crate::progress::{Observer, check};
 use crate::store::check_outside;
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Adds up files of sums in any order, with the same result: they are added in the order of their shares. Not all shares

@@ -30,7 +30,7 @@ pub use series::MOST_RUNS;
 pub(crate) use series::{PAIR, looks};
 pub(crate) use spectra::summary as spectra_summary;
 
-use crate::error::Result;
+use crate::Result;
 use crate::eval::tables::Tables;
 use crate::files::write_atomically;
 use canvas::Canvas;

@@ -1,7 +1,7 @@
 //! From a figure's SVG to the formats it can be had in.
 
 use super::font;
-use crate::error::{Error, Result};
+use crate::{Error, Result};
 use resvg::{tiny_skia, usvg};
 
 /// A file format of figures.

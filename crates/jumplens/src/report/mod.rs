@@ -2,7 +2,6 @@
 //!
 //! `uplot/` holds uPlot 1.6.32 (MIT), which draws the lines: 51 kB, and its cursor can be moved by keys.
 
-use crate::error::{Error, Result};
 use crate::eval::Summary;
 use crate::eval::tables::Tables;
 use crate::manifest::MANIFEST;
@@ -10,6 +9,7 @@ use crate::plot;
 use crate::seal;
 use crate::store::Stage;
 use crate::words::{Cast, RESULTS};
+use crate::{Error, Result};
 use base64::Engine;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

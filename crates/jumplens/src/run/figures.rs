@@ -1,6 +1,6 @@
 //! Figures and report of a run, from its result tables.
 
-use crate::error::Result;
+use crate::Result;
 use crate::evidence::Evidence;
 use crate::files::{create_folder, sync, write_atomically};
 use crate::manifest::{Manifest, StageRecord};

@@ -1,7 +1,7 @@
 //! Which maps a run's stages and lens apply.
 
 use super::Run;
-use crate::error::Result;
+use crate::Result;
 use crate::lens::Lens;
 use crate::progress::Observer;
 use crate::shortcut::{MapStore, Origin, Shortcuts};

@@ -13,7 +13,6 @@ pub use figures::draw;
 pub use memory::{MemoryUse, memory_bytes};
 pub use settings::{Asked, Settings};
 
-use crate::error::{Error, Result};
 use crate::eval::tables::{CurveRow, R2Row, SourceRow, Tables, read_csv};
 use crate::eval::{Summary, mean_run};
 use crate::files::{absolute, create_folder};
@@ -27,6 +26,7 @@ use crate::store::lock::Lock;
 use crate::store::{FolderKind, Found, Stage, damaged, integrity, look, note_replaced};
 use crate::tokenize::{Sample, Tokenizer, write_samples};
 use crate::words::{MOMENTS, Note, REPORT, RESULTS, samples_file};
+use crate::{Error, Result};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
 //! What of a run is done, and whether its files are as they were left.
 
 use super::Run;
-use crate::error::{Error, Result};
 use crate::files::create_folder;
 use crate::manifest::StageRecord;
 use crate::progress::Observer;
 use crate::store::{Stage, integrity};
 use crate::words::RESULTS;
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

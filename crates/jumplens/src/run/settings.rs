@@ -1,7 +1,6 @@
 //! What a run is to be made from: what is asked for, what is usual, and what a run that is gone on with began with.
 
 use crate::corpus::{Corpus, CorpusRecord, DataSetName, DrawOptions, HowMany, Reading, Rows};
-use crate::error::{Error, Result};
 use crate::files::sha256_of;
 use crate::hub::Sources;
 use crate::manifest::{Difference, Manifest, SamplesRecord, is_same_place, other_maps};
@@ -11,6 +10,7 @@ use crate::progress::Silent;
 use crate::samples::SampleSource;
 use crate::shortcut::{Fits, Pairs, Ridge};
 use crate::tokenize::Positions;
+use crate::{Error, Result};
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

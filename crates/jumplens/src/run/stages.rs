@@ -3,7 +3,6 @@
 use super::figures::draw_tables;
 use super::{Run, samples_path};
 use crate::batch::{PackedBatch, tokens};
-use crate::error::{Error, Result};
 use crate::eval::tables::{ExitLayerRow, ExitRow, write_csv};
 use crate::eval::{
     ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, exit_layers, layer_rows, r2_table,
@@ -22,6 +21,7 @@ use crate::states::{Begun, CHUNK, Kept, StateFiles, TOKEN_BUDGET};
 use crate::store::Stage;
 use crate::tokenize::{Sample, read_samples};
 use crate::words::{Cast, MOMENTS, RESULTS, SUMMARY};
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

@@ -1,6 +1,5 @@
 //! Maps, r² and learning curve from a file of sums.
 
-use crate::error::{Error, Result};
 use crate::eval::tables::{CurveRow, R2Row};
 use crate::eval::{learning_curve, r2_of_sums};
 use crate::lenses::{self, Source};
@@ -9,6 +8,7 @@ use crate::progress::{Observer, check};
 use crate::shortcut::{Fits, PairSums, Shortcuts, save_maps};
 use crate::store::Stage;
 use crate::words::{Cast, Refusal};
+use crate::{Error, Result};
 use jumplens_core::metrics::score;
 
 /// Fits the maps `fits` from the sums of all shares, and writes them to `shortcuts`. Gives the rows of `r2.csv` and

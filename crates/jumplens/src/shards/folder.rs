@@ -1,7 +1,6 @@
 //! What is fitted from sums, as a folder like a run's: `manifest.json`, `shortcuts/`, `results/`.
 
 use super::fit::{check_fits, fit};
-use crate::error::{Error, Result};
 use crate::eval::tables::write_csv;
 use crate::files::create_folder;
 use crate::manifest::StageRecord;
@@ -12,6 +11,7 @@ use crate::shortcut::{Fits, Origin, Shortcuts};
 use crate::store::lock::Lock;
 use crate::store::{FolderKind, Found, Stage, damaged, integrity, look, may_be_a_run, note_replaced};
 use crate::words::{REPORT, RESULTS};
+use crate::{Error, Result};
 use std::path::Path;
 use std::time::Instant;
 

@@ -3,8 +3,8 @@
 
 use super::files::{CAST, METADATA, ORIGIN, Opened, bias_name, serialize};
 use super::{Notes, Pairs, Shortcuts, pair_name};
-use crate::error::{Error, Result};
 use crate::files::{create_folder, write_with};
+use crate::{Error, Result};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::io::Write;

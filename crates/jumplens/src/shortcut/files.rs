@@ -2,13 +2,13 @@
 //! a bias. Those of the cast `mat` lie in the folder itself, those of each other cast in a folder of its name.
 
 use super::{LinearMap, Origin};
-use crate::error::{Error, Result};
 use crate::files::create_folder;
 use crate::hub::SourceFile;
 use crate::seal::{self, Seal};
 use crate::store::{check_inside, maps_at};
 use crate::tensor_file::{self, Entry};
 use crate::words::Cast;
+use crate::{Error, Result};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! The stage `fit`: states to shortcuts.
 
 use super::{Fits, LinearMap, MapStore, Maps, Notes, Ridge};
-use crate::error::Result;
+use crate::Result;
 use crate::lenses::{self, Source};
 use crate::models::{Spec, Transformer, value_of};
 use crate::nn::with_values;

@@ -2,13 +2,13 @@
 
 use super::origin::beyond_the_last;
 use super::{LinearMap, Notes, Origin, Shortcuts};
-use crate::error::{Error, Result};
 use crate::hub::SourceFile;
 use crate::models::Part;
 use crate::store::check_inside;
 use crate::weights::Weights;
 use crate::weights::arrays::{Array, read_npy, read_npz, read_pickle};
 use crate::words::Cast;
+use crate::{Error, Result};
 use jumplens_core::cast::Form;
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -2,10 +2,10 @@
 //! taken for another's.
 
 use super::files::Shortcuts;
-use crate::error::{Error, Result};
 use crate::manifest::{Manifest, ModelRecord, SamplesRecord};
 use crate::nn::Precision;
 use crate::store::{Found, look};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 

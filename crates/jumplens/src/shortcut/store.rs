@@ -1,8 +1,8 @@
 //! Where maps are kept: the files of a folder ([`Shortcuts`]), or memory.
 
 use super::{LinearMap, Notes, Shortcuts};
-use crate::error::{Error, Result};
 use crate::words::Cast;
+use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

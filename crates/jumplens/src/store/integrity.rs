@@ -2,8 +2,8 @@
 //! anything is made from it.
 
 use super::manifest::MANIFEST;
-use crate::error::{Error, Result};
 use crate::files::{sha256_of, sync};
+use crate::{Error, Result};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};

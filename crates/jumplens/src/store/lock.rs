@@ -1,8 +1,8 @@
 //! One process at a time on a folder that this program makes.
 
 use super::folder::{Found, look};
-use crate::error::{Error, Result};
 use crate::files::{create_folder, is_at};
+use crate::{Error, Result};
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

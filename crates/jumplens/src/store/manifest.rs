@@ -2,11 +2,11 @@
 
 use super::{FolderKind, Stage, folder};
 use crate::corpus::CorpusRecord;
-use crate::error::{Error, Result};
 use crate::hub::HubName;
 use crate::nn::{Isa, Precision};
 use crate::tokenize::Positions;
 use crate::words::{Shard, TextCheck};
+use crate::{Error, Result};
 use jumplens_core::cast::Fits;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

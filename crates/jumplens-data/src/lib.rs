@@ -1,0 +1,11 @@
+//! Sentences from corpora: plain text, JSON lines, Parquet, Wikipedia dumps, and data sets of the Hugging Face Hub, read as
+//! streams, in order or drawn at random. How long a sentence is in tokens is asked of whoever draws ([`corpus::Accept`]): no
+//! model is known here.
+//!
+//! The crate never prints and never exits.
+
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr)]
+
+pub mod corpus;
+
+use jumplens_models::{Error, Others, Result, caught, files, hub, progress, words};
