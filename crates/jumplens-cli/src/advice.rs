@@ -3,11 +3,11 @@
 use crate::interrupt::{Begun, GoesOn};
 use crate::shell::quoted;
 use crate::sources::sources;
-use jumplens::Error;
 use jumplens::files::Pointer;
 use jumplens::hub::RepoKind;
 use jumplens::store::{FolderKind, Stage};
 use jumplens::words::{Measure, Note, OfDocuments, Refusal};
+use jumplens::{Error, SpecialToken};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -180,7 +180,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::DamagedDownload { .. } => "it was thrown away: start again to fetch it anew".to_owned(),
         Error::DamagedCache { .. } => "delete it, then start again to fetch it anew".to_owned(),
         Error::UnknownCorpus { .. } => "check the path, or give a `.txt` file with one sentence a line as `--corpus`".to_owned(),
-        Error::CorpusRow { message, .. } if message.contains("UTF-8") => "save the file as UTF-8".to_owned(),
+        Error::NotUtf8 { .. } => "save the file as UTF-8".to_owned(),
         Error::CorpusRow { .. } => "mend or replace the file; nothing was written".to_owned(),
         Error::Damaged { .. } => "fetch the file again; nothing was written".to_owned(),
         Error::NoColumn { others, .. } | Error::NotTexts { others, .. } => match others.texts.len() {
@@ -210,7 +210,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::NoEmbedding { text, .. } if text.is_empty() => "use the tokenizer that came with the model".to_owned(),
         Error::NoEmbedding { .. } => "leave the text out, or use the tokenizer that came with the model".to_owned(),
         Error::NoSuchToken { .. } => "give ids of the model's own tokenizer".to_owned(),
-        Error::SpecialToken { what, .. } if what.contains("[MASK]") => {
+        Error::SpecialToken { what: SpecialToken::Mask, .. } => {
             "use the tokenizer the model was trained with, or keep the token at the position by `--no-mask`".to_owned()
         }
         Error::SpecialToken { .. } => "use the tokenizer the model was trained with".to_owned(),
@@ -219,7 +219,6 @@ fn advice(error: &Error) -> Option<String> {
         Error::NoHead { .. } => {
             "its states, maps and r² can be had; for predictions choose a checkpoint saved with its head".to_owned()
         }
-        Error::Sample { message, .. } if message.contains("not UTF-8") => "save the file as UTF-8".to_owned(),
         Error::Sample { .. } => "mend or remove the line".to_owned(),
         Error::EmptyCorpus { .. } => "give a file with at least one".to_owned(),
         Error::TooFewSentences { .. } => "lower `--train` and `--val`, or give a larger `--corpus`".to_owned(),

@@ -7,6 +7,24 @@ use std::path::{Path, PathBuf};
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What a tokenizer may lack that masked models need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialToken {
+    /// Tokens at the beginning and the end of a sentence.
+    Around,
+    /// The token that is put in the place of another.
+    Mask,
+}
+
+impl std::fmt::Display for SpecialToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Around => "puts no `[CLS]` and `[SEP]` around a sentence",
+            Self::Mask => "has no token `[MASK]`",
+        })
+    }
+}
+
 /// Every way in which jumplens fails. Messages have no final period: a caller may add what to do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -320,7 +338,7 @@ pub enum Error {
         /// The tokenizer's file.
         path: PathBuf,
         /// What it lacks.
-        what: &'static str,
+        what: SpecialToken,
     },
     /// A line of a samples file does not describe a sample this model can run.
     #[error("`{}` line {line}: {message}", path.display())]
@@ -330,6 +348,16 @@ pub enum Error {
         /// The line, from 1.
         line: usize,
         /// What is wrong with it.
+        message: String,
+    },
+    /// What has to be UTF-8 is not.
+    #[error("`{}` {place}: {message}", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1, or the row, from 0.
+        place: String,
+        /// From where on, or what it is instead.
         message: String,
     },
     /// A row of a corpus cannot be read.

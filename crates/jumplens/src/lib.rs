@@ -62,6 +62,7 @@ pub mod evidence;
 pub mod experiment;
 pub mod lens;
 pub mod lenses;
+mod markup;
 pub mod moments;
 pub mod plot;
 mod report;
@@ -82,6 +83,6 @@ pub use store::manifest;
 
 pub use jumplens_data::corpus;
 pub use jumplens_models::{
-    AllowUnread, Error, Others, Result, batch, files, hub, models, nn, panics_are_caught, progress, runner,
-    seal, tensor_file, tokenize, weights, words,
+    AllowUnread, Error, Others, Result, SpecialToken, batch, files, hub, models, nn, panics_are_caught,
+    progress, runner, seal, tensor_file, tokenize, weights, words,
 };

@@ -70,7 +70,7 @@ impl Session {
     /// Of a run that was opened, to look through its maps or others.
     ///
     /// # Errors
-    /// [`Error::NoHead`] where the model makes no predictions, [`Error::NoMaps`] where there are none at `maps.path`, and those of
+    /// [`Error::NoHead`] where the model makes no predictions, [`Error::Option`] where there are no maps at `maps.path`, and those of
     /// opening maps and the tokenizer.
     pub fn of_run(mut run: Run, maps: MapsFrom, observer: &dyn Observer) -> Result<Self> {
         if maps.force {

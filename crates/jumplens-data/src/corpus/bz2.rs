@@ -3,7 +3,8 @@
 //! A bzip2 stream is a row of blocks of up to 900 kB that need nothing of one another, each behind a mark of 48 bits that
 //! may begin at any bit. A thread reads the file and looks for the marks; others get the blocks, each made a stream of its
 //! own (as `bzip2recover` does), and the caller reads what comes out in order. Few blocks are under way at one time, so
-//! memory does not depend on the file.
+//! memory does not depend on the file. The blocks are decoded by the crate `bzip2`; it, like the others, reads a file from
+//! one end to the other on one thread.
 
 use super::stream::{Damage, TalliedFile, trailing};
 use std::io::{self, BufRead, Read};

@@ -266,22 +266,35 @@ pub struct PageHead<'a> {
     text: Range<usize>,
 }
 
+/// Why a page's header cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoHead {
+    /// The page is not UTF-8.
+    NotUtf8(String),
+    /// It is not what a dump has.
+    Malformed(String),
+}
+
 impl<'a> RawPage<'a> {
-    /// Reads the page's header. The message where it is not UTF-8 or has no title.
-    pub fn head(&self) -> Result<PageHead<'a>, String> {
+    /// Reads the page's header.
+    pub fn head(&self) -> Result<PageHead<'a>, NoHead> {
         let page = std::str::from_utf8(self.bytes).map_err(|error| {
             let (at, (revision, in_file)) = (error.valid_up_to(), self.revision);
             let byte = match at.checked_sub(revision) {
                 Some(at) => in_file + at as u64,
                 None => self.offset + ("<page>".len() + at) as u64,
             };
-            format!("invalid UTF-8 at byte {byte}")
+            NoHead::NotUtf8(format!("invalid UTF-8 at byte {byte}"))
         })?;
         let text = memmem::find(self.bytes, b"<text").unwrap_or(page.len());
         let head = &page[..text];
-        let title = element(head, "title").ok_or("a page without `<title>`")?;
+        let title =
+            element(head, "title").ok_or_else(|| NoHead::Malformed("a page without `<title>`".into()))?;
         let namespace = match element(head, "ns") {
-            Some(number) => number.trim().parse().map_err(|_| format!("`<ns>{number}</ns>` is no number"))?,
+            Some(number) => {
+                let malformed = |_| NoHead::Malformed(format!("`<ns>{number}</ns>` is no number"));
+                number.trim().parse().map_err(malformed)?
+            }
             // The first export formats had none.
             None => 0,
         };
@@ -461,8 +474,8 @@ mod tests {
         let at = memmem::find(&history, b"\xef\xbf\xbd").unwrap();
         let broken = [&history[..at], b"\xff", &history[at + 3..]].concat();
         let mut pages = Pages::new(&broken[..]);
-        let message = pages.next_page().unwrap().unwrap().head().unwrap_err();
-        assert_eq!(message, format!("invalid UTF-8 at byte {at}"));
+        let error = pages.next_page().unwrap().unwrap().head().unwrap_err();
+        assert_eq!(error, NoHead::NotUtf8(format!("invalid UTF-8 at byte {at}")));
     }
 
     #[test]

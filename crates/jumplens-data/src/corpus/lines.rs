@@ -35,26 +35,27 @@ pub(super) fn each_line(
     let mut number = 0;
     loop {
         number += 1 + pass_blank(stream, &mut ended_by_cr).map_err(|error| stream.error(error))?;
-        let fail = |message: String| Error::CorpusRow {
-            path: path.to_owned(),
-            place: format!("line {number}"),
-            message,
-        };
+        let (at, place) = (|| path.to_owned(), || format!("line {number}"));
         match next_line(stream, &mut line, &mut ended_by_cr, LONGEST_LINE)
             .map_err(|error| stream.error(error))?
         {
             Found::Line => {}
             Found::End => break,
-            Found::TooLong => return Err(fail(format!("longer than {} MB", LONGEST_LINE >> 20))),
+            Found::TooLong => {
+                let message = format!("longer than {} MB", LONGEST_LINE >> 20);
+                return Err(Error::CorpusRow { path: at(), place: place(), message });
+            }
         }
+        let not_utf8 = |message: String| Error::NotUtf8 { path: at(), place: place(), message };
         // Some programs put a mark of the byte order before the first one.
         let bytes = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line[..] };
         if (number == 1 || memchr::memchr(0, bytes).is_some()) && is_utf16(bytes) {
-            return Err(fail("UTF-16, by its bytes, and not UTF-8".to_owned()));
+            return Err(not_utf8("UTF-16, by its bytes, and not UTF-8".to_owned()));
         }
-        let text = std::str::from_utf8(bytes)
-            .map_err(|error| fail(format!("not UTF-8 from byte {} of the line on", error.valid_up_to())))?
-            .trim();
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            not_utf8(format!("not UTF-8 from byte {} of the line on", error.valid_up_to()))
+        })?;
+        let text = text.trim();
         if !text.is_empty() && !take(number, text, stream.bytes_read())? {
             return Ok(false);
         }

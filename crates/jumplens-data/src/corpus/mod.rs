@@ -35,7 +35,7 @@ use crate::hub::Sources;
 use crate::progress::{Observer, check};
 use crate::words::Refusal;
 use crate::{Error, Result};
-use dump::{DumpError, Pages};
+use dump::{DumpError, NoHead, Pages};
 use sampling::{Drawing, Need};
 use serde::{Deserialize, Serialize};
 use source::{Body, Document, Sink};
@@ -541,7 +541,13 @@ fn read_dump(
             Err(DumpError::Malformed { offset, message }) => return Err(fail(offset, message)),
             Err(DumpError::Io(error)) => return Err(pages.reader().error(error)),
         };
-        let head = page.head().map_err(|message| fail(page.offset, message))?;
+        let head = page.head().map_err(|fault| match fault {
+            NoHead::Malformed(message) => fail(page.offset, message),
+            NoHead::NotUtf8(message) => {
+                let place = format!("byte {} of its XML", page.offset);
+                Error::NotUtf8 { path: path.to_owned(), place, message }
+            }
+        })?;
         if head.namespace == 0 && !head.redirect && head.model == "wikitext" {
             let number = next;
             next += 1;

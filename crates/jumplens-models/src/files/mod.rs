@@ -279,7 +279,7 @@ fn pointer_by_link(path: &Path) -> Option<Pointer> {
 
 /// Opens a file to read all of it, without waiting for anyone: what is neither a file nor a folder, such as a pipe, has no
 /// end that could be relied on, and is refused.
-pub(crate) fn open_plain(path: &Path) -> io::Result<fs::File> {
+pub fn open_plain(path: &Path) -> io::Result<fs::File> {
     let mut options = fs::File::options();
     options.read(true);
     #[cfg(unix)]

@@ -1,5 +1,6 @@
 //! The header of a GGUF file: its metadata, and where its tensors lie. The layout is that of ggml's
-//! `docs/gguf.md`.
+//! `docs/gguf.md`. candle's reader decodes strings with loss, so that a damaged vocabulary passes for a sound one, and copies
+//! every string and array; here they are slices of the file, and what is not UTF-8 is an error.
 
 use super::quant::Quant;
 use crate::error::{Error, Result};

@@ -9,7 +9,7 @@ mod settings;
 mod word_piece;
 
 use crate::caught::caught;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SpecialToken};
 use crate::files::{Found, next_line};
 use crate::gguf;
 use crate::hub::{TokenizerFiles, Vocabulary};
@@ -145,13 +145,13 @@ impl Tokenizer {
         };
         tokenizer.inner.with_truncation(Some(longest)).map_err(Error::format(&tokenizer.path))?;
         if spec.kind == Kind::Masked {
-            let missing = |what: &'static str| Error::SpecialToken { path: tokenizer.path.clone(), what };
+            let missing = |what| Error::SpecialToken { path: tokenizer.path.clone(), what };
             if special < 2 {
-                return Err(missing("puts no `[CLS]` and `[SEP]` around a sentence"));
+                return Err(missing(SpecialToken::Around));
             }
             // A class adds one that is in no file behind the vocabulary, where it was never trained.
             let id = tokenizer.inner.token_to_id(mask_token).filter(|_| mask_is_there);
-            tokenizer.mask = mask.then(|| id.ok_or_else(|| missing("has no token `[MASK]`"))).transpose()?;
+            tokenizer.mask = mask.then(|| id.ok_or_else(|| missing(SpecialToken::Mask))).transpose()?;
             tokenizer.check(tokenizer.mask.as_slice(), "")?;
         }
         Ok(tokenizer)
@@ -317,8 +317,11 @@ pub fn read_samples(path: &Path, spec: &Spec) -> Result<Vec<Sample>> {
             Found::End => break,
             Found::TooLong => return Err(fail(format!("longer than {} MB", LONGEST_SAMPLE >> 20))),
         }
-        let line = std::str::from_utf8(&line)
-            .map_err(|error| fail(format!("not UTF-8 from byte {} of the line on", error.valid_up_to())))?;
+        let line = std::str::from_utf8(&line).map_err(|error| Error::NotUtf8 {
+            path: path.to_owned(),
+            place: format!("line {number}"),
+            message: format!("not UTF-8 from byte {} of the line on", error.valid_up_to()),
+        })?;
         if line.trim().is_empty() {
             continue;
         }

@@ -2,7 +2,8 @@
 //! the caller to interpret. What may be called is the caller's to say; anything else is refused when it is named.
 //!
 //! The opcodes are those of CPython's `Lib/pickletools.py`, as far as protocols 2 to 5 use them for plain data. Time and
-//! memory are linear in the length of the input, whatever the bytes are.
+//! memory are linear in the length of the input, whatever the bytes are. (candle's own
+//! reader asks for as much memory as a value claims to take.)
 
 use crate::error::{Error, Result};
 use std::collections::HashMap;

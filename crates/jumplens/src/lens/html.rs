@@ -1,6 +1,7 @@
 //! A reading as one page that loads nothing.
 
 use super::{CastReading, Cell, Reading, color, shown, spelled};
+use crate::markup::escaped;
 use std::fmt::Write;
 
 const STYLE: &str = "
@@ -16,22 +17,6 @@ td.exit { outline: 2px solid CanvasText; outline-offset: -1px; font-weight: 700;
 .note { max-width: 60rem; padding: .4rem .8rem; border-left: 4px solid #b36b00; }
 .scale { display: inline-block; width: 9rem; height: .8rem; vertical-align: middle; }
 ";
-
-/// Escapes for text and attribute values of HTML and XML.
-pub(super) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
 
 /// A sentence of a message: what it has in backticks as code.
 fn sentence(text: &str) -> String {

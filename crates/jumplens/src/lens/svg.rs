@@ -1,7 +1,8 @@
 //! A reading as a figure.
 
-use super::html::{css, details, escaped};
+use super::html::{css, details};
 use super::{CastReading, Reading, clipped, color, shown, spelled, width};
+use crate::markup::escaped;
 use std::fmt::Write;
 
 /// Positions side by side before the next ones go below.

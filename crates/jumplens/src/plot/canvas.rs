@@ -4,6 +4,7 @@
 //! drawn: figures can be read back.
 
 use super::font::{self, text_width};
+use crate::markup::escaped;
 use std::fmt::Write;
 
 /// Width of a figure: one column of a paper in two columns.
@@ -86,22 +87,6 @@ fn length(value: f64) -> String {
     let text = format!("{value:.2}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0" } else { text }.to_owned()
-}
-
-/// Text as it may stand in XML, in an attribute too; what XML cannot hold is left out.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            char if char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}') => {}
-            char => safe.push(char),
-        }
-    }
-    safe
 }
 
 /// Numbers as an attribute has them, with all their digits.

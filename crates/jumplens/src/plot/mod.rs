@@ -1,7 +1,7 @@
 //! Result tables to figures: SVG, and from it PDF and PNG.
 //!
 //! A figure is one column of a paper wide, 80 mm, with text of 7 pt and more. It carries its font, none is read from the
-//! system, and the values it is drawn from as `data-` attributes.
+//! system, and the values it is drawn from as `data-` attributes. Written by hand, since `plotters` has neither.
 
 mod agreement;
 mod canvas;

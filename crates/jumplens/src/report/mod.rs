@@ -5,6 +5,7 @@
 use crate::eval::Summary;
 use crate::eval::tables::Tables;
 use crate::manifest::MANIFEST;
+use crate::markup::escaped;
 use crate::plot;
 use crate::seal;
 use crate::store::Stage;
@@ -140,11 +141,6 @@ fn relative(folder: &Path, path: &Path) -> String {
 /// JSON that nothing in a script element takes for its end, or for a comment.
 fn in_script(value: &Value) -> String {
     value.to_string().replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
-}
-
-/// Text as HTML has it.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -91,15 +91,12 @@ pub(super) fn read(
             pace.took(batch.len());
             sink.advance((share * batch.len() as f64 / chunk.num_values().max(1) as f64) as u64)?;
             for text in batch {
-                let fail = |message: &str| Error::CorpusRow {
-                    path: path.to_owned(),
-                    place: format!("row {row}"),
-                    message: message.to_owned(),
-                };
                 let number = first + row;
                 let text = text.as_ref().map(|text| std::str::from_utf8(text.data()));
-                let text = text.transpose().map_err(|error| {
-                    fail(&format!("not UTF-8 from byte {} of its `{column}` on", error.valid_up_to()))
+                let text = text.transpose().map_err(|error| Error::NotUtf8 {
+                    path: path.to_owned(),
+                    place: format!("row {row}"),
+                    message: format!("not UTF-8 from byte {} of its `{column}` on", error.valid_up_to()),
                 })?;
                 row += 1;
                 let Some(text) = text.filter(|_| sink.wants(number)) else { continue };

@@ -1,0 +1,18 @@
+//! Text in HTML and XML.
+
+/// `text` as it may stand in HTML and XML, in attributes too. What XML cannot hold is left out.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            char if char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}') => {}
+            char => safe.push(char),
+        }
+    }
+    safe
+}
