@@ -201,7 +201,7 @@ fn states_that_are_not_finite_name_the_sample() {
         &[&SMALL[..], &["--model", "m", "--out", "out"]].concat(),
         &["layer 1, train sample 0", "f32 overflowed", "every weight is finite", "checkpoint"],
     );
-    let said = common::stderr(&common::output(at.path(), &["info", "m"]));
+    let said = String::from_utf8(common::output(at.path(), &["doctor", "m"]).stdout).unwrap();
     assert!(said.contains("h.0.ln_1.weight` holds weights up to 3e38 in magnitude: states may"), "{said}");
     assert!(!at.path().join("out/results").exists());
 }

@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use jumplens::Error;
 use jumplens::batch::PackedBatch;
 use jumplens::hub::{ModelFiles, Sources};
-use jumplens::models::{Loaded, Transformer, load};
+use jumplens::models::{Loaded, Transformer, describe, load};
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
 use jumplens::runner::{BlockRun, Context, Plan, Rows};
@@ -104,6 +104,31 @@ fn states_and_logits_agree_with_transformers_at_every_layer() {
             spec.vocab_size,
             1e-5,
         );
+    }
+}
+
+/// What is told of a model without reading its tensors is what is told of it when it is loaded.
+#[test]
+fn a_description_is_that_of_the_loaded_model() {
+    let scratch = tempfile::tempdir().unwrap();
+    for folder in fixtures() {
+        let find = |at: &Path| ModelFiles::find(at.to_str().unwrap(), &Sources::default(), &Silent).unwrap();
+        let described = describe(&find(&folder)).unwrap();
+        let loaded = load(&find(&folder), Precision::F32).unwrap();
+        assert_eq!(described.spec, *loaded.model.spec());
+        assert_eq!(described.has_head, loaded.model.head().is_some());
+        assert_eq!((described.notes, &described.contents), (loaded.notes, &loaded.contents));
+
+        // Numbers that no model loads are not looked at.
+        let (config, weights) =
+            (scratch.path().join("config.json"), scratch.path().join("model.safetensors"));
+        std::fs::copy(folder.join("config.json"), config).unwrap();
+        let mut bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[header..].fill(0xff);
+        std::fs::write(weights, bytes).unwrap();
+        assert_eq!(describe(&find(scratch.path())).unwrap().contents, loaded.contents);
+        assert!(matches!(load(&find(scratch.path()), Precision::F32), Err(Error::WeightNotFinite { .. })));
     }
 }
 

@@ -271,11 +271,12 @@ impl NormSpec {
         Ok(match self.kind {
             NormKind::Rms => Norm::Rms(self.build_rms(weights)?),
             NormKind::Layer => {
+                let weight = self.build_weight(weights)?;
                 let bias = match &self.bias {
                     Some(bias) => weights.read(bias)?,
                     None => Tensor::zeros(self.d, DType::F32, &Device::Cpu)?,
                 };
-                Norm::Layer(LayerNorm::new(self.build_weight(weights)?, bias, self.eps))
+                Norm::Layer(LayerNorm::new(weight, bias, self.eps))
             }
         })
     }
@@ -298,13 +299,13 @@ impl NormSpec {
 
 impl LinearSpec {
     fn build(&self, weights: &Weights) -> Result<Linear> {
-        let bias = self.bias.as_ref().map(|bias| weights.read(bias)).transpose()?;
         let weight = weights.read(&self.weight)?;
+        let bias = self.bias.as_ref().map(|bias| weights.read(bias)).transpose()?;
         Ok(Linear::new(&weight, bias.as_ref(), self.layout, weights.precision())?)
     }
 
     fn each(&self, see: &mut Visit) -> Result<()> {
-        self.bias.iter().chain([&self.weight]).try_for_each(see)
+        [&self.weight].into_iter().chain(&self.bias).try_for_each(see)
     }
 }
 
