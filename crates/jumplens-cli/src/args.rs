@@ -424,6 +424,7 @@ impl InputArgs {
             intercept: self.casts.intercept.then_some(true),
             ridge: self.casts.ridge,
             ranks: Some(self.casts.ranks()).filter(|ranks| !ranks.is_empty()),
+            lenses: None,
             dtype: self.dtype.map(Into::into),
             shard: None,
         }

@@ -25,9 +25,13 @@ pub enum Cast {
     Blocks(BlockCast),
     /// `tuned`: the maps of a tuned lens.
     Tuned,
-    /// Maps from elsewhere. [`Cast::from`] makes it of a name that is none of those above.
-    Other(String),
+    /// Maps of another lens, or from elsewhere. [`Cast::from`] alone makes it, of a name that is none of those above.
+    Other(OtherName),
 }
+
+/// A name that no other [`Cast`] has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherName(String);
 
 /// How a [`Cast::Map`] is chosen: a [`Kind`] without its λ, which is no part of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +96,7 @@ impl Cast {
             }
             Self::Blocks(cast) => cast.name().into(),
             Self::Tuned => "tuned".into(),
-            Self::Other(name) => name.into(),
+            Self::Other(OtherName(name)) => name.into(),
         }
     }
 }
@@ -109,7 +113,10 @@ impl From<&str> for Cast {
         let map = Self::Map { intercept: name.starts_with("mat+b"), form };
         let named =
             [Self::Id, Self::Mean, map, Self::Tuned].into_iter().chain(BlockCast::ALL.map(Self::Blocks));
-        named.into_iter().find(|cast| cast.name() == name).unwrap_or_else(|| Self::Other(name.to_owned()))
+        named
+            .into_iter()
+            .find(|cast| cast.name() == name)
+            .unwrap_or_else(|| Self::Other(OtherName(name.to_owned())))
     }
 }
 
@@ -323,7 +330,8 @@ mod tests {
             "mat_b",
             "mine",
         ] {
-            assert_eq!(Cast::from(name), Cast::Other(name.to_owned()));
+            assert!(matches!(Cast::from(name), Cast::Other(_)), "{name}");
+            assert_eq!(Cast::from(name).name(), name);
         }
         let casts =
             Fits { intercept: true, ridge: Some(Ridge::Auto), ranks: vec![8], ..Fits::plain(Pairs::All) }

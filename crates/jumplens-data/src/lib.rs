@@ -1,6 +1,6 @@
 //! Sentences from corpora: plain text, JSON lines, Parquet, Wikipedia dumps, and data sets of the Hugging Face Hub, read as
 //! streams, in order or drawn at random. How long a sentence is in tokens is asked of whoever draws ([`corpus::Accept`]): no
-//! model is known here.
+//! model is looked at here.
 //!
 //! The crate never prints and never exits.
 

@@ -355,7 +355,7 @@ pub enum Error {
     NotUtf8 {
         /// The file.
         path: PathBuf,
-        /// The line, from 1, or the row, from 0.
+        /// The line, from 1, the row, from 0, or the byte of a dump's XML.
         place: String,
         /// From where on, or what it is instead.
         message: String,

@@ -54,9 +54,10 @@ fn fit(c: &mut Criterion) {
         max_positions: 1024,
         parts: &[],
     };
+    let lenses = jumplens::lenses::chosen(&Fits::plain(Pairs::All)).unwrap();
     let (states, shortcuts) = (StateFiles::new(run.path(), "train"), Shortcuts::new(run.path().join("maps")));
     group.bench_function(format!("fit_all_pairs_{SAMPLES}x{D}"), |b| {
-        b.iter(|| fit_pairs(&spec, &states, &Fits::plain(Pairs::All), &shortcuts, &Silent).unwrap());
+        b.iter(|| fit_pairs(&spec, &states, Pairs::All, &lenses, &shortcuts, &Silent).unwrap());
     });
 
     // A source layer: XᵀX and X·T, half of each, in f64. A pair: (X·T)ᵀ·Y in f32.

@@ -2,10 +2,11 @@
 
 use crate::eval::tables::{LayerRow, R2Row};
 use crate::eval::{Evaluation, evaluate, layer_rows, r2_table, sentences};
+use crate::lenses::Fit;
 use crate::models::Transformer;
 use crate::nn::Precision;
 use crate::progress::Observer;
-use crate::shortcut::{Fits, MapStore, MapsInMemory, fit_pairs, fit_parts};
+use crate::shortcut::{MapStore, MapsInMemory, Pairs, fit_pairs, fit_parts};
 use crate::states::{StateChunk, run_samples};
 use crate::tokenize::Sample;
 use crate::words::Cast;
@@ -19,12 +20,13 @@ pub struct Experiment<'a> {
     val: &'a [Sample],
     train_states: StateChunk,
     val_states: StateChunk,
-    fits: Fits,
+    casts: Vec<Cast>,
     maps: MapsInMemory,
 }
 
 impl<'a> Experiment<'a> {
-    /// Runs `model` over the samples, and fits the maps `fits`, and those of every part of every block.
+    /// Runs `model` over the samples, and fits the maps of `lenses` (as [`chosen`](crate::lenses::chosen) gives them, or one's
+    /// own) between `pairs`, and those of every part of every block.
     ///
     /// # Errors
     /// [`Error::NoSuchToken`] for a token that the model has no embedding for, [`Error::Core`] for states that are not finite.
@@ -32,14 +34,16 @@ impl<'a> Experiment<'a> {
         model: &'a Transformer,
         train: &[Sample],
         val: &'a [Sample],
-        fits: Fits,
+        pairs: Pairs,
+        lenses: &[Box<dyn Fit>],
         observer: &dyn Observer,
     ) -> Result<Self> {
         let (train_states, val_states) = (run_samples(model, train, true)?, run_samples(model, val, false)?);
         let maps = MapsInMemory::default();
-        fit_pairs(model.spec(), &train_states, &fits, &maps, observer)?;
+        fit_pairs(model.spec(), &train_states, pairs, lenses, &maps, observer)?;
         fit_parts(model, &train_states, &maps, observer)?;
-        Ok(Self { model, val, train_states, val_states, fits, maps })
+        let casts = lenses.iter().map(|lens| lens.cast()).collect();
+        Ok(Self { model, val, train_states, val_states, casts, maps })
     }
 
     /// The map of `cast` between two layers.
@@ -55,8 +59,7 @@ impl<'a> Experiment<'a> {
 
     /// The rows of `r2.csv`.
     pub fn r2(&self, observer: &dyn Observer) -> Result<Vec<R2Row>> {
-        let casts = self.fits.casts();
-        r2_table(self.model.spec(), &self.train_states, &self.val_states, &self.maps, &casts, observer)
+        r2_table(self.model.spec(), &self.train_states, &self.val_states, &self.maps, &self.casts, observer)
     }
 
     /// What every cast predicts from every layer for the validation samples, the unembedding's products done in `precision`.
@@ -64,8 +67,7 @@ impl<'a> Experiment<'a> {
     pub fn evaluate(&self, precision: Precision, observer: &dyn Observer) -> Result<Evaluation> {
         let model = self.model;
         let head = model.head().ok_or_else(|| Error::NoHead { model: model.spec().family.to_owned() })?;
-        let (states, casts) = (&self.val_states, self.fits.casts());
-        evaluate(model, head, precision, self.val, states, &self.maps, &casts, observer)
+        evaluate(model, head, precision, self.val, &self.val_states, &self.maps, &self.casts, observer)
     }
 
     /// The rows of `layers.csv` of an evaluation, with intervals from resamples of sentences that `seed` draws.

@@ -82,7 +82,8 @@ pub use session::Session;
 pub use store::manifest;
 
 pub use jumplens_data::corpus;
+use jumplens_models::tensor_file;
 pub use jumplens_models::{
     AllowUnread, Error, Others, Result, SpecialToken, batch, files, hub, models, nn, panics_are_caught,
-    progress, runner, seal, tensor_file, tokenize, weights, words,
+    progress, runner, seal, tokenize, weights, words,
 };

@@ -8,6 +8,7 @@ use crate::nn::Precision;
 use crate::progress::Observer;
 use crate::run::{Run, record_model};
 use crate::shortcut::{MapStore, Origin, Shortcuts};
+use crate::store::lock::Lock;
 use crate::tokenize::Tokenizer;
 use crate::words::Cast;
 use crate::{Error, Result};
@@ -35,6 +36,8 @@ impl Default for MapsFrom<'_> {
 
 /// A model with its tokenizer and maps. Its head is packed once, and so are the maps of each cast, however many texts are read.
 pub struct Session {
+    /// A run's, where it was opened to be worked on.
+    _lock: Option<Lock>,
     name: String,
     model: Transformer,
     /// What the unembedding's products are done in.
@@ -84,7 +87,9 @@ impl Session {
         let evidence = evidence(path, shortcuts.as_ref(), run.spec())?;
         let (mean_run, tokenizer) = (run.mean_run()?, run.tokenizer()?);
         let (name, precision) = (run.manifest().model.short_name().to_owned(), run.manifest().dtype);
-        Self::new(name, run.into_model()?, precision, tokenizer, shortcuts, evidence, mean_run, observer)
+        let (model, lock) = run.into_model()?;
+        let session = Self::new(name, model, precision, tokenizer, shortcuts, evidence, mean_run, observer);
+        Ok(Self { _lock: lock, ..session })
     }
 
     /// Of a model, without a run, its products done in f32.
@@ -117,7 +122,8 @@ impl Session {
         };
         let path = maps.path.unwrap_or(Path::new(""));
         let evidence = evidence(path, shortcuts.as_ref(), spec)?;
-        Self::new(files.id.clone(), model, Precision::F32, tokenizer, shortcuts, evidence, mean_run, observer)
+        let (name, precision) = (files.id.clone(), Precision::F32);
+        Ok(Self::new(name, model, precision, tokenizer, shortcuts, evidence, mean_run, observer))
     }
 
     fn new(
@@ -129,10 +135,10 @@ impl Session {
         evidence: Evidence,
         mean_run: Option<f64>,
         observer: &dyn Observer,
-    ) -> Result<Self> {
+    ) -> Self {
         tokenizer.notes().iter().for_each(|note| observer.note(note));
         let ways = Mutex::default();
-        Ok(Self { name, model, precision, tokenizer, shortcuts, evidence, mean_run, ways })
+        Self { _lock: None, name, model, precision, tokenizer, shortcuts, evidence, mean_run, ways }
     }
 
     /// The model.
@@ -196,14 +202,15 @@ impl Session {
     /// The lens through `casts`, whose maps are loaded when they are asked for first.
     fn lens(&self, casts: &[Cast]) -> Result<Lens<'_>> {
         let head = self.model.head().ok_or_else(|| Error::NoHead { model: self.name.clone() })?;
-        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        let ways = || self.ways.lock().unwrap_or_else(PoisonError::into_inner);
         let way = |cast: &Cast| {
-            let way = match ways.get(cast) {
-                Some(way) => Arc::clone(way),
+            let kept = ways().get(cast).cloned();
+            let way = match kept {
+                Some(way) => way,
+                // Without the lock: a thread that waits for others of its pool may come here again. Of two, one is kept.
                 None => {
                     let way = Arc::new(Way::load(&self.model, self.maps(), cast)?);
-                    ways.insert(cast.clone(), Arc::clone(&way));
-                    way
+                    Arc::clone(ways().entry(cast.clone()).or_insert(way))
                 }
             };
             Ok((cast.clone(), way))

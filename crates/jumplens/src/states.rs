@@ -345,7 +345,9 @@ impl States for StateFiles {
 
 impl States for StateChunk {
     fn layer(&self, layer: usize) -> Result<LayerStates<'_>> {
-        Ok(LayerStates::in_memory(&self.layers[layer], self.d))
+        let states = self.layers.get(layer);
+        let states = states.ok_or_else(|| Error::Internal(format!("there is no layer {layer}")))?;
+        Ok(LayerStates::in_memory(states, self.d))
     }
 
     fn attention(&self, layer: usize) -> Result<LayerStates<'_>> {

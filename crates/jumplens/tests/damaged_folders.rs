@@ -174,6 +174,15 @@ fn sizes_that_only_the_configuration_claims_are_refused() {
     // An embedding of no tokens has no bytes, however wide it is.
     let embedding = Some(("embed_in.weight", [0, HUGE]));
     refused("gpt_neox", &[("vocab_size", 0), ("hidden_size", HUGE)], embedding, "`vocab_size` is 0");
+    // Where the sizes are those of a text model in the configuration of a larger one.
+    let text = json!({"vocab_size": 0, "hidden_size": HUGE, "head_dim": HUGE, "num_attention_heads": 1,
+        "num_key_value_heads": 1, "num_hidden_layers": 1, "intermediate_size": 4});
+    let config = json!({"model_type": "gemma3", "text_config": text}).to_string();
+    let embedding = json!({ "dtype": "F32", "shape": [0, HUGE], "data_offsets": [0, 0] });
+    let weights = joined(&json!({ "model.embed_tokens.weight": embedding }), &[]);
+    let folder = Folder::new(&[("config.json", config.as_bytes()), ("model.safetensors", &weights)]);
+    let error = folder.read().unwrap_err().to_string();
+    assert!(error.contains("`vocab_size` is 0"), "{error}");
 }
 
 /// A safetensors file's header, and what follows it.

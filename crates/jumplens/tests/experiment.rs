@@ -5,6 +5,7 @@ mod common;
 use jumplens::Experiment;
 use jumplens::eval::tables::{LayerRow, R2Row, read_csv};
 use jumplens::hub::ModelFiles;
+use jumplens::lenses::chosen;
 use jumplens::models::load;
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
@@ -35,7 +36,9 @@ fn memory_and_files_give_the_same_figures() {
         let samples =
             |split: &str| read_samples(&out.join(format!("samples/{split}.jsonl")), run.spec()).unwrap();
         let (train, val) = (samples("train"), samples("val"));
-        let experiment = Experiment::new(&loaded.model, &train, &val, fits, &Silent).unwrap();
+        let experiment =
+            Experiment::new(&loaded.model, &train, &val, fits.pairs, &chosen(&fits).unwrap(), &Silent)
+                .unwrap();
         let r2 = experiment.r2(&Silent).unwrap();
         let written: Vec<R2Row> = read_csv(&out.join("results/r2.csv")).unwrap();
         assert_eq!(r2, written, "{model}");

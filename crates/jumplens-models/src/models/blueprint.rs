@@ -206,6 +206,8 @@ pub(crate) fn unembedding(tied: bool, embedding: &TensorSpec, at: &Scope, name: 
 impl Blueprint<'_> {
     /// The model. Errors are those of [`Weights::read`].
     pub fn build(&self, weights: &Weights) -> Result<Transformer> {
+        // Before any of them is read, which takes its time.
+        self.expect(weights)?;
         let embedding = self.embedding.build(weights)?;
         let blocks = (0..self.spec.n_layers).map(|layer| {
             let modules = (self.block)(layer)?;
@@ -220,8 +222,8 @@ impl Blueprint<'_> {
         Transformer::new(self.spec.clone(), embedding, blocks, head)
     }
 
-    /// Sees that all tensors are there, by their names and shapes. [`Error::MissingTensor`](crate::Error::MissingTensor),
-    /// [`Error::TensorShape`](crate::Error::TensorShape).
+    /// Sees that all tensors are there, by their names, shapes and dtypes. [`Error::MissingTensor`](crate::Error::MissingTensor),
+    /// [`Error::TensorShape`](crate::Error::TensorShape), [`Error::TensorDtype`](crate::Error::TensorDtype).
     pub fn expect(&self, weights: &Weights) -> Result<()> {
         let see = &mut |tensor: &TensorSpec| weights.expect(tensor);
         self.embedding.each(see)?;
@@ -269,7 +271,7 @@ impl EmbeddingSpec {
 impl NormSpec {
     fn build(&self, weights: &Weights) -> Result<Norm> {
         Ok(match self.kind {
-            NormKind::Rms => Norm::Rms(self.build_rms(weights)?),
+            NormKind::Rms => Norm::Rms(RmsNorm::new(self.build_weight(weights)?, self.eps)),
             NormKind::Layer => {
                 let weight = self.build_weight(weights)?;
                 let bias = match &self.bias {
@@ -279,10 +281,6 @@ impl NormSpec {
                 Norm::Layer(LayerNorm::new(weight, bias, self.eps))
             }
         })
-    }
-
-    fn build_rms(&self, weights: &Weights) -> Result<RmsNorm> {
-        Ok(RmsNorm::new(self.build_weight(weights)?, self.eps))
     }
 
     fn build_weight(&self, weights: &Weights) -> Result<Tensor> {
@@ -319,7 +317,7 @@ impl AttentionSpec {
             value.build(weights)?,
             output.build(weights)?,
         );
-        let norm = |norm: &Option<NormSpec>| norm.as_ref().map(|norm| norm.build_rms(weights)).transpose();
+        let norm = |norm: &Option<NormSpec>| norm.as_ref().map(|norm| norm.build(weights)).transpose();
         attention.query_norm = norm(&self.query_norm)?;
         attention.key_norm = norm(&self.key_norm)?;
         attention.n_kv_heads = self.n_kv_heads;

@@ -57,10 +57,13 @@ impl Head {
     pub fn packed(&self, precision: Precision) -> Result<Arc<PackedWeights>> {
         let (vocab, width) = self.unembedding.dims2()?;
         let kept = &self.packed[usize::from(precision == Precision::Bf16)];
-        Ok(with_values(&self.unembedding, |weight| {
-            let pack = || Arc::new(Packed::pack(Matrix::new(weight, vocab, width), precision));
-            Arc::clone(kept.get_or_init(pack))
-        })?)
+        if let Some(packed) = kept.get() {
+            return Ok(Arc::clone(packed));
+        }
+        // Not within the cell: a thread that waits for others of its pool may come here again. Of two, one is kept.
+        let pack = |weight: &[f32]| Packed::pack(Matrix::new(weight, vocab, width), precision);
+        let packed = Arc::new(with_values(&self.unembedding, pack)?);
+        Ok(Arc::clone(kept.get_or_init(|| packed)))
     }
 
     /// What is added to the logits, `[vocab]`.

@@ -54,10 +54,11 @@ pub struct Description {
 /// [`Error::Format`] for files that are damaged.
 pub fn load(files: &ModelFiles, precision: Precision) -> Result<Loaded> {
     with_blueprint(files, precision, |blueprint, weights| {
+        let of_gguf = of_gguf(files)?;
         let model = blueprint.build(weights)?;
         let mut notes = blueprint.notes.clone();
         notes.extend(weights.differences().into_iter().chain(unused(blueprint, weights)));
-        notes.extend(of_gguf(files)?.into_iter().chain(weights.note_large()));
+        notes.extend(of_gguf.into_iter().chain(weights.note_large()));
         Ok(Loaded { model, notes, contents: weights.contents() })
     })
 }

@@ -1,4 +1,4 @@
-//! Hidden units between the two products of a feed-forward part: they exist for a block of rows at one time, and only in
+//! Hidden units between the two products of a feed-forward part: of many rows they exist for a block at one time, and only in
 //! the form that the second product reads.
 
 use super::Linear;

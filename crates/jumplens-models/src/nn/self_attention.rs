@@ -1,6 +1,6 @@
 //! Self-attention with its four projections.
 
-use super::{Linear, PackedAttention, QueryRows, RmsNorm, Rope};
+use super::{Linear, Norm, PackedAttention, QueryRows, Rope};
 use candle_core::{Result, Tensor};
 use jumplens_core::LinearMap;
 
@@ -24,9 +24,9 @@ pub struct SelfAttention {
     /// The output projection, `[n, n_heads · d_head]` → `[n, d]`.
     pub output: Linear,
     /// Applied to each head's query, before the rotation.
-    pub query_norm: Option<RmsNorm>,
+    pub query_norm: Option<Norm>,
     /// Applied to each head's key, before the rotation.
-    pub key_norm: Option<RmsNorm>,
+    pub key_norm: Option<Norm>,
     /// Turns queries and keys by their positions.
     pub rope: Option<Rope>,
     /// A row looks at no more than this many rows, itself included.
@@ -86,7 +86,7 @@ impl SelfAttention {
     }
 
     /// Queries or keys `[n, heads · d_head]`, normalised head by head and turned by their positions.
-    fn place(&self, x: Tensor, norm: Option<&RmsNorm>, rows: &QueryRows) -> Result<Tensor> {
+    fn place(&self, x: Tensor, norm: Option<&Norm>, rows: &QueryRows) -> Result<Tensor> {
         let x = match norm {
             Some(norm) => {
                 let shape = x.shape().clone();

@@ -305,7 +305,7 @@ fn vocabulary_note(inner: &tokenizers::Tokenizer, rows: usize, unnamed: &[String
 
 /// Reads a samples file: JSON lines `{"ids": [...], "position": p}`, `target` and `text` optional; blank lines are
 /// passed over. For causal models a missing `target` is the id after the position. Each line is checked against the
-/// model: [`Error::Sample`] names the first that cannot be run, or is longer than 16 MB.
+/// model: [`Error::Sample`] names the first that cannot be run, or is longer than 16 MB, [`Error::NotUtf8`] one that is no text.
 pub fn read_samples(path: &Path, spec: &Spec) -> Result<Vec<Sample>> {
     let mut reader = BufReader::with_capacity(1 << 18, crate::files::open(path)?);
     let (mut samples, mut line, mut ended_by_cr) = (Vec::new(), Vec::new(), false);

@@ -13,7 +13,7 @@ use crate::hub::{ShardIndex, SourceFile};
 use crate::nn::{Precision, with_values};
 use candle_core::{Device, Tensor};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -137,8 +137,8 @@ pub struct Weights<'a> {
     repeated: RefCell<BTreeSet<String>>,
     /// Bytes that have been read until now, as f32.
     taken: Cell<u64>,
-    /// The tensor that a slice was taken of last, with its name.
-    last: RefCell<Option<(String, Tensor)>>,
+    /// The tensors that slices were taken of last, with their names.
+    sliced: RefCell<VecDeque<(String, Tensor)>>,
     /// What is to be said of twins that differ.
     differing: RefCell<Vec<String>>,
     /// The largest magnitude in each tensor that has one above [`LARGE`].
@@ -192,7 +192,7 @@ impl<'a> Weights<'a> {
             used: RefCell::default(),
             repeated: RefCell::default(),
             taken: Cell::default(),
-            last: RefCell::default(),
+            sliced: RefCell::default(),
             differing: RefCell::default(),
             large: RefCell::default(),
         })
@@ -282,8 +282,8 @@ impl<'a> Weights<'a> {
         self.names().filter(|name| !used.contains(*name)).collect()
     }
 
-    /// The entry of a tensor, checked: it is there in the shape that it has to have. [`Error::MissingTensor`],
-    /// [`Error::TensorShape`].
+    /// The entry of a tensor, checked: it is there in the shape that it has to have, in a format that can be read.
+    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDtype`].
     fn entry(&self, name: &str, shape: &[usize]) -> Result<(&'a SourceFile, &Entry)> {
         let Some((file, entry)) = self.entries.get(name) else {
             return Err(Error::MissingTensor {
@@ -300,11 +300,18 @@ impl<'a> Weights<'a> {
                 got: entry.shape.clone(),
             });
         }
+        if let Dtype::Other(got) = &entry.dtype {
+            return Err(Error::TensorDtype {
+                path: file.path.clone(),
+                tensor: name.into(),
+                got: got.clone(),
+            });
+        }
         Ok((file, entry))
     }
 
     /// Marks a tensor as used, and its twin as one that repeats it, without reading either. [`Error::MissingTensor`],
-    /// [`Error::TensorShape`].
+    /// [`Error::TensorShape`], [`Error::TensorDtype`].
     pub fn expect(&self, spec: &TensorSpec) -> Result<()> {
         self.entry(&spec.name, &spec.shape)?;
         self.used.borrow_mut().insert(spec.name.clone());
@@ -325,7 +332,14 @@ impl<'a> Weights<'a> {
         let tensor = match &spec.slice {
             Some(slice) => {
                 let part = slice.of(&tensor)?;
-                *self.last.borrow_mut() = Some((spec.name.clone(), tensor));
+                let mut sliced = self.sliced.borrow_mut();
+                if !sliced.iter().any(|(name, _)| *name == spec.name) {
+                    sliced.push_back((spec.name.clone(), tensor));
+                }
+                // A weight and a bias.
+                if sliced.len() > 2 {
+                    sliced.pop_front();
+                }
                 part
             }
             None => tensor,
@@ -333,7 +347,7 @@ impl<'a> Weights<'a> {
         Ok(if spec.plus == 0.0 { tensor } else { (tensor + spec.plus)? })
     }
 
-    /// As [`Weights::read`] for what has been read already, and is used a second time as `spec` says.
+    /// As [`Weights::read`] for a tensor that has been read already, and is used a second time, as it is.
     pub fn reuse(&self, spec: &TensorSpec, tensor: &Tensor) -> Result<Tensor> {
         self.expect(spec)?;
         self.hold_against_twin(spec, tensor)?;
@@ -351,9 +365,7 @@ impl<'a> Weights<'a> {
 
     /// The tensor as it stands in the checkpoint.
     fn whole(&self, TensorSpec { name, shape, .. }: &TensorSpec) -> Result<Tensor> {
-        if let Some((last, tensor)) = &*self.last.borrow()
-            && last == name
-        {
+        if let Some((_, tensor)) = self.sliced.borrow().iter().find(|(kept, _)| kept == name) {
             return Ok(tensor.clone());
         }
         let (file, entry) = self.entry(name, shape)?;
@@ -484,7 +496,7 @@ mod tests {
             used: RefCell::default(),
             repeated: RefCell::default(),
             taken: Cell::default(),
-            last: RefCell::default(),
+            sliced: RefCell::default(),
             differing: RefCell::default(),
             large: RefCell::default(),
         };

@@ -102,7 +102,7 @@ pub enum Refusal {
         val: usize,
     },
     /// A way to fit maps that there is not.
-    #[error("there is no lens `{name}`: {}", named(there))]
+    #[error("there is no lens `{name}`, or it is asked for twice: {}", named(there))]
     NoLens {
         /// What was asked for.
         name: Cast,
@@ -110,8 +110,11 @@ pub enum Refusal {
         there: Vec<Cast>,
     },
     /// A way to fit maps that takes states, where there are only their sums.
-    #[error("this lens is fitted on states, and only their sums are there")]
-    NoStates,
+    #[error("`{lens}` is fitted on states, and only their sums are there")]
+    NoStates {
+        /// What was asked for.
+        lens: Cast,
+    },
     /// Maps between all layers, of sums that are to the last one alone.
     #[error("`{}` has the sums to the last layer alone", path.display())]
     SumsToTheLast {

@@ -68,9 +68,10 @@ pub(crate) fn learning_curve(
         if sums.n == 0 {
             continue;
         }
-        so_far.merge(&sums);
         // It makes room for the next.
         drop(fitted.take());
+        so_far.merge(&sums);
+        drop(sums);
         let map = fitted.insert(Fitted::of_sums(&so_far, false)?).maps(Kind::Plain)?.maps.remove(0);
         let (r2, r2_train) = (r2_of_sums(val, 0, &map), r2_of_sums(&so_far, 0, &map));
         rows.push(CurveRow { mapping: Cast::MAT, from, to, samples: so_far.n, r2, r2_train });

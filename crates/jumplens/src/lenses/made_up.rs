@@ -11,7 +11,7 @@ pub(super) struct Shift;
 
 impl Fit for Shift {
     fn cast(&self) -> Cast {
-        Cast::Other("shift".to_owned())
+        Cast::from("shift")
     }
 
     fn fit(&self, source: &Source) -> Result<Maps> {

@@ -4,9 +4,9 @@
 #[cfg(test)]
 mod made_up;
 
-use crate::Result;
 use crate::words::Refusal;
-use jumplens_core::cast::{Cast, Fits, MapCast};
+use crate::{Error, Result};
+use jumplens_core::cast::{Cast, Fits, Kind, MapCast, Ridge};
 use jumplens_core::solver::{Fitted, Maps, PairSums, Rows};
 use jumplens_core::spread::Spread;
 use std::cell::RefCell;
@@ -17,6 +17,16 @@ pub trait Fit: Send + Sync {
     /// What its maps are called, in tables, folders and figures.
     fn cast(&self) -> Cast;
 
+    /// Whether it takes the states themselves, and not only what can be had of their sums.
+    fn needs_states(&self) -> bool {
+        false
+    }
+
+    /// Whether it asks for [`Source::spread`], which is then reckoned once for all layers.
+    fn needs_spreads(&self) -> bool {
+        true
+    }
+
     /// The maps from a layer to each of its targets, in their order.
     fn fit(&self, source: &Source) -> Result<Maps>;
 }
@@ -25,6 +35,11 @@ pub trait Fit: Send + Sync {
 impl Fit for MapCast {
     fn cast(&self) -> Cast {
         MapCast::cast(self)
+    }
+
+    /// The means that maps with a bias go through, and what λ is judged by.
+    fn needs_spreads(&self) -> bool {
+        self.intercept || self.kind == Kind::Ridge(Ridge::Auto)
     }
 
     fn fit(&self, source: &Source) -> Result<Maps> {
@@ -39,18 +54,37 @@ const LENSES: &[fn() -> Box<dyn Fit>] = &[
 ];
 
 /// The lenses that `fits` asks for, least squares first, in the order of [`Fits::casts`]. [`Refusal::NoLens`] for a name that
-/// none has.
+/// none has, or that is there twice.
 pub fn chosen(fits: &Fits) -> Result<Vec<Box<dyn Fit>>> {
     let mut lenses: Vec<Box<dyn Fit>> = Vec::new();
     for cast in fits.least_squares() {
         lenses.push(Box::new(cast));
     }
+    let all: Vec<Box<dyn Fit>> = LENSES.iter().map(|make| make()).collect();
+    let there: Vec<Cast> = all.iter().map(|lens| lens.cast()).collect();
+    let mut all: Vec<Option<Box<dyn Fit>>> = all.into_iter().map(Some).collect();
     for name in &fits.lenses {
-        let lens = LENSES.iter().map(|make| make()).find(|lens| lens.cast() == *name);
-        let there = || LENSES.iter().map(|make| make().cast()).collect();
-        lenses.push(lens.ok_or_else(|| Refusal::NoLens { name: name.clone(), there: there() })?);
+        let lens = there.iter().position(|cast| cast == name).and_then(|at| all[at].take());
+        lenses.push(lens.ok_or_else(|| Refusal::NoLens { name: name.clone(), there: there.clone() })?);
     }
     Ok(lenses)
+}
+
+/// The maps of `lens` from a layer, one for each of the source's targets. [`Error::Internal`] where it gives more or fewer.
+pub fn fit(lens: &dyn Fit, source: &Source) -> Result<Maps> {
+    let maps = lens.fit(source)?;
+    match maps.maps.len() == source.targets() {
+        true => Ok(maps),
+        false => {
+            let message = format!(
+                "the lens `{}` gives {} maps to {} layers",
+                lens.cast(),
+                maps.maps.len(),
+                source.targets()
+            );
+            Err(Error::Internal(message))
+        }
+    }
 }
 
 /// What a lens may look at: the training states of a layer and of its targets, or their sums alone.
@@ -76,11 +110,11 @@ impl<'a> Source<'a> {
         Self { data: Data::Sums(sums), factored: RefCell::default() }
     }
 
-    /// The states of the source and of its targets. [`Refusal::NoStates`] where only their sums are there.
-    pub fn states(&self) -> Result<(Rows<'a>, &'a [Rows<'a>])> {
+    /// The states of the source and of its targets; `None` where only their sums are there ([`Fit::needs_states`]).
+    pub fn states(&self) -> Option<(Rows<'a>, &'a [Rows<'a>])> {
         match self.data {
-            Data::Rows { source, targets } => Ok((source, targets)),
-            Data::Sums(_) => Err(Refusal::NoStates.into()),
+            Data::Rows { source, targets } => Some((source, targets)),
+            Data::Sums(_) => None,
         }
     }
 
@@ -129,4 +163,33 @@ impl<'a> Source<'a> {
 
 fn spread_of(rows: Rows) -> Spread {
     rows.spread.cloned().unwrap_or_else(|| Spread::of(rows.values, rows.d))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jumplens_core::cast::Pairs;
+
+    #[test]
+    fn a_name_that_no_lens_has_or_that_is_there_twice_is_refused() {
+        let fits = |names: &[&str]| Fits {
+            lenses: names.iter().copied().map(Cast::from).collect(),
+            ..Fits::plain(Pairs::ToFinal)
+        };
+        assert_eq!(chosen(&fits(&["shift"])).unwrap().len(), 2);
+        for names in [&["none"][..], &["mat"], &["shift", "shift"]] {
+            let message = chosen(&fits(names)).err().unwrap().to_string();
+            assert!(message.contains("beside least squares there are `shift`"), "{message}");
+        }
+    }
+
+    /// Each is a folder's name, and no part of another's.
+    #[test]
+    fn lenses_have_names_of_their_own() {
+        let names: Vec<String> = LENSES.iter().map(|make| make().cast().to_string()).collect();
+        for (at, name) in names.iter().enumerate() {
+            assert!(crate::shortcut::Shortcuts::can_hold(&Cast::from(&**name)), "{name}");
+            assert!(matches!(Cast::from(&**name), Cast::Other(_)) && !names[..at].contains(name), "{name}");
+        }
+    }
 }

@@ -346,10 +346,10 @@ impl Run {
         &self.manifest
     }
 
-    /// The run's model, let out of the run. [`Error::NoHead`] where it makes no predictions.
-    pub(crate) fn into_model(self) -> Result<Transformer> {
+    /// The run's model and lock, let out of the run. [`Error::NoHead`] where the model makes no predictions.
+    pub(crate) fn into_model(self) -> Result<(Transformer, Option<Lock>)> {
         match self.model.head() {
-            Some(_) => Ok(self.model),
+            Some(_) => Ok((self.model, self._lock)),
             None => Err(self.no_head()),
         }
     }
@@ -509,6 +509,7 @@ fn make(
     sources: &Sources,
     observer: &dyn Observer,
 ) -> Result<(Manifest, [Vec<Sample>; 2])> {
+    crate::lenses::chosen(&settings.fits)?;
     let made =
         crate::samples::make(&settings.samples, settings.seed, files, model.spec(), sources, observer)?;
     let mut samples = [made.train, made.val];

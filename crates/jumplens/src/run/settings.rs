@@ -10,6 +10,7 @@ use crate::progress::Silent;
 use crate::samples::SampleSource;
 use crate::shortcut::{Fits, Pairs, Ridge};
 use crate::tokenize::Positions;
+use crate::words::Cast;
 use crate::{Error, Result};
 use std::fmt::Display;
 use std::io::ErrorKind;
@@ -69,6 +70,8 @@ pub struct Asked {
     pub ridge: Option<Ridge>,
     /// As [`Fits::ranks`].
     pub ranks: Option<Vec<usize>>,
+    /// As [`Fits::lenses`].
+    pub lenses: Option<Vec<Cast>>,
     /// As [`Settings::dtype`].
     pub dtype: Option<Precision>,
     /// As [`Settings::shard`].
@@ -86,6 +89,7 @@ impl From<&Settings> for Asked {
             intercept: Some(fits.intercept),
             ridge: fits.ridge,
             ranks: Some(fits.ranks),
+            lenses: Some(fits.lenses),
             dtype: Some(dtype),
             shard,
             ..Self::default()
@@ -118,7 +122,7 @@ impl Asked {
             intercept: self.intercept.unwrap_or(usual.fits.intercept),
             ridge: self.ridge.or(usual.fits.ridge),
             ranks: self.ranks.clone().unwrap_or_else(|| usual.fits.ranks.clone()),
-            lenses: usual.fits.lenses.clone(),
+            lenses: self.lenses.clone().unwrap_or_else(|| usual.fits.lenses.clone()),
         };
         Settings {
             model: self.model.clone().unwrap_or_else(|| usual.model.clone()),
@@ -188,7 +192,7 @@ impl Asked {
                     intercept: self.intercept.unwrap_or(begun.fits.intercept),
                     ridge: self.ridge.or(begun.fits.ridge),
                     ranks: self.ranks.clone().unwrap_or_else(|| begun.fits.ranks.clone()),
-                    lenses: begun.fits.lenses.clone(),
+                    lenses: self.lenses.clone().unwrap_or_else(|| begun.fits.lenses.clone()),
                 };
                 other_maps(&fits, &begun.fits)
             })

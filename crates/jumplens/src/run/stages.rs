@@ -10,6 +10,7 @@ use crate::eval::{
 };
 use crate::files::{write_atomically, write_durably};
 use crate::lens::{Input, Reading, View};
+use crate::lenses;
 use crate::manifest::StageRecord;
 use crate::moments::{self, Shard};
 use crate::plot::Style;
@@ -138,6 +139,7 @@ impl Run {
     /// The maps `fits` between layers, and those of every part of every block.
     pub fn fit(&mut self, fits: Fits, observer: &dyn Observer) -> Result<()> {
         self.needs(Stage::States, Stage::Fit)?;
+        let lenses = lenses::chosen(&fits)?;
         self.manifest.forget(Stage::Fit);
         self.manifest.fits = fits.clone();
         self.manifest.write(&self.folder)?;
@@ -156,7 +158,7 @@ impl Run {
         let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None)?);
         let shortcuts = shortcuts.with_origin(self.origin()?);
         shortcuts.forget_other_casts()?;
-        fit_pairs(spec, &states, &fits, &shortcuts, observer)?;
+        fit_pairs(spec, &states, fits.pairs, &lenses, &shortcuts, observer)?;
         fit_parts(&self.model, &states, &shortcuts, observer)?;
         self.finish_timed(Stage::Fit, started, observer)
     }

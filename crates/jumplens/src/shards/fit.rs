@@ -2,7 +2,7 @@
 
 use crate::eval::tables::{CurveRow, R2Row};
 use crate::eval::{learning_curve, r2_of_sums};
-use crate::lenses::{self, Source};
+use crate::lenses::{self, Fit, Source};
 use crate::moments::MomentsFile;
 use crate::progress::{Observer, check};
 use crate::shortcut::{Fits, PairSums, Shortcuts, save_maps};
@@ -23,7 +23,7 @@ pub fn fit(
     check_fits(file, fits)?;
     let last = file.record.n_layers;
     observer.begin(Stage::Fit.name(), fits.count(last) as u64, "maps");
-    let lenses = lenses::chosen(fits)?;
+    let lenses = chosen(fits)?;
     let mut by_cast: Vec<Vec<R2Row>> = vec![Vec::new(); lenses.len()];
     let (mut id, mut mean, mut curve) = (Vec::new(), Vec::new(), Vec::new());
     for from in 0..last {
@@ -32,13 +32,15 @@ pub fn fit(
         let (train, val) = (file.train(from, &to)?, file.val(from, &to)?);
         let source = Source::of_sums(&train);
         for (lens, rows) in lenses.iter().zip(&mut by_cast) {
-            let (cast, maps) = (lens.cast(), lens.fit(&source)?);
+            let (cast, maps) = (lens.cast(), lenses::fit(&**lens, &source)?);
             for (target, (to, map)) in to.iter().zip(&maps.maps).enumerate() {
                 let (r2, r2_train) = (r2_of_sums(&val, target, map), r2_of_sums(&train, target, map));
                 rows.push(R2Row { mapping: cast.clone(), from, to: *to, r2, r2_train });
             }
             observer.advance(save_maps(shortcuts, &cast, from, &to, maps)? as u64);
         }
+        // What is factored next takes as much.
+        drop(source);
         for (target, to) in to.iter().enumerate() {
             let row = |mapping: Cast, score: &dyn Fn(&PairSums) -> f64| R2Row {
                 mapping,
@@ -61,8 +63,18 @@ pub fn fit(
     Ok((rows, curve))
 }
 
-/// Sees that all shares are there, and the sums of all pairs of layers.
+/// The lenses that `fits` asks for, none of which may need more than sums.
+fn chosen(fits: &Fits) -> Result<Vec<Box<dyn Fit>>> {
+    let lenses = lenses::chosen(fits)?;
+    match lenses.iter().find(|lens| lens.needs_states()) {
+        Some(lens) => Err(Refusal::NoStates { lens: lens.cast() }.into()),
+        None => Ok(lenses),
+    }
+}
+
+/// Sees that all shares are there, the sums of all pairs of layers, and the lenses.
 pub(super) fn check_fits(file: &MomentsFile, fits: &Fits) -> Result<()> {
+    chosen(fits)?;
     let record = &file.record;
     let missing = record.missing();
     if !missing.is_empty() {

@@ -1,8 +1,8 @@
 //! The stage `fit`: states to shortcuts.
 
-use super::{Fits, LinearMap, MapStore, Maps, Notes, Ridge};
+use super::{LinearMap, MapStore, Maps, Notes, Pairs};
 use crate::Result;
-use crate::lenses::{self, Source};
+use crate::lenses::{self, Fit, Source};
 use crate::models::{Spec, Transformer, value_of};
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
@@ -17,24 +17,23 @@ use std::collections::BTreeMap;
 /// Source layers that are worked on at one time, where there are threads for them.
 pub(crate) const LANES: usize = 8;
 
-/// Fits the maps of `fits` on the train states, and writes them. Advances by one a map. Goes through the state files block
+/// Fits the maps of `lenses` between `pairs` on the train states, and keeps them. Advances by one a map. Goes through the state files block
 /// by block, so that memory does not grow with their length.
 pub fn fit_pairs(
     spec: &Spec,
     states: &dyn States,
-    fits: &Fits,
+    pairs: Pairs,
+    lenses: &[Box<dyn Fit>],
     shortcuts: &dyn MapStore,
     observer: &dyn Observer,
 ) -> Result<()> {
     let files = states.layers(spec.n_layers)?;
-    let lenses = lenses::chosen(fits)?;
-    // Of the layers that are looked at: the means that maps with a bias go through, and what λ is judged by.
-    let with_spreads = fits.intercept || fits.ridge == Some(Ridge::Auto) || !fits.lenses.is_empty();
+    let with_spreads = lenses.iter().any(|lens| lens.needs_spreads());
     let spread = |file: &LayerStates| with_spreads.then(|| Spread::of(file.values(), file.d));
     let spreads: Vec<Option<Spread>> = files.iter().map(spread).collect();
     let layers: Vec<usize> = (0..spec.n_layers).collect();
     let fit = |&from: &usize| {
-        let to = fits.pairs.targets(from, spec.n_layers);
+        let to = pairs.targets(from, spec.n_layers);
         let layer = |layer: usize| {
             let file = &files[layer];
             Rows { values: file.values(), d: file.d, spread: spreads[layer].as_ref() }
@@ -42,8 +41,8 @@ pub fn fit_pairs(
         let targets: Vec<Rows> = to.iter().map(|to| layer(*to)).collect();
         let source = Source::of_rows(layer(from), &targets);
         let mut maps = 0;
-        for lens in &lenses {
-            maps += save_maps(shortcuts, &lens.cast(), from, &to, lens.fit(&source)?)?;
+        for lens in lenses {
+            maps += save_maps(shortcuts, &lens.cast(), from, &to, lenses::fit(&**lens, &source)?)?;
         }
         Ok(maps)
     };

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Maps between layers by cast, and of the parts of blocks.
 pub trait MapStore: Sync {
-    /// The casts whose maps are there.
+    /// The casts whose maps are there, `mat` first, the others in the order of their names.
     fn casts(&self) -> Result<Vec<Cast>>;
 
     /// The target layers of the maps of `cast` from layer `from`, in rising order.
@@ -81,7 +81,9 @@ impl MapsInMemory {
 
 impl MapStore for MapsInMemory {
     fn casts(&self) -> Result<Vec<Cast>> {
-        Ok(self.held().pairs.keys().cloned().collect())
+        let mut casts: Vec<Cast> = self.held().pairs.keys().cloned().collect();
+        casts.sort_by_key(|cast| *cast != Cast::MAT);
+        Ok(casts)
     }
 
     fn targets(&self, cast: &Cast, from: usize) -> Result<Vec<usize>> {

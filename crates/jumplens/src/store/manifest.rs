@@ -5,7 +5,7 @@ use crate::corpus::CorpusRecord;
 use crate::hub::HubName;
 use crate::nn::{Isa, Precision};
 use crate::tokenize::Positions;
-use crate::words::{Shard, TextCheck};
+use crate::words::{Cast, Shard, TextCheck};
 use crate::{Error, Result};
 use jumplens_core::cast::Fits;
 use serde::{Deserialize, Serialize};
@@ -428,8 +428,13 @@ pub(crate) fn other_maps(fits: &Fits, there: &Fits) -> Option<Difference> {
         (!ranks.is_empty()).then(|| ranks.join(", "))
     };
     let bias = |fits: &Fits| fits.intercept.then_some("fitted");
+    let lenses = |fits: &Fits| {
+        let names: Vec<String> = fits.lenses.iter().map(Cast::to_string).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
     Difference::of("the choice of pairs of layers", fits.pairs, there.pairs)
         .or_else(|| Difference::of_optional("the bias", bias(fits), bias(there)))
         .or_else(|| Difference::of_optional("the ridge penalty", fits.ridge, there.ridge))
         .or_else(|| Difference::of_optional("the choice of ranks", ranks(fits), ranks(there)))
+        .or_else(|| Difference::of_optional("the choice of lenses", lenses(fits), lenses(there)))
 }

@@ -429,6 +429,7 @@ fn fits(config: &Config) -> Result<(), String> {
     let Config { hidden_size, num_attention_heads: heads, num_hidden_layers, .. } = config;
     let (d_head, kv_heads) = (config.d_head(), config.n_kv_heads());
     above_zero(&[
+        ("vocab_size", config.vocab_size),
         ("hidden_size", *hidden_size),
         ("intermediate_size", config.intermediate_size),
         ("num_hidden_layers", *num_hidden_layers),
