@@ -35,7 +35,7 @@ pub fn begin(folder: &Path, pairs: Pairs, shard: Option<Shard>) -> Run {
         model: "small".to_owned(),
         samples: SampleSource::Files { train: samples("train", 40), val: samples("val", 12) },
         seed: 0,
-        fits: Fits { pairs, intercept: true, ridge: Some(Ridge::Auto), ranks: vec![2] },
+        fits: Fits { intercept: true, ridge: Some(Ridge::Auto), ranks: vec![2], ..Fits::plain(pairs) },
         dtype: Precision::F32,
         shard,
     };
