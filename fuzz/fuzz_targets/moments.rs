@@ -39,7 +39,7 @@ libfuzzer_sys::fuzz_target!(
         }
         let merged = MomentsFile::open(&sums).expect("what was added up can be opened");
         let pairs = merged.record.manifest.fits.pairs;
-        let fits = Fits { pairs, intercept: true, ridge: Some(Ridge::Auto), ranks: vec![1] };
+        let fits = Fits { intercept: true, ridge: Some(Ridge::Auto), ranks: vec![1], ..Fits::plain(pairs) };
         sound(fit_folder(&merged, &fits, &folder.join("fitted"), true, &Silent));
     }
 );
