@@ -94,4 +94,5 @@ pub mod words;
 pub use caught::panics_are_caught;
 pub use error::{Error, Others, Result};
 pub use fields::AllowUnread;
+pub use results::tables;
 pub use store::manifest;
