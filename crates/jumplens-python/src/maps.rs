@@ -20,7 +20,7 @@ type ByPair = BTreeMap<(usize, usize), Arc<LinearMap>>;
 /// Where maps lie.
 enum Place {
     Memory { casts: BTreeMap<Cast, ByPair>, notes: BTreeMap<(Cast, usize), Notes> },
-    Files(Shortcuts),
+    Files(Box<Shortcuts>),
 }
 
 /// What all views of the same maps share.
@@ -168,7 +168,7 @@ impl Maps {
                 let origins = files.origins().map_err(of_library)?;
                 let origin = origins.into_iter().find_map(|(_, origin)| origin).unwrap_or_default();
                 let first = first.clone();
-                let whole = Whole { place: Place::Files(files), casts, d, origin };
+                let whole = Whole { place: Place::Files(Box::new(files)), casts, d, origin };
                 return Self::of_cast(Arc::new(whole), first);
             }
         }
