@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, Protocol, SupportsIndex
+from typing import Any, Literal, Protocol, SupportsIndex, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,7 @@ def fit_layers(
     Maps
     """
 
+@final
 class Map:
     """A linear map ``y = A·x + b``.
 
@@ -133,6 +134,7 @@ class Map:
     def to_torch(self) -> Any:
         """A ``torch.nn.Linear`` with these weights, in float32 on the CPU. Needs PyTorch."""
 
+@final
 class Maps:
     """The maps between layers: of one cast (``mat``, ``mat+b``, ``tuned`` …), while `cast` gives those of another.
 
@@ -151,10 +153,10 @@ class Maps:
             Where there are no maps, or a file is not as it was written.
         """
 
-    def __getitem__(self, layers: tuple[SupportsIndex, SupportsIndex]) -> Map:
+    def __getitem__(self, layers: tuple[SupportsIndex, SupportsIndex], /) -> Map:
         """The map from one layer to another: ``maps[3, 12]``. `KeyError` where there is none."""
 
-    def __contains__(self, layers: object) -> bool: ...
+    def __contains__(self, layers: object, /) -> bool: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[tuple[int, int]]: ...
     @property
@@ -190,6 +192,7 @@ class Maps:
 
     def _with(self, notes: str, model: str | None, r2: Any) -> Maps: ...
 
+@final
 class Sums:
     """Second-moment sums of the states of layers, in f64: all that the maps are made of.
 
@@ -253,7 +256,7 @@ class Sums:
         grams: Mapping[int, NDArray[np.float64]],
         crosses: Mapping[tuple[int, int], NDArray[np.float64]],
     ) -> None: ...
-    def __add__(self, other: Sums) -> Sums:
+    def __add__(self, other: Sums, /) -> Sums:
         """The sums of both. `ValueError` where they are of other layers."""
 
     def fit(self, *, intercept: bool = False, ridge: _Ridge = None, rank: int | None = None) -> Maps:
@@ -270,6 +273,7 @@ class Sums:
     def load(path: _Path) -> Sums:
         """Those that `save` wrote. `ValueError` where the file is none."""
 
+@final
 class Run:
     """What `jumplens run`, or some of its stages, left in a folder.
 

@@ -44,7 +44,7 @@ Text = str | Sequence[int]
 
 def linear(map: Map) -> nn.Linear:
     """`map` as a module, in float32 on the CPU: what `Map.to_torch` gives."""
-    module = nn.utils.skip_init(nn.Linear, map.d_in, map.d_out, bias=map.bias is not None)
+    module = nn.Linear(map.d_in, map.d_out, bias=map.bias is not None)
     with torch.no_grad():
         module.weight.copy_(torch.tensor(map.weight))
         if map.bias is not None:
@@ -115,7 +115,8 @@ class Model:
         self.vocab_size = int(embedding.weight.shape[0])
         self._embedding = embedding
         config = getattr(model, "config", None)
-        config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        if config is not None and hasattr(config, "get_text_config"):
+            config = config.get_text_config()
         most = getattr(config, "max_position_embeddings", None)
         self.max_positions: int | None = most if isinstance(most, int) and most > 0 else None
 
@@ -128,8 +129,8 @@ class Model:
             changed = probe.clone()
             changed[0, -1] = probe[0, 0]
             other = self._states_and_output(changed)[0]
-            before = [state[:, :-1].float() for state in (states[-1], other[-1])]
-            self.is_causal = bool(torch.allclose(*before, rtol=1e-3, atol=1e-3 * float(before[0].abs().max())))
+            before, changed_before = (state[:, :-1].float() for state in (states[-1], other[-1]))
+            self.is_causal = float((before - changed_before).abs().max()) <= 1e-3 * float(before.abs().max())
             logits = _logits_of(output)
             self.has_head = logits is not None and logits.dim() == 3 and _is_over_vocabulary(model, logits, self.vocab_size)
             if self.has_head and logits is not None:
@@ -357,8 +358,8 @@ class Model:
         """
         self._needs_head()
         casts = ["id", *maps.casts] if casts is None else list(casts)
-        by_cast = {cast: self._maps_to_last(maps, cast) for cast in casts if cast != "id"}
         made = self._check_maps(maps)
+        by_cast = {cast: self._maps_to_last(maps, cast) for cast in casts if cast != "id"}
         choice = _Choice(
             made.get("seed", 0) if seed is None else seed,
             made.get("positions", 1) if positions is None else positions,
@@ -403,9 +404,9 @@ class Model:
             raise ValueError("the text has no tokens: give some")
         _check_number("k", k, 1)
         name = "id" if maps is None else cast or maps.casts[0]
-        to_last = None if maps is None or name == "id" else self._maps_to_last(maps, name)
         if maps is not None:
             self._check_maps(maps)
+        to_last = None if maps is None or name == "id" else self._maps_to_last(maps, name)
         with torch.no_grad(), _exact_products():
             states = self.states([ids])
             tops, probabilities = [], []
@@ -562,8 +563,7 @@ class Model:
             raise TypeError("texts is one text, where a list of them is expected")
         for index, text in enumerate(texts):
             ids = self._encode(text)
-            number = None if choice.positions == "all" else choice.positions
-            chosen = _jumplens.positions(len(ids), index, choice.seed, number, choice.skip_first)
+            chosen = _jumplens.positions(len(ids), index, choice.seed, choice.number, choice.skip_first)
             if chosen:
                 yield _Sample(index, ids, chosen)
 
@@ -576,7 +576,7 @@ class Model:
         place = 0
         try:
             while window := list(itertools.islice(samples, WINDOW)):
-                rows = []
+                rows: list[_Row] = []
                 for sample in window:
                     rows.extend(self._rows(sample, place))
                     place += len(sample.positions)
@@ -622,8 +622,6 @@ class Model:
         if cast in BLOCK_CASTS:
             raise ValueError(f"`{cast}` runs blocks with parts of them replaced: `jumplens run` evaluates it")
         of_cast = maps.cast(cast)
-        if of_cast.d != self.d:
-            raise ValueError(f"the maps are for states of width {of_cast.d}, and the model's are {self.d} wide: they are another model's")
         return [_Apply(of_cast[layer, self.n_layers]) for layer in range(self.n_layers)]
 
     def _check_maps(self, maps: Maps) -> dict[str, Any]:
@@ -727,6 +725,11 @@ class _Choice:
         _check_number("skip_first", self.skip_first, 0)
         if self.positions != "all":
             _check_number("positions", self.positions, 1)
+
+    @property
+    def number(self) -> int | None:
+        """How many positions; `None` for all."""
+        return None if isinstance(self.positions, str) else self.positions
 
 
 @dataclass(frozen=True)
@@ -940,7 +943,7 @@ def _check_number(name: str, value: Any, least: int) -> None:
 
 def _bar(number: int | None, name: str, progress: bool) -> Any:
     try:
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         progress = False
     if not progress:
@@ -966,7 +969,8 @@ def _exact_products() -> Iterator[None]:
 
 def _input_embedding(model: nn.Module) -> Any:
     """What token ids are looked up in."""
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    get: Any = getattr(model, "get_input_embeddings", None)
+    embedding = None if get is None else get()
     if getattr(embedding, "weight", None) is None:
         embedding = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
     if embedding is None:
@@ -981,8 +985,8 @@ def _logits_of(output: Any) -> Tensor | None:
 
 
 def _is_over_vocabulary(model: nn.Module, logits: Tensor, vocab_size: int) -> bool:
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return head is not None or abs(logits.shape[-1] - vocab_size) <= vocab_size // 4
+    get: Any = getattr(model, "get_output_embeddings", None)
+    return (get is not None and get() is not None) or abs(logits.shape[-1] - vocab_size) <= vocab_size // 4
 
 
 def _state_in(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:

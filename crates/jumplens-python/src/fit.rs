@@ -133,6 +133,48 @@ pub fn name(layer: usize) -> String {
     format!("states[{layer}]")
 }
 
+/// The linear map with the least ``‖x·Aᵀ + b − y‖²``.
+///
+/// Parameters
+/// ----------
+/// x : array, ``[n, d_in]``
+///     Source states: NumPy, or a tensor of PyTorch on the CPU; float32 or float64. Contiguous float32 is not copied, anything else
+///     once.
+/// y : array, ``[n, d_out]``
+///     Target states, as `x`.
+/// intercept : bool
+///     With a bias, which takes the mean of `x` to that of `y`.
+/// ridge : None, "auto" or float
+///     λ of ``‖x·Aᵀ − y‖² + λ‖A‖²``, as scikit-learn's ``Ridge(alpha=λ)`` has it; ``"auto"`` finds it by generalised
+///     cross-validation.
+/// rank : int, optional
+///     The best map of that rank on these states (reduced-rank regression).
+///
+/// Returns
+/// -------
+/// Map
+///
+/// Raises
+/// ------
+/// TypeError
+///     Where `x` or `y` is neither float32 nor float64.
+/// ValueError
+///     Where they have no two dimensions, are empty, of different lengths, or not finite; where both `ridge` and `rank` are given.
+///
+/// Notes
+/// -----
+/// Least squares as if by f64 SVD of `x`: singular values at or below 1e-6 of the largest count as zero, and of several maps the one of
+/// minimum norm is taken. Products are in f32. The same bits on any number of threads (``RAYON_NUM_THREADS``). The GIL is released;
+/// Ctrl-C ends the call at once, while what is being computed comes to its end unseen. Do not write into the arrays meanwhile.
+///
+/// The method is that of arXiv 2303.09435, section 3.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, jumplens as jl
+/// >>> x = np.eye(3, dtype="float32")
+/// >>> jl.fit(x, 2 * x).weight.round(3).tolist()
+/// [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]
 #[pyfunction]
 #[pyo3(signature = (x, y, *, intercept = false, ridge = None, rank = None))]
 pub fn fit(
@@ -157,6 +199,21 @@ pub fn fit(
     Ok(call(py, work)?.into())
 }
 
+/// All maps between the layers of a model, each source factored once.
+///
+/// Parameters
+/// ----------
+/// states : dict of arrays by layer, or a list of them from layer 0 on
+///     ``[n, d]`` each, as in `fit`.
+/// pairs : "to-final" or "all"
+///     From every layer to the last, or to every later one.
+/// intercept, ridge, rank
+///     As in `fit`; what they ask for is fitted beside the plain maps, each a cast of its own: ``mat``, ``mat+b``, ``mat_ridge``,
+///     ``mat_r64``, ``mat+b_ridge`` …
+///
+/// Returns
+/// -------
+/// Maps
 #[pyfunction]
 #[pyo3(signature = (states, *, pairs = "to-final", intercept = false, ridge = None, rank = None))]
 pub fn fit_layers(

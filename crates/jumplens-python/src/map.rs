@@ -11,7 +11,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 use std::sync::Arc;
 
-/// `y = A·x + b`.
+/// A linear map ``y = A·x + b``.
+///
+/// Parameters
+/// ----------
+/// weight : array, ``[d_out, d_in]``
+/// bias : array, ``[d_out]``, optional
 #[pyclass(frozen, module = "jumplens")]
 pub struct Map(pub Arc<LinearMap>);
 
@@ -36,6 +41,7 @@ impl Map {
         Ok(map.with_bias(bias.values().to_vec()).map_err(of_core)?.into())
     }
 
+    /// ``A``, ``[d_out, d_in]``: rows are outputs. A view that cannot be written into.
     #[getter]
     fn weight<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let map = &slf.get().0;
@@ -46,6 +52,7 @@ impl Map {
         read_only(array)
     }
 
+    /// ``b``, ``[d_out]``, where there is one. A view that cannot be written into.
     #[getter]
     fn bias<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyArray1<f32>>>> {
         let view = slf.get().0.bias().map(ArrayView1::from);
@@ -54,11 +61,13 @@ impl Map {
         view.map(|view| read_only(array(view))).transpose()
     }
 
+    /// Width of what it maps.
     #[getter]
     fn d_in(&self) -> usize {
         self.0.d_in()
     }
 
+    /// Width of what it maps to.
     #[getter]
     fn d_out(&self) -> usize {
         self.0.d_out()
@@ -82,6 +91,7 @@ impl Map {
         PyArray1::from_vec(py, out).call_method1("reshape", (shape,))
     }
 
+    /// r² on states `x` ``[n, d_in]`` and `y` ``[n, d_out]``: per coordinate, then the mean, as scikit-learn's ``r2_score`` has it.
     fn r2(&self, py: Python, x: &Bound<PyAny>, y: &Bound<PyAny>) -> PyResult<f64> {
         let (x, y) = (Matrix::of("x", x)?, Matrix::of("y", y)?);
         x.expect("x", None, self.0.d_in())?;
@@ -94,25 +104,30 @@ impl Map {
         }))
     }
 
+    /// The singular values of ``A``, largest first.
     fn spectrum<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
         Ok(py.detach(|| self.0.singular_values()).map_err(of_core)?.to_pyarray(py))
     }
 
+    /// Norms, the largest singular values, effective rank (Roy and Vetterli 2007), and the distance from the identity.
     fn inspect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let found = py.detach(|| inspect(&self.0)).map_err(of_core)?;
         Ok(pythonize::pythonize(py, &found)?)
     }
 
+    /// `next` after this map, as one.
     fn then(&self, py: Python, next: &Self) -> PyResult<Self> {
         Ok(py.detach(|| self.0.compose(&next.0)).map_err(of_core)?.into())
     }
 
+    /// A ``torch.nn.Linear`` with these weights, in float32 on the CPU. Needs PyTorch.
     fn to_torch<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         slf.py().import("jumplens.torch")?.call_method1("linear", (slf,))
     }
 
-    #[classmethod]
-    fn identity(_: &Bound<PyType>, d: usize) -> PyResult<Self> {
+    /// The map that leaves states of width `d` as they are.
+    #[staticmethod]
+    fn identity(d: usize) -> PyResult<Self> {
         if d == 0 {
             return Err(PyValueError::new_err("d is 0, where a width of 1 or more is expected"));
         }

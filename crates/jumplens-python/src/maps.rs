@@ -31,7 +31,9 @@ struct Whole {
     origin: Origin,
 }
 
-/// Maps of one cast, and what others there are.
+/// The maps between layers: of one cast (``mat``, ``mat+b``, ``tuned`` …), while `cast` gives those of another.
+///
+/// Maps in files are read when they are asked for. Iterating gives the pairs of layers.
 #[pyclass(frozen, module = "jumplens", mapping)]
 pub struct Maps {
     whole: Arc<Whole>,
@@ -241,6 +243,14 @@ fn listed(numbers: impl Iterator<Item = usize>) -> String {
 
 #[pymethods]
 impl Maps {
+    /// The maps of a run folder, a folder or file of maps (safetensors, ``.npz``, the reference's pickles), or a tuned lens.
+    ///
+    /// Raises
+    /// ------
+    /// FileNotFoundError
+    ///     Where nothing is there.
+    /// ValueError
+    ///     Where there are no maps, or a file is not as it was written.
     #[staticmethod]
     fn load(path: PathBuf) -> PyResult<Self> {
         Self::open(&path)
@@ -267,21 +277,25 @@ impl Maps {
         PyTuple::new(py, &self.pairs)?.call_method0("__iter__")
     }
 
+    /// The layers that the maps lead from and to.
     #[getter]
     fn pairs(&self) -> Vec<(usize, usize)> {
         self.pairs.clone()
     }
 
+    /// Width of the states.
     #[getter]
     fn d(&self) -> usize {
         self.whole.d
     }
 
+    /// The casts that there are maps of.
     #[getter]
     fn casts(&self) -> Vec<String> {
         self.whole.casts.iter().map(Cast::to_string).collect()
     }
 
+    /// The maps of the cast `name`. `KeyError` where there are none.
     #[pyo3(signature = (name = None))]
     fn cast(&self, name: Option<&str>) -> PyResult<Self> {
         let cast = name.map_or(self.cast.clone(), Cast::from);
@@ -294,6 +308,12 @@ impl Maps {
         Self::of_cast(self.whole.clone(), cast)
     }
 
+    /// Writes the maps: all casts to a folder, or those of this cast to one file that ends in ``.npz`` or ``.safetensors``.
+    ///
+    /// Raises
+    /// ------
+    /// FileExistsError
+    ///     Where something is there, and `overwrite` does not allow it to be replaced.
     #[pyo3(signature = (path, *, overwrite = false))]
     fn save(&self, py: Python, path: PathBuf, overwrite: bool) -> PyResult<()> {
         let is_there = match std::fs::read_dir(&path) {
@@ -327,6 +347,7 @@ impl Maps {
         })
     }
 
+    /// What is known of them: casts, width, pairs of layers, origin (model, samples, seed …) and notes.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let info = PyDict::new(py);
         info.set_item("cast", self.cast.to_string())?;
@@ -342,6 +363,7 @@ impl Maps {
         Ok(info)
     }
 
+    /// A table of r² on validation samples, with the columns of ``r2.csv``, where they come from a fit that had some; else `None`.
     #[getter]
     fn r2(&self, py: Python) -> Option<Py<PyAny>> {
         self.r2.get(py).map(|table| table.clone_ref(py))

@@ -38,7 +38,28 @@ struct State {
     is_whole: bool,
 }
 
-/// Sums that add up over any split of the samples.
+/// Second-moment sums of the states of layers, in f64: all that the maps are made of.
+///
+/// They add up over any split of the samples, and take the same memory whatever their number.
+///
+/// Parameters
+/// ----------
+/// d : int
+///     Width of a state.
+/// layers : int or list of int
+///     How many layers there are (13: layers 0 to 12), or which.
+/// pairs : "to-final" or "all"
+///     From every layer to the last, or to every later one.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, jumplens as jl
+/// >>> h = np.random.default_rng(0).normal(size=(3, 200, 4)).astype("float32")
+/// >>> sums = jl.Sums(4, layers=3)
+/// >>> for part in (slice(0, 50), slice(50, 200)):
+/// ...     sums.add([h_l[part] for h_l in h])
+/// >>> sums.n, sums.fit().pairs
+/// (200, [(0, 2), (1, 2)])
 #[pyclass(frozen, module = "jumplens")]
 pub struct Sums {
     layout: Layout,
@@ -170,26 +191,40 @@ impl Sums {
         Ok(Self::with(layout, sources))
     }
 
+    /// Width of a state.
     #[getter]
     fn d(&self) -> usize {
         self.layout.d
     }
 
+    /// The layers.
     #[getter]
     fn layers(&self) -> Vec<usize> {
         self.layout.layers.clone()
     }
 
+    /// Between which of them there are sums.
     #[getter]
     fn pairs(&self) -> String {
         self.layout.pairs.to_string()
     }
 
+    /// Samples so far.
     #[getter]
     fn n(&self, py: Python) -> usize {
         py.detach(|| lock(&self.state).n())
     }
 
+    /// Takes in samples: their states of every layer, ``[n, d]`` each; other layers are passed over.
+    ///
+    /// Raises
+    /// ------
+    /// KeyError
+    ///     Where the states of a layer are missing.
+    /// ValueError
+    ///     Where they are of another width, of different lengths, or not finite.
+    /// RuntimeError
+    ///     Where an earlier call was interrupted half-way.
     fn add(&self, py: Python, states: &Bound<PyAny>) -> PyResult<()> {
         let mut states = states_of(states)?;
         states.retain(|layer, _| self.layout.layers.contains(layer));
@@ -251,6 +286,7 @@ impl Sums {
         self.plus(py, other)
     }
 
+    /// The maps, as `fit_layers` gives them. `ValueError` where there are no samples.
     #[pyo3(signature = (*, intercept = false, ridge = None, rank = None))]
     fn fit(
         &self,
@@ -275,6 +311,8 @@ impl Sums {
         Ok(call(py, work)?.into())
     }
 
+    /// A table of r² of `maps` and of ``id`` on these samples, in f64: ``mapping, from, to, r2, r2_train``, the last of them on the
+    /// samples of `train`.
     #[pyo3(signature = (maps, *, train = None))]
     fn r2<'py>(&self, py: Python<'py>, maps: &Maps, train: Option<&Self>) -> PyResult<Bound<'py, PyAny>> {
         let rows = self.scores(py, maps)?;
@@ -290,6 +328,7 @@ impl Sums {
         table(py, &rows.map(row).collect::<Vec<_>>())
     }
 
+    /// Writes them to a safetensors file.
     fn save(&self, py: Python, path: PathBuf) -> PyResult<()> {
         let record = serde_json::json!({
             "d": self.layout.d, "layers": self.layout.layers, "pairs": self.layout.pairs, "version": 1,
@@ -298,6 +337,7 @@ impl Sums {
         py.detach(|| write(&path, record.to_string(), lock(&self.state).whole()?))
     }
 
+    /// Those that `save` wrote. `ValueError` where the file is none.
     #[staticmethod]
     fn load(py: Python, path: PathBuf) -> PyResult<Self> {
         py.detach(|| read(&path))
