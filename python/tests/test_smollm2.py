@@ -20,7 +20,7 @@ pytest.importorskip("accelerate", reason="transformers reads GGUF files with the
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("JUMPLENS_REAL_MODELS", ROOT / "target" / "real-models")) / "smollm2"
 FILES = sorted(FOLDER.glob("*.gguf"))
-TRAIN, VAL = 700, 150
+TRAIN, VAL = 1500, 150
 
 
 @pytest.mark.skipif(not FILES, reason=f"no GGUF file in {FOLDER}: `tools/fetch_real_models.sh smollm2` fetches it")
@@ -41,7 +41,8 @@ def test_figures_are_those_of_the_program(tmp_path: Path) -> None:
     theirs = {row[:3]: row[3] for row in rows(run.r2(), "mapping", "from", "to", "r2")}
     ours = {row[:3]: row[3] for row in rows(maps.r2, "mapping", "from", "to", "r2")}
     assert set(ours) <= set(theirs)
-    off = {key: abs(ours[key] - theirs[key]) for key in ours}
+    # Of maps that miss more than all there is, so many digits are those of the states.
+    off = {key: abs(ours[key] - theirs[key]) / max(1, 1 - theirs[key]) for key in ours}
     assert max(off.values()) < 1e-5, max(off.items(), key=lambda item: item[1])
 
     table = m.evaluate(maps, ids, casts=["id", "mat", "mat+b"], progress=False)
