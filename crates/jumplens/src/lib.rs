@@ -78,6 +78,7 @@ pub mod states;
 pub mod store;
 
 pub use experiment::Experiment;
+pub use results::tables;
 pub use session::Session;
 pub use store::manifest;
 

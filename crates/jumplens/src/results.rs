@@ -50,6 +50,15 @@ pub(crate) fn with_tables(folder: &Path) -> Result<Option<Manifest>> {
     }
 }
 
+/// The tables of the run in `folder`, or of what is fitted from sums: those of its finished stages.
+///
+/// # Errors
+/// [`Error::StageMissing`], [`Error::Unfinished`], [`Error::NoFolder`] or [`Error::Io`] where there are none;
+/// [`Error::ChangedFile`] where a file is not as it was left.
+pub fn tables(folder: &Path) -> Result<Tables> {
+    read_tables(folder, "reading its tables", &[])
+}
+
 /// The tables of the run in `folder` for `reader`, and its manifest, where it has one: those of its finished stages, all of
 /// them as they were left. What of its files `may_lack` is looked at only where it is there.
 ///

@@ -60,6 +60,21 @@ impl fmt::Display for Positions {
 }
 
 impl Positions {
+    /// The positions that are chosen of sentence number `index`, which has so many `tokens`, rising. They depend on these
+    /// numbers and the seed alone.
+    pub fn chosen(self, tokens: usize, index: u64, seed: u64) -> Result<Vec<usize>> {
+        let Self { how_many, skip_first } = self;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(index);
+        let mut chosen = Vec::new();
+        in_random_order(tokens.saturating_sub(skip_first), how_many.limit(), &mut rng, |position| {
+            chosen.push(skip_first + position);
+            Ok::<_, Error>(true)
+        })?;
+        chosen.sort_unstable();
+        Ok(chosen)
+    }
+
     /// True for one position anywhere.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
@@ -244,15 +259,7 @@ impl Tokenizer {
         seed: u64,
         positions: Positions,
     ) -> Result<Vec<Sample>> {
-        let Positions { how_many, skip_first } = positions;
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(index);
-        let mut chosen = Vec::new();
-        in_random_order(ids.len().saturating_sub(skip_first), how_many.limit(), &mut rng, |position| {
-            chosen.push(skip_first + position);
-            Ok::<_, Error>(true)
-        })?;
-        chosen.sort_unstable();
+        let chosen = positions.chosen(ids.len(), index, seed)?;
         let sample = |position: usize| {
             let mut ids = ids.clone();
             let target = match self.kind {
