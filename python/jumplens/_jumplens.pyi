@@ -266,8 +266,8 @@ class Sums:
         """A table of r² of `maps` and of ``id`` on these samples, in f64: ``mapping, from, to, r2, r2_train``, the last of them on the
         samples of `train`."""
 
-    def save(self, path: _Path) -> None:
-        """Writes them to a safetensors file."""
+    def save(self, path: _Path, *, overwrite: bool = False) -> None:
+        """Writes them to a safetensors file. `FileExistsError` where one is there, and `overwrite` does not allow it to be replaced."""
 
     @staticmethod
     def load(path: _Path) -> Sums:

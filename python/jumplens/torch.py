@@ -80,8 +80,7 @@ def wrap(model: nn.Module, tokenizer: Any = None, *, mask_token_id: int | None =
         raise TypeError("this model is wrapped already: use it as it is")
     if not isinstance(model, nn.Module):
         raise TypeError(f"{type(model).__name__} is no torch.nn.Module: pass the model itself, not its name")
-    if model.training:
-        raise ValueError("the model is in training mode, where dropout makes every state a random one: call `model.eval()` first")
+    _check_evaluating(model)
     return Model(model, tokenizer, mask_token_id)
 
 
@@ -105,7 +104,7 @@ class Model:
     def __init__(self, model: nn.Module, tokenizer: Any, mask_token_id: int | None) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self._parameters = set(inspect.signature(model.forward).parameters)
+        self._parameters = inspect.signature(model.forward).parameters
         self._active: tuple[int, int] | None = None
         if mask_token_id is None:
             mask_token_id = getattr(tokenizer, "mask_token_id", None)
@@ -224,10 +223,9 @@ class Model:
             raise ValueError(f"the states are {h.shape[-1]} wide, where {self.d} is expected")
         rows = h.reshape(-1, 1, self.d)
         ids = torch.zeros(rows.shape[:2], dtype=torch.long, device=self._embedding.weight.device)
-        first = self._embedding.weight
 
         def given(index: int) -> Callable[[Tensor], Tensor]:
-            return lambda state: rows.to(state.device, first.dtype if first.is_floating_point() else state.dtype) if index == 0 else state
+            return lambda state: rows.to(state) if index == 0 else state
 
         with self._replaced({index: given(index) for index in range(self.n_layers)}):
             logits = _logits_of(self._run(ids))
@@ -463,17 +461,18 @@ class Model:
         return self.logits(rows).to(rows.device).float()
 
     def _run(self, ids: Tensor, mask: Tensor | None = None) -> Any:
-        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-        takes_any = any(name in self._parameters for name in ("kwargs", "model_kwargs"))
-        given = {
-            name: value
-            for name, value in arguments.items()
-            if value is not None and (name in self._parameters or (takes_any and name != "use_cache"))
-        }
-        if "input_ids" not in given:
-            given.pop("input_ids", None)
-            return self.model(ids, **given)
-        return self.model(**given)
+        _check_evaluating(self.model)
+        if mask is not None and not self._takes("attention_mask") and not self.is_causal:
+            raise ValueError("the model takes no attention_mask, and padding would enter its states: give texts of one length")
+        given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        given = {name: value for name, value in given.items() if value is not None and self._takes(name)}
+        if "use_cache" in self._parameters:
+            given["use_cache"] = False
+        return self.model(**given) if "input_ids" in given else self.model(ids, **given)
+
+    def _takes(self, name: str) -> bool:
+        kinds = (parameter.kind for parameter in self._parameters.values())
+        return name in self._parameters or inspect.Parameter.VAR_KEYWORD in kinds
 
     def _states_and_output(self, ids: Tensor, mask: Tensor | None = None) -> tuple[list[Tensor], Any]:
         states: list[Tensor] = []
@@ -936,6 +935,11 @@ def _without(samples: Iterator[_Sample], made: dict[str, Any]) -> Iterator[_Samp
     return itertools.chain(kept, samples)
 
 
+def _check_evaluating(model: nn.Module) -> None:
+    if model.training:
+        raise ValueError("the model is in training mode, where dropout makes every state a random one: call `model.eval()` first")
+
+
 def _check_number(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} is {value!r}, where a whole number of {least} or more is expected")
@@ -991,10 +995,15 @@ def _is_over_vocabulary(model: nn.Module, logits: Tensor, vocab_size: int) -> bo
 
 def _state_in(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
     """The state that a block is given."""
-    state = kwargs.get("hidden_states", next((value for value in (*args, *kwargs.values()) if _is_state(value)), None))
-    if not isinstance(state, Tensor):
+    state = _found_state(args, kwargs)
+    if state is None:
         raise RuntimeError("a block was given no state of [batch, tokens, d]")
     return state
+
+
+def _found_state(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    named = kwargs.get("hidden_states")
+    return named if _is_state(named) else next((value for value in (*args, *kwargs.values()) if _is_state(value)), None)
 
 
 def _is_state(value: Any) -> bool:
@@ -1016,10 +1025,9 @@ def _find_blocks(model: nn.Module, run: Callable[[], Any]) -> tuple[str, list[nn
     calls: dict[nn.Module, list[_Call]] = {}
 
     def after(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        given = kwargs.get("hidden_states", next((value for value in (*args, *kwargs.values()) if _is_state(value)), None))
         first = output[0] if isinstance(output, tuple) and output else output
         length = len(output) if isinstance(output, tuple) else None
-        calls.setdefault(block, []).append(_Call(given if _is_state(given) else None, first if _is_state(first) else None, length))
+        calls.setdefault(block, []).append(_Call(_found_state(args, kwargs), first if _is_state(first) else None, length))
 
     with contextlib.ExitStack() as stack:
         for block in {block: None for blocks in lists.values() for block in blocks}:
@@ -1042,8 +1050,8 @@ def _find_blocks(model: nn.Module, run: Callable[[], Any]) -> tuple[str, list[nn
     if len(outermost) > 1:
         raise ValueError(f"the model has several stacks of blocks, {', '.join(f'`{name}`' for name in outermost)}: one is expected")
     if not outermost:
-        called = {name: [len(calls.get(block, [])) for block in blocks] for name, blocks in lists.items()}
-        repeated = [name for name, numbers in called.items() if max(numbers) > 1 and "." not in name.split("layer")[-1]]
+        called = {name: {len(calls.get(block, [])) for block in blocks} for name, blocks in lists.items()}
+        repeated = [name for name, numbers in called.items() if min(numbers) > 1]
         why = f"; `{repeated[0]}` is run more than once" if repeated else ""
         raise ValueError(
             f"no list of modules in {type(model).__name__} hands states of [batch, tokens, d] on from one to the next{why}: there is no "

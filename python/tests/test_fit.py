@@ -103,6 +103,9 @@ def test_sums_of_parts_make_the_maps_of_all(tmp_path: Path) -> None:
     total = one + other
     assert (one.n, other.n, total.n) == (110, 190, 300)
     total.save(tmp_path / "sums")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        total.save(tmp_path / "sums")
+    total.save(tmp_path / "sums", overwrite=True)
     total = jl.Sums.load(tmp_path / "sums")
     maps, expected = total.fit(), jl.fit_layers(h, pairs="all")
     assert maps.pairs == expected.pairs

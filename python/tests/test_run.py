@@ -62,6 +62,12 @@ def test_what_was_changed_is_refused(run: jl.Run, tmp_path: Path) -> None:
         jl.Run(tmp_path)
 
 
+def test_nothing_is_written_into_a_run(run: jl.Run) -> None:
+    for place in (run.folder, run.folder / "shortcuts" / "00.safetensors"):
+        with pytest.raises(ValueError, match="tiny-gpt2"):
+            run.maps().save(place, overwrite=True)
+
+
 def test_predictions_need_a_library_that_reads_parquet(run: jl.Run) -> None:
     try:
         predictions = run.predictions()

@@ -3,6 +3,7 @@
 use crate::error::{of_io, of_library};
 use crate::map::Map;
 use jumplens::shortcut::{Foreign, Format, LastState, Notes, Origin, Shortcuts, chosen_pairs, export};
+use jumplens::store::check_outside;
 use jumplens_core::LinearMap;
 use jumplens_core::cast::{Cast, Form, Pairs};
 use jumplens_core::solver;
@@ -316,16 +317,7 @@ impl Maps {
     ///     Where something is there, and `overwrite` does not allow it to be replaced.
     #[pyo3(signature = (path, *, overwrite = false))]
     fn save(&self, py: Python, path: PathBuf, overwrite: bool) -> PyResult<()> {
-        let is_there = match std::fs::read_dir(&path) {
-            Ok(mut entries) => entries.next().is_some(),
-            Err(_) => path.exists(),
-        };
-        if is_there && !overwrite {
-            return Err(PyFileExistsError::new_err(format!(
-                "`{}` is there already; choose another place, or pass `overwrite=True`",
-                path.display()
-            )));
-        }
+        let is_there = may_write(&path, overwrite)?;
         let format = match path.extension().and_then(|ending| ending.to_str()) {
             Some("npz") => Some(Format::Npz),
             Some("safetensors") => Some(Format::Safetensors),
@@ -398,6 +390,24 @@ impl Maps {
             String::new()
         };
         format!("<jumplens.Maps `{}`: {} of width {}{others}>", self.cast, self.pairs.len(), self.whole.d)
+    }
+}
+
+/// True where something is at `path` that may be replaced. `FileExistsError` where it may not, `ValueError` where `path` is in a
+/// folder that the program made.
+pub fn may_write(path: &Path, overwrite: bool) -> PyResult<bool> {
+    // A folder's own manifest counts as one above what is written into it.
+    check_outside(&path.join("maps")).map_err(of_library)?;
+    let is_there = match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => path.exists(),
+    };
+    match is_there && !overwrite {
+        true => Err(PyFileExistsError::new_err(format!(
+            "`{}` is there already; choose another place, or pass `overwrite=True`",
+            path.display()
+        ))),
+        false => Ok(is_there),
     }
 }
 

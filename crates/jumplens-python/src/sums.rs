@@ -3,7 +3,7 @@
 use crate::call::{Stop, call};
 use crate::error::of_io;
 use crate::fit::{Wanted, maps_of, name, pairs_of, states_of, targets};
-use crate::maps::{Fitting, Maps};
+use crate::maps::{Fitting, Maps, may_write};
 use crate::run::table;
 use jumplens::eval::tables::R2Row;
 use jumplens_core::cast::{Cast, Pairs};
@@ -328,8 +328,10 @@ impl Sums {
         table(py, &rows.map(row).collect::<Vec<_>>())
     }
 
-    /// Writes them to a safetensors file.
-    fn save(&self, py: Python, path: PathBuf) -> PyResult<()> {
+    /// Writes them to a safetensors file. `FileExistsError` where one is there, and `overwrite` does not allow it to be replaced.
+    #[pyo3(signature = (path, *, overwrite = false))]
+    fn save(&self, py: Python, path: PathBuf, overwrite: bool) -> PyResult<()> {
+        may_write(&path, overwrite)?;
         let record = serde_json::json!({
             "d": self.layout.d, "layers": self.layout.layers, "pairs": self.layout.pairs, "version": 1,
             "n": self.n(py),
