@@ -144,7 +144,8 @@ impl Run {
                 return Err(PyValueError::new_err(message));
             }
         };
-        let file = StateFiles::new(&self.folder, split).layer(layer).map_err(of_library)?;
+        let files = StateFiles::new(&self.folder, split);
+        let file = files.layer(layer).map_err(of_library)?;
         file.values().to_pyarray(py).reshape([file.n, file.d])
     }
 
