@@ -197,7 +197,8 @@ fn other_folders_are_one_process_s_while_they_are_made() {
         fs::remove_dir_all(&folder).unwrap();
         for _ in 0..8 {
             let both = [start(at, args), start(at, args)].map(|child| child.wait_with_output().unwrap());
-            assert!(both.iter().any(|output| output.status.success()), "{args:?}");
+            let says = || both.each_ref().map(stderr);
+            assert!(both.iter().any(|output| output.status.success()), "{args:?}: {:?}", says());
             for output in both.iter().filter(|output| !output.status.success()) {
                 let said = stderr(output);
                 assert!(
