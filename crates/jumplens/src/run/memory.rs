@@ -27,7 +27,7 @@ pub struct MemoryUse {
 }
 
 /// The program itself, with what is bundled in it as far as it is looked at, and what it holds before it has a model.
-const PROGRAM: u64 = 50_000_000;
+const PROGRAM: u64 = 80_000_000;
 /// What running batches takes however small the model is.
 const WORK: u64 = 25_000_000;
 /// What drawing the figures takes.
@@ -41,7 +41,7 @@ const PREDICTION: u64 = 200;
 
 /// Of what a stage worked with, in percent, how much is still held beside that of another, which takes other sizes: measured
 /// on runs of the bundled models.
-const HELD: u64 = 50;
+const HELD: u64 = 60;
 
 /// Bytes of memory that a run takes at most, files that are mapped included. The program keeps what it has freed. Weights,
 /// and what is made of them, take the place of one another from stage to stage; of what is worked with beside them, most is
