@@ -119,7 +119,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::Format { path, .. } if path.extension().is_some_and(|e| e == "safetensors" || e == "gguf") => {
             "fetch or compute the file again".to_owned()
         }
-        Error::Format { .. } => "mend or replace the file".to_owned(),
+        Error::Format { .. } => "fix or replace the file".to_owned(),
         Error::RefusedPickle { .. } => {
             "get the model's `model.safetensors` instead, or save its `state_dict()` by itself".to_owned()
         }
@@ -149,7 +149,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::Unread { field, .. } => {
             format!("choose another `--model`, or go on as if it were the default by `--allow-unread {}`", quoted(field))
         }
-        Error::Config { .. } => "mend the file, or choose another `--model`".to_owned(),
+        Error::Config { .. } => "fix the file, or choose another `--model`".to_owned(),
         Error::UnknownModel { .. } => {
             "check the path, or give a name on the Hugging Face Hub, for example `gpt2` or `org/name@revision`".to_owned()
         }
@@ -164,7 +164,7 @@ fn advice(error: &Error) -> Option<String> {
                 names.join(", ")
             )
         }
-        Error::NoSuchRevision { .. } => "give a branch, a tag or a full commit hash behind the `@`".to_owned(),
+        Error::NoSuchRevision { .. } => "give a branch, a tag or a full commit hash after the `@`".to_owned(),
         Error::NotInModel { kind, .. } => format!("choose another revision or another {kind}"),
         Error::Gated { id, with_token: false, .. } => {
             format!("accept its terms on the page of `{id}`, then set `HF_TOKEN` to a token of your account")
@@ -177,11 +177,11 @@ fn advice(error: &Error) -> Option<String> {
         Error::Network { .. } => {
             "check the connection, the proxy and `HF_ENDPOINT`, then start again: what has come is kept".to_owned()
         }
-        Error::DamagedDownload { .. } => "it was thrown away: start again to fetch it anew".to_owned(),
-        Error::DamagedCache { .. } => "delete it, then start again to fetch it anew".to_owned(),
+        Error::DamagedDownload { .. } => "it was thrown away: start again to fetch it once more".to_owned(),
+        Error::DamagedCache { .. } => "delete it, then start again to fetch it once more".to_owned(),
         Error::UnknownCorpus { .. } => "check the path, or give a `.txt` file with one sentence a line as `--corpus`".to_owned(),
         Error::NotUtf8 { .. } => "save the file as UTF-8".to_owned(),
-        Error::CorpusRow { .. } => "mend or replace the file; nothing was written".to_owned(),
+        Error::CorpusRow { .. } => "fix or replace the file; nothing was written".to_owned(),
         Error::Damaged { .. } => "fetch the file again; nothing was written".to_owned(),
         Error::NoColumn { others, .. } | Error::NotTexts { others, .. } => match others.texts.len() {
             0 => "give a file that has one".to_owned(),
@@ -219,7 +219,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::NoHead { .. } => {
             "its states, maps and r² can be had; for predictions choose a checkpoint saved with its head".to_owned()
         }
-        Error::Sample { .. } => "mend or remove the line".to_owned(),
+        Error::Sample { .. } => "fix or remove the line".to_owned(),
         Error::EmptyCorpus { .. } => "give a file with at least one".to_owned(),
         Error::TooFewSentences { .. } => "lower `--train` and `--val`, or give a larger `--corpus`".to_owned(),
         Error::Occupied { kind: FolderKind::Run, .. } => {
@@ -256,7 +256,7 @@ fn advice(error: &Error) -> Option<String> {
             format!("run `jumplens {stage} --out {}` first", quoted(path))
         }
         Error::Changed { path, .. } => {
-            format!("begin anew in another folder, or with `--overwrite --out {}`", quoted(path))
+            format!("start again in another folder, or with `--overwrite --out {}`", quoted(path))
         }
         Error::NotFinite { .. } => "every weight is finite: look at that sample, and at the largest weights of the checkpoint".to_owned(),
         error if error.is_bug() => "this is a bug in jumplens, please report it".to_owned(),

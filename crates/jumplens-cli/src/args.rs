@@ -76,9 +76,9 @@ pub enum Command {
     R2(MapsArgs),
     /// Predictions of every cast from every layer, and early exit
     Evaluate(MapsArgs),
-    /// Figures and report from the result tables; the model need not be there
+    /// Figures and report from the result tables, without the model
     Plot(PlotArgs),
-    /// Several runs beside one another: figures, and the differences of each from the first
+    /// Several runs side by side: figures, and the differences of each from the first
     Compare(CompareArgs),
     /// What each cast predicts at every position of a text, layer by layer
     Lens(LensArgs),
@@ -120,7 +120,7 @@ impl From<Pairs> for shortcut::Pairs {
     }
 }
 
-/// Which maps are fitted beside `mat`.
+/// Which maps are fitted in addition to `mat`.
 #[derive(Debug, Default, ClapArgs)]
 pub struct CastArgs {
     /// Fit every map with a bias too (casts `mat+b`, `mat+b_ridge`, …)
@@ -179,7 +179,7 @@ impl From<Dtype> for Precision {
     }
 }
 
-/// What of a model's files may be passed over.
+/// What of a model's files may be ignored.
 #[derive(Debug, Default, ClapArgs)]
 pub struct UnreadArgs {
     /// Go on where this field of the model's files changes what it computes and is not read (may be repeated)
@@ -468,7 +468,7 @@ pub struct PlotArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct CompareArgs {
-    /// Run folders; the first is what the others are held against
+    /// Run folders; the first is what the others are compared with
     #[arg(required = true, num_args = 2.., value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// Folder to write figures and `differences.csv` to; it has to be empty or new
@@ -797,7 +797,7 @@ fn cast_name(text: &str) -> Result<Cast, String> {
 pub enum LastState {
     /// The last block's output, before a final norm
     BlockOutput,
-    /// The state behind the final norm, as the last of Hugging Face's `hidden_states`
+    /// The state after the final norm, as the last of Hugging Face's `hidden_states`
     FinalNormOutput,
 }
 
@@ -876,11 +876,11 @@ pub enum Format {
 
 #[derive(Debug, ClapArgs)]
 pub struct InfoArgs {
-    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub, which is fetched if need be
+    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub, which is fetched where necessary
     pub model: String,
     #[command(flatten)]
     pub unread: UnreadArgs,
-    /// Training samples of the run whose disk space and memory are reckoned
+    /// Training samples of the run whose disk space and memory are computed
     #[arg(long, value_name = "N", default_value_t = TRAIN as u32)]
     pub train: u32,
     /// Validation samples of that run

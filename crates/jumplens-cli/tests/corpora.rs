@@ -159,7 +159,7 @@ fn rows_that_cannot_be_read_are_named() {
         (&b"{\"text\": \"open"[..], "not JSON"),
         (b"nothing", "not JSON"),
         (b"{\"text\": \"a\"} {}", "not JSON"),
-        (b"[1, 2]", "not an object with a text `text`, but a list; mend or replace the file"),
+        (b"[1, 2]", "not an object with a text `text`, but a list; fix or replace the file"),
         (b"null", "not an object with a text `text`, but null"),
         (b"{\"text\": 5}", "its `text` is a number, not a text"),
         (b"{\"text\": [\"a\"]}", "its `text` is a list, not a text"),

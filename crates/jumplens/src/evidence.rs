@@ -190,7 +190,7 @@ fn are_of_others(manifest: &Manifest, stage: Stage) -> bool {
 }
 
 /// Layers in as few words as can be: `layer 3`, `layers 0–4, 7`.
-fn ranges(mut layers: Vec<usize>) -> String {
+pub(crate) fn ranges(mut layers: Vec<usize>) -> String {
     layers.sort_unstable();
     layers.dedup();
     let ranges = layers.chunk_by(|a, b| a + 1 == *b).map(|range| match range {

@@ -129,7 +129,7 @@ fn named(there: &[Cast]) -> String {
         [] => "least squares are all there is".to_owned(),
         _ => {
             let names: Vec<String> = there.iter().map(|cast| format!("`{cast}`")).collect();
-            format!("beside least squares there are {}", names.join(", "))
+            format!("apart from least squares there are {}", names.join(", "))
         }
     }
 }

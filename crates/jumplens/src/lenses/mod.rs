@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(chosen(&fits(&["shift"])).unwrap().len(), 2);
         for names in [&["none"][..], &["mat"], &["shift", "shift"]] {
             let message = chosen(&fits(names)).err().unwrap().to_string();
-            assert!(message.contains("beside least squares there are `shift`"), "{message}");
+            assert!(message.contains("apart from least squares there are `shift`"), "{message}");
         }
     }
 

@@ -5,11 +5,11 @@ use super::{Run, samples_path};
 use crate::batch::{PackedBatch, tokens};
 use crate::eval::tables::{ExitLayerRow, ExitRow, write_csv};
 use crate::eval::{
-    ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, exit_layers, layer_rows, r2_table,
-    rank_rows, sentences, spectra, write_predictions,
+    Evaluation, ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, examples, exit_layers,
+    layer_rows, r2_table, rank_rows, sentences, spectra, write_predictions,
 };
 use crate::files::{write_atomically, write_durably};
-use crate::lens::{Input, Reading, View};
+use crate::lens::{Input, Sentences, View};
 use crate::lenses;
 use crate::manifest::StageRecord;
 use crate::moments::{self, Shard};
@@ -21,7 +21,7 @@ use crate::shortcut::{Fits, Shortcuts, fit_pairs, fit_parts};
 use crate::states::{Begun, CHUNK, Kept, StateFiles, TOKEN_BUDGET};
 use crate::store::Stage;
 use crate::tokenize::{Sample, read_samples};
-use crate::words::{Cast, MOMENTS, RESULTS, SUMMARY};
+use crate::words::{Cast, EXAMPLES, LENS, MOMENTS, RESULTS, SUMMARY};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -35,10 +35,9 @@ const LENS_LONGEST: usize = 256;
 /// Tokens of each prediction there.
 const LENS_TOP: usize = 5;
 
-/// `lens.json`.
-#[derive(serde::Serialize)]
-struct Sentences {
-    sentences: Vec<Reading>,
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_vec(value).map_err(|error| Error::Internal(error.to_string()))?;
+    write_atomically(path, &json)
 }
 
 impl Run {
@@ -225,7 +224,7 @@ impl Run {
         write_csv(&results.join("exits.csv"), &exit_layers)?;
         write_csv(&results.join("ranks.csv"), &rank_rows(&evaluation))?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
-        self.write_sentences(&samples, &maps, &casts[0], observer)?;
+        self.write_texts(&samples, &maps, &evaluation, observer)?;
         self.write_summary(Some(Stage::Evaluate))?;
         self.finish_measured(Stage::Evaluate, started, shortcuts, observer)
     }
@@ -245,17 +244,18 @@ impl Run {
         self.finish_timed(Stage::Plot, started, observer)
     }
 
-    /// Some validation sentences through the lens, by `id` and by `cast`, for the report.
-    pub(super) fn write_sentences(
+    /// What the report shows as texts: some validation sentences through the lens, by every cast that was evaluated, and the
+    /// predictions for the first samples.
+    pub(super) fn write_texts(
         &self,
         samples: &[Sample],
         shortcuts: &Shortcuts,
-        cast: &Cast,
+        evaluation: &Evaluation,
         observer: &dyn Observer,
     ) -> Result<()> {
         let tokenizer = match self.tokenizer().map(Some) {
             Err(error) if self.tokenizer.is_some() => {
-                observer.note(&format!("lens.json spells tokens as numbers: {error}"));
+                observer.note(&format!("lens.json and examples.json spell tokens as numbers: {error}"));
                 None
             }
             tokenizer => tokenizer.unwrap_or_default(),
@@ -272,11 +272,14 @@ impl Run {
         };
         let inputs: Vec<Input> = chosen.iter().map(input).collect();
         let view = View { top: LENS_TOP, ..View::default() };
-        let lens = self.lens(Some(shortcuts), &[Cast::Id, cast.clone()])?;
+        let casts: Vec<Cast> = evaluation.casts.iter().map(|cast| cast.mapping.clone()).collect();
+        let lens = self.lens(Some(shortcuts), &casts)?;
         let sentences = lens.read(self.manifest.model.short_name(), &inputs, tokenizer.as_ref(), &view)?;
-        let json = serde_json::to_vec(&Sentences { sentences })
-            .map_err(|error| Error::Internal(error.to_string()))?;
-        write_atomically(&self.results()?.join("lens.json"), &json)
+        let text_of =
+            |id: u32| tokenizer.as_ref().map_or_else(|| id.to_string(), |tokenizer| tokenizer.text_of(id));
+        let results = self.results()?;
+        write_json(&results.join(LENS), &Sentences { sentences })?;
+        write_json(&results.join(EXAMPLES), &examples(evaluation, samples, text_of))
     }
 
     /// Of the stages that are done, and of `stage` once its tables are there.
