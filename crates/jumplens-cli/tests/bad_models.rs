@@ -137,7 +137,7 @@ fn configuration_that_cannot_be_used() {
         let name = format!("m{number}");
         edit(&model(at.path(), &name).join("config.json"), from, to);
         let file = format!("{name}/config.json");
-        refused(at.path(), &name, &[what, &file, "; mend"]);
+        refused(at.path(), &name, &[what, &file, "; fix"]);
     }
 }
 

@@ -20,7 +20,11 @@ fn folder() -> tempfile::TempDir {
 fn a_model_that_is_not_there_is_said_to_have_been_looked_for_and_the_likely_one_is_named() {
     let at = folder();
     let looked = "`tiny-gtp2` is no bundled model (`tiny-gpt2`, `tiny-bert`) and no folder or file here";
-    for command in [&["run", "--model", "tiny-gtp2", "--out", "x"][..], &["info", "tiny-gtp2"], &["lens", "--model", "tiny-gtp2", "a"]] {
+    for command in [
+        &["run", "--model", "tiny-gtp2", "--out", "x"][..],
+        &["info", "tiny-gtp2"],
+        &["lens", "--model", "tiny-gtp2", "a"],
+    ] {
         fail(at.path(), command, &[looked, "did you mean `tiny-gpt2`?", "`HF_HUB_OFFLINE`"]);
     }
     fail(at.path(), &["info", "my-gpt"], &["did you mean `my-gpt2`?"]);
@@ -32,7 +36,10 @@ fn a_model_that_is_not_there_is_said_to_have_been_looked_for_and_the_likely_one_
     let mut online = jumplens(at.path(), &["info", "tiny-gtp2"]);
     let online = online.env("HF_HUB_OFFLINE", "0").env("HF_ENDPOINT", "http://127.0.0.1:9").output().unwrap();
     let said = stderr(&online);
-    assert!(said.contains(looked) && said.contains("did you mean `tiny-gpt2`?") && said.contains("127.0.0.1:9"), "{said}");
+    assert!(
+        said.contains(looked) && said.contains("did you mean `tiny-gpt2`?") && said.contains("127.0.0.1:9"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -67,7 +74,9 @@ fn a_folder_that_is_no_run_says_which_are() {
         let says: &[&str] = if command[0] == "compare" { &[] } else { &[&named] };
         fail(at.path(), command, says);
     }
-    for command in [&["fit", "--out", "ruins"][..], &["lens", "--run", "ruins", "a"], &["plot", "--out", "ruins"]] {
+    for command in
+        [&["fit", "--out", "ruins"][..], &["lens", "--run", "ruins", "a"], &["plot", "--out", "ruins"]]
+    {
         fail(at.path(), command, &["there is no folder `ruins`", "did you mean `runs`?"]);
     }
     fail(at.path(), &["plot", "--out", "nothing-like-it"], &["there is no folder `nothing-like-it`"]);
@@ -103,20 +112,26 @@ fn numbers_below_zero_get_their_options_own_words() {
         assert!(!stderr(&output(at.path(), args)).contains("unexpected argument"), "{args:?}");
     }
     // Where they mean something they are still read.
-    assert!(succeed(at.path(), &["lens", "a b c", "--lambda", "-1", "--position", "-1"]).contains("position 2"));
+    assert!(
+        succeed(at.path(), &["lens", "a b c", "--lambda", "-1", "--position", "-1"]).contains("position 2")
+    );
 }
 
 #[test]
 fn ranks_have_to_be_below_the_width() {
     let at = tempfile::tempdir().unwrap();
-    let begin = |rank: &'static str, out: &'static str| [&SMALL[..], &["--rank", rank, "--out", out]].concat();
+    let begin =
+        |rank: &'static str, out: &'static str| [&SMALL[..], &["--rank", rank, "--out", out]].concat();
     let says = ["maps of rank 128", "128 coordinates", "from 1 to 127"];
     fail(at.path(), &begin("128", "x"), &says);
     fail(at.path(), &begin("64,128", "x"), &says);
     assert!(!at.path().join("x").exists(), "nothing is begun");
     succeed(at.path(), &[&begin("127", "y")[..], &["-q"]].concat());
     fail(at.path(), &["fit", "--out", "y", "--overwrite", "--rank", "500"], &["maps of rank 500"]);
-    succeed(at.path(), &["-q", "moments", "--train", "300", "--val", "20", "--pairs", "to-final", "--out", "sums"]);
+    succeed(
+        at.path(),
+        &["-q", "moments", "--train", "300", "--val", "20", "--pairs", "to-final", "--out", "sums"],
+    );
     fail(at.path(), &["fit", "--moments", "sums/moments.safetensors", "--rank", "128", "--out", "z"], &says);
 }
 
@@ -171,7 +186,13 @@ fn a_model_is_named_by_its_place_or_by_an_option() {
 fn shells_complete_and_manuals_are_written() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
-    for (shell, has) in [("bash", "complete -F _jumplens"), ("zsh", "#compdef jumplens"), ("fish", "complete -c jumplens"), ("powershell", "Register-ArgumentCompleter"), ("elvish", "edit:completion")] {
+    for (shell, has) in [
+        ("bash", "complete -F _jumplens"),
+        ("zsh", "#compdef jumplens"),
+        ("fish", "complete -c jumplens"),
+        ("powershell", "Register-ArgumentCompleter"),
+        ("elvish", "edit:completion"),
+    ] {
         let script = succeed(at, &["completions", shell]);
         assert!(script.contains(has) && script.contains("evaluate") && script.contains("resume"), "{shell}");
     }
@@ -180,7 +201,10 @@ fn shells_complete_and_manuals_are_written() {
     assert!(page.contains(".TH jumplens 1") && page.contains("jumplens\\-evaluate(1)"), "{page}");
     succeed(at, &["-q", "man", "--out", "man"]);
     let evaluate = fs::read_to_string(at.join("man/jumplens-evaluate.1")).unwrap();
-    assert!(evaluate.contains(".TH jumplens-evaluate 1") && evaluate.contains("\\-\\-shortcuts"), "{evaluate}");
+    assert!(
+        evaluate.contains(".TH jumplens-evaluate 1") && evaluate.contains("\\-\\-shortcuts"),
+        "{evaluate}"
+    );
     for page in ["jumplens.1", "jumplens-run.1", "jumplens-shortcuts-export.1"] {
         assert!(at.join("man").join(page).exists(), "{page}");
     }
@@ -193,8 +217,16 @@ fn bash_completes_a_command() {
     let script = succeed(at.path(), &["completions", "bash"]);
     fs::write(at.path().join("jumplens.bash"), script).unwrap();
     let ask = "source ./jumplens.bash; COMP_WORDS=(jumplens eval); COMP_CWORD=1; _jumplens jumplens eval jumplens; echo ${COMPREPLY[@]}";
-    let Ok(said) = std::process::Command::new("bash").args(["-c", ask]).current_dir(at.path()).output() else { return };
-    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "evaluate", "{}", String::from_utf8_lossy(&said.stderr));
+    let Ok(said) = std::process::Command::new("bash").args(["-c", ask]).current_dir(at.path()).output()
+    else {
+        return;
+    };
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout).trim(),
+        "evaluate",
+        "{}",
+        String::from_utf8_lossy(&said.stderr)
+    );
 }
 
 #[test]
@@ -220,6 +252,22 @@ fn figures_are_drawn_in_other_sizes_and_alone() {
     plot(&["--font-size", "40"], &["40 pt"]);
     plot(&["--only", "variants"], &["`variants`", "there are `r2`, `precision`"]);
     succeed(at, &[&SMALL[..], &["-q", "--seed", "1", "--out", "other"]].concat());
-    succeed(at, &["-q", "compare", "run", "other", "--out", "both", "--width", "two-column", "--only", "rank", "--format", "svg"]);
+    succeed(
+        at,
+        &[
+            "-q",
+            "compare",
+            "run",
+            "other",
+            "--out",
+            "both",
+            "--width",
+            "two-column",
+            "--only",
+            "rank",
+            "--format",
+            "svg",
+        ],
+    );
     assert!(at.join("both/rank.svg").exists() && !at.join("both/r2.svg").exists());
 }

@@ -145,7 +145,7 @@ mod tests {
         assert_eq!((made.of, made.samples.len(), made.casts.len()), (4, 4, 2));
         let cell = &made.casts[1].cells[3][1];
         assert_eq!((cell.top.clone(), cell.surprisal, cell.rank), (vec![13, 14, 15], Some(0.5), 7));
-        assert_eq!(made.casts[1].cells[3][2].top, []);
+        assert!(made.casts[1].cells[3][2].top.is_empty());
         assert_eq!(made.casts[1].cells[3][2].surprisal, None);
         assert_eq!((&*made.texts[&13], &*made.texts[&903]), ("<13>", "<903>"));
         let json = serde_json::to_string(&made).unwrap();

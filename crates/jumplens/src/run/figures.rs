@@ -7,7 +7,7 @@ use crate::eval::tables::{LayerRow, Tables};
 use crate::evidence::{Evidence, ranges};
 use crate::files::{create_folder, sync, write_atomically};
 use crate::manifest::{Manifest, StageRecord};
-use crate::plot::{Style, figures, write_figures};
+use crate::plot::{self, Format, Style, figures, write_figures};
 use crate::progress::Observer;
 use crate::report;
 use crate::results::{finished_tables, no_tables, with_tables};
@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Draws the figures of the run in `folder`, and its report, from its result tables alone: neither the model nor the rest of
-/// the run need be there, nor its manifest. Returns the files written.
+/// the run need be there, nor its manifest. Returns the files written; where some
+/// figures alone are, with those that were there.
 ///
 /// # Errors
 /// [`Error::StageMissing`](crate::Error::StageMissing) when there is no table yet, [`Error::ChangedFile`](crate::Error::ChangedFile)
@@ -58,12 +59,17 @@ pub(super) fn draw_tables(
     if tables.is_empty() {
         return Err(no_tables(folder, manifest, Stage::Plot.name()));
     }
+    style.size.check()?;
     observer.begin(Stage::Plot.name(), 0, "files");
     let plots = folder.join(Stage::Plot.place());
-    create_folder(&plots)?;
     let model = manifest.map_or("", |manifest| manifest.model.short_name());
-    let figures = figures(&tables, style.title.then_some(model));
+    let figures = style.chosen(figures(&tables, style.title.then_some(model), style.size))?;
+    create_folder(&plots)?;
     let mut written = write_figures(&plots, &figures, style)?;
+    let count = written.len() + 1;
+    if !style.only.is_empty() {
+        written = drawn(&plots);
+    }
     let title = if model.is_empty() { "jumplens run" } else { model };
     let mut warnings = manifest.map_or_else(Vec::new, Manifest::warnings);
     warnings.extend(Evidence::of_results(folder)?.warnings(None));
@@ -80,8 +86,16 @@ pub(super) fn draw_tables(
     write_atomically(&folder.join(REPORT), report.as_bytes())?;
     written.push(folder.join(REPORT));
     sync(&written)?;
-    observer.advance(written.len() as u64);
+    observer.advance(count as u64);
     Ok(written)
+}
+
+/// The figures that are in the folder `plots`.
+fn drawn(plots: &Path) -> Vec<PathBuf> {
+    let files = plot::NAMES.iter().flat_map(|name| {
+        Format::ALL.into_iter().map(move |format| plots.join(format!("{name}.{}", format.extension())))
+    });
+    files.filter(|file| file.exists()).collect()
 }
 
 /// Keeps what it is told.

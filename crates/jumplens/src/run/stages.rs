@@ -139,6 +139,7 @@ impl Run {
     pub fn fit(&mut self, fits: Fits, observer: &dyn Observer) -> Result<()> {
         self.needs(Stage::States, Stage::Fit)?;
         let lenses = lenses::chosen(&fits)?;
+        lenses::check_ranks(&fits, self.model.spec().d_model)?;
         self.manifest.forget(Stage::Fit);
         self.manifest.fits = fits.clone();
         self.manifest.write(&self.folder)?;
