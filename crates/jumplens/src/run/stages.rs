@@ -147,8 +147,9 @@ impl Run {
         let [train, _] = self.manifest.counts();
         if train <= spec.d_model {
             observer.note(&format!(
-                "{train} training samples are no more than the {} coordinates of a state: the maps fit them exactly and say \
-                 little about others",
+                "{train} training {} no more than the {} coordinates of a state: the maps fit what they are fitted on exactly \
+                 and say little about others",
+                if train == 1 { "sample is" } else { "samples are" },
                 spec.d_model
             ));
         }
