@@ -75,7 +75,7 @@ pub enum Command {
     /// Coefficients of determination of the maps
     R2(MapsArgs),
     /// Predictions of every cast from every layer, and early exit
-    Evaluate(MapsArgs),
+    Evaluate(EvaluateArgs),
     /// Figures and report from the result tables; the model need not be there
     Plot(PlotArgs),
     /// Several runs beside one another: figures, and the differences of each from the first
@@ -133,6 +133,11 @@ pub struct CastArgs {
     /// Fit the best maps of these ranks too (casts `mat_r64`, …), separated by commas
     #[arg(long, value_name = "RANK,…", value_delimiter = ',', value_parser = rank)]
     pub rank: Vec<usize>,
+    /// Only these casts, separated by commas, and nothing that none of them needs: `id`, `mat`, `mat+b`, `mat_ridge`, `mat_r64`, …,
+    /// and those that run blocks, `mat_attn`, `mat_ffn`, `mat_ln1_ln2` [default: id, mat, those of the options above, and those
+    /// that run blocks]
+    #[arg(long, visible_alias = "cast", value_name = "CAST,…", value_delimiter = ',', conflicts_with_all = ["intercept", "rank"])]
+    pub casts: Vec<Cast>,
 }
 
 fn ridge(text: &str) -> Result<Ridge, String> {
@@ -150,7 +155,15 @@ fn rank(text: &str) -> Result<usize, String> {
 impl CastArgs {
     /// The maps that are asked for, between `pairs`.
     fn fits(&self, pairs: shortcut::Pairs) -> Fits {
+        if let Some(casts) = self.chosen() {
+            return Fits::only(&casts, self.ridge, pairs);
+        }
         Fits { intercept: self.intercept, ridge: self.ridge, ranks: self.ranks(), ..Fits::plain(pairs) }
+    }
+
+    /// The casts that are named, where any are.
+    fn chosen(&self) -> Option<Vec<Cast>> {
+        Some(self.casts.clone()).filter(|casts| !casts.is_empty())
     }
 
     fn ranks(&self) -> Vec<usize> {
@@ -425,6 +438,7 @@ impl InputArgs {
             ridge: self.casts.ridge,
             ranks: Some(self.casts.ranks()).filter(|ranks| !ranks.is_empty()),
             lenses: None,
+            casts: self.casts.chosen(),
             dtype: self.dtype.map(Into::into),
             shard: None,
         }
@@ -633,9 +647,36 @@ pub struct MapsArgs {
     /// Use these maps even where they were fitted on another model
     #[arg(long, requires = "shortcuts")]
     pub force: bool,
+    /// Measure these casts alone, separated by commas [default: all that the run was begun for, or that have maps]
+    #[arg(long, visible_alias = "cast", value_name = "CAST,…", value_delimiter = ',')]
+    pub casts: Vec<Cast>,
     /// Measure again where that is done, and replace the tables
     #[arg(long)]
     pub overwrite: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct EvaluateArgs {
+    #[command(flatten)]
+    pub maps: MapsArgs,
+    /// Evaluate this share of the validation samples alone, 1/n to n/n, and write its predictions to a file, for `--merge`
+    #[arg(long, value_name = "K/N", conflicts_with = "overwrite")]
+    pub shard: Option<Shard>,
+    /// File for the predictions of the share [default: evaluation-K-of-N.safetensors in the run folder]
+    #[arg(long, value_name = "FILE", requires = "shard")]
+    pub part: Option<PathBuf>,
+    /// Write the tables from the predictions of all shares, in any order; `--out` may be what `fit --moments` wrote
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["shard", "casts"])]
+    pub merge: Vec<PathBuf>,
+}
+
+impl EvaluateArgs {
+    /// Where the predictions of a share go.
+    pub fn part(&self, shard: Shard) -> PathBuf {
+        let width = shard.of.to_string().len();
+        let name = format!("evaluation-{:0width$}-of-{}.safetensors", shard.index, shard.of);
+        self.part.clone().unwrap_or_else(|| self.maps.out.join(name))
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,6 +1,7 @@
 //! A run folder and its stages. Each stage reads what the ones before it left on disk; [`Run::all`] is nothing but all
 //! of them in order.
 
+mod evaluation;
 mod figures;
 mod maps;
 mod memory;
@@ -25,7 +26,7 @@ use crate::results::current_tables;
 use crate::store::lock::Lock;
 use crate::store::{FolderKind, Found, Stage, damaged, integrity, look, note_replaced};
 use crate::tokenize::{Sample, Tokenizer, write_samples};
-use crate::words::{MOMENTS, Note, REPORT, RESULTS, samples_file};
+use crate::words::{Cast, EVALUATING, MOMENTS, Note, REPORT, RESULTS, samples_file};
 use crate::{Error, Result};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -56,6 +57,8 @@ pub struct Run {
     intact: RefCell<BTreeSet<Stage>>,
     /// Apply maps that were fitted on another model.
     force: bool,
+    /// The casts that are measured, where they were chosen.
+    only: Option<Vec<Cast>>,
 }
 
 impl Run {
@@ -157,6 +160,9 @@ impl Run {
             && record_model(&files) != manifest.model
         {
             return Err(changed_model(folder, &manifest, &files));
+        }
+        if folder.join(RESULTS).join(EVALUATING).exists() {
+            return Ok(None);
         }
         for record in manifest.stages.values() {
             if integrity::changed(folder, &record.files)?.is_some() {
@@ -302,6 +308,24 @@ impl Run {
         Self::open_with(lock, folder, manifest, sources, observer)
     }
 
+    /// Opens a run, or what was fitted from sums, for [`Run::merge_evaluation`]. [`Error::StageDone`] where it is evaluated, and
+    /// `again` does not allow that to be done again; as [`Run::open`].
+    pub fn open_to_merge(
+        folder: &Path,
+        again: bool,
+        sources: &Sources,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let run = Self::open(folder, sources, observer)?;
+        match run.manifest.is_done(Stage::Evaluate) && !again {
+            true => {
+                let (path, kind, stage) = (folder.to_owned(), run.manifest.kind, Stage::Evaluate);
+                Err(Error::StageDone { path, kind, stage })
+            }
+            false => Ok(run),
+        }
+    }
+
     /// As [`Run::open`], for what writes nothing into the folder: any number of processes may, beside one that works on it.
     /// What is fitted from sums is opened too.
     pub fn open_to_read(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
@@ -333,7 +357,16 @@ impl Run {
     ) -> Self {
         let folder = folder.to_owned();
         manifest.headless = model.head().is_none();
-        Self { _lock: lock, folder, manifest, model, tokenizer, intact: RefCell::default(), force: false }
+        Self {
+            _lock: lock,
+            folder,
+            manifest,
+            model,
+            tokenizer,
+            intact: RefCell::default(),
+            force: false,
+            only: None,
+        }
     }
 
     /// The run's folder.
@@ -364,7 +397,7 @@ impl Run {
         match self.manifest.kind {
             FolderKind::Run => {
                 self.needs(Stage::Samples, Stage::Evaluate)?;
-                Ok(Some(mean_run(&self.read_samples("val")?)))
+                Ok(Some(mean_run(self.read_samples("val")?.iter().map(|sample| sample.position))))
             }
             _ => Ok(None),
         }
