@@ -51,9 +51,21 @@ fn shares_of_one_run_give_the_bytes_of_the_whole() {
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let merge = [&["-q", "evaluate", "--out", &whole, "--merge"], &parts[..]].concat();
         fail(at, &merge[1..], &["evaluate", "--overwrite"]);
-        // What is not the evaluation of these maps is not taken for it.
-        let foreign = [&["evaluate", "--overwrite", "--out", &shared, "--merge"], &parts[..]].concat();
-        fail(at, &foreign, &["it is of another experiment", "--shortcuts"][..1].as_ref());
+        // What is not the evaluation of this experiment, or of these maps, is not taken for it.
+        fn into<'a>(run: &'a str, parts: &[&'a str]) -> Vec<&'a str> {
+            [&["evaluate", "--overwrite", "--out", run, "--merge"], parts].concat()
+        }
+        fail(at, &into(&shared, &parts), &["another experiment", "the choice of pairs of layers"]);
+        let few = format!("few-{model}");
+        let id = [&["-q", "run", "--model", model, "--out", &few, "--casts", "id"], &options[..8]].concat();
+        succeed(at, &id);
+        fail(at, &into(&few, &parts), &[&few, "no maps of the cast `mat`"]);
+        let other = format!("other-{model}");
+        succeed(at, &[&["-q", "run", "--model", model, "--out", &other], &options[..]].concat());
+        let maps = at.join(&whole).join("shortcuts/mat+b");
+        fs::remove_dir_all(at.join(&other).join("shortcuts/mat+b")).unwrap();
+        assert!(maps.exists());
+        fail(at, &into(&other, &parts), &["changed or removed"]);
         succeed(at, &[&merge[..], &["--overwrite"]].concat());
         let after = files(&at.join(&whole));
         for (name, bytes) in &before {
@@ -78,7 +90,7 @@ fn shares_of_one_run_give_the_bytes_of_the_whole() {
             &["sample"],
         );
         fail(at, &["evaluate", "--out", &whole, "--shard", "1/3"], &["evaluation-1-of-3.safetensors"]);
-        fail(at, &["evaluate", "--out", &whole, "--shard", "100/200"], &["is empty"]);
+        fail(at, &["evaluate", "--out", &whole, "--shard", "1/200"], &["is empty"]);
         let flipped = at.join("flipped.safetensors");
         let mut bytes = fs::read(at.join(parts[0])).unwrap();
         let last = bytes.len() - 9;
@@ -213,7 +225,10 @@ fn what_no_chosen_cast_needs_is_not_made() {
             // A file of parts has those alone that are needed.
             assert!(name.starts_with("parts") || made[path] == whole[name], "{casts:?}: {}", path.display());
         }
-        assert!(few.join("report.html").exists() && few.join("plots/precision.svg").exists(), "{casts:?}");
+        let drawn = ["precision", "variants", "submodules"]
+            .iter()
+            .any(|name| few.join(format!("plots/{name}.svg")).exists());
+        assert!(few.join("report.html").exists() && drawn, "{casts:?}");
         succeed(
             at,
             &[&["-q", "run", "--resume", "--out", &out], &options[..], &["--cast", &casts.join(",")]]

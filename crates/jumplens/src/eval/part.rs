@@ -80,13 +80,11 @@ impl PartRecord {
             let names: Vec<String> = record.casts.iter().map(Cast::to_string).collect();
             names.join(", ")
         };
-        let differs =
-            |Difference { what, here, there }: Difference| format!("{what} is {here} here and {there} there");
         self.manifest
             .difference(&there.manifest)
             .or_else(|| Difference::of("the choice of casts", casts(self), casts(there)))
             .or_else(|| Difference::of("the SHA-256 of the maps", &self.maps, &there.maps))
-            .map(differs)
+            .map(|difference| difference.to_string())
     }
 }
 

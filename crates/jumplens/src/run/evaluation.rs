@@ -9,7 +9,7 @@ use crate::eval::{
 };
 use crate::files::{create_folder, sync};
 use crate::moments::Shard;
-use crate::progress::{Observer, check};
+use crate::progress::{Observer, Silent, check};
 use crate::shortcut::Shortcuts;
 use crate::states::StateFiles;
 use crate::store::Stage;
@@ -125,8 +125,16 @@ impl Run {
         let Some(first) = opened.first() else {
             return Err(Error::Option("no files of predictions were given".to_owned()));
         };
-        let maps = self.shortcuts(shortcuts)?;
+        let ours = self.manifest.without_progress();
+        for part in &opened {
+            if let Some(difference) = part.record.manifest.difference(&ours) {
+                let message = format!("it is of another experiment than the folder: {difference}");
+                return Err(Error::Shards { path: part.path().to_owned(), message });
+            }
+        }
+        let (maps, there) = self.measured_casts(shortcuts, &Silent)?;
         let casts = first.record.casts.clone();
+        self.check_measured(&casts, &there, shortcuts)?;
         let files = StateFiles::new(&self.folder, "val");
         let subject = Subject {
             model: &self.model,
@@ -239,13 +247,18 @@ impl Run {
             }
             false => {}
         }
-        let Some(only) = &self.only else { return Ok((maps, there)) };
-        if let Some(cast) = only.iter().find(|cast| !there.contains(cast)) {
-            let path = elsewhere.unwrap_or(&self.folder).to_owned();
-            return Err(Refusal::NoMapsOf { path, cast: cast.clone(), there }.into());
+        if let Some(only) = &self.only {
+            self.check_measured(only, &there, elsewhere)?;
+            there.retain(|cast| only.contains(cast));
         }
-        there.retain(|cast| only.contains(cast));
         Ok((maps, there))
+    }
+
+    /// [`Refusal::NoMapsOf`] for the first of `casts` that is not `there`.
+    fn check_measured(&self, casts: &[Cast], there: &[Cast], elsewhere: Option<&Path>) -> Result<()> {
+        let Some(cast) = casts.iter().find(|cast| !there.contains(cast)) else { return Ok(()) };
+        let path = elsewhere.unwrap_or(&self.folder).to_owned();
+        Err(Refusal::NoMapsOf { path, cast: cast.clone(), there: there.to_vec() }.into())
     }
 }
 

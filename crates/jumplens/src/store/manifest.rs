@@ -186,6 +186,13 @@ pub(crate) struct Difference {
     pub there: String,
 }
 
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { what, here, there } = self;
+        write!(f, "{what} is {here} here and {there} there")
+    }
+}
+
 impl Difference {
     /// Of two values; `None` where they read the same.
     pub fn of(what: &str, here: impl fmt::Display, there: impl fmt::Display) -> Option<Self> {
