@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::sources::sources;
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use jumplens::corpus::{self, DrawOptions, HowMany, Reading};
 use jumplens::hub::Sources;
 use jumplens::moments::Shard;
@@ -56,6 +56,20 @@ pub struct Args {
     pub verbose: bool,
 }
 
+/// The command line as it is parsed: with every number that an option takes, below 0 or not, as its value.
+pub fn program() -> clap::Command {
+    fn with_negative_numbers(command: clap::Command) -> clap::Command {
+        let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+            true if !arg.is_positional() => arg.allow_negative_numbers(true),
+            _ => arg,
+        });
+        let names: Vec<String> =
+            command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_negative_numbers))
+    }
+    with_negative_numbers(Args::command())
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Do everything: samples, states, fit, r2, evaluate, plot
@@ -76,9 +90,9 @@ pub enum Command {
     R2(MapsArgs),
     /// Predictions of every cast from every layer, and early exit
     Evaluate(EvaluateArgs),
-    /// Figures and report from the result tables; the model need not be there
+    /// Figures and report from the result tables, without the model
     Plot(PlotArgs),
-    /// Several runs beside one another: figures, and the differences of each from the first
+    /// Several runs side by side: figures, and the differences of each from the first
     Compare(CompareArgs),
     /// What each cast predicts at every position of a text, layer by layer
     Lens(LensArgs),
@@ -89,12 +103,66 @@ pub enum Command {
     Info(InfoArgs),
     /// Look at a model for what has made lenses wrong: unused tensors, states, head, outliers, special tokens
     Doctor(DoctorArgs),
+    /// Print the completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(ManArgs),
+}
+
+impl Command {
+    /// The model that is asked for, where one is.
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Run(args) | Self::Samples(args) => args.input.model(),
+            Self::Moments(args) => args.input.model(),
+            Self::States(args) => args.model.as_deref(),
+            Self::Sentences(args) => args.model.as_deref(),
+            Self::Lens(args) => Some(&args.model),
+            Self::Info(args) => Some(args.model.name()),
+            Self::Doctor(args) => Some(args.model.name()),
+            Self::Shortcuts(ShortcutsCommand::Import(args)) => args.model.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// The model to look at, by its place or by name.
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct ModelArgs {
+    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub, which is fetched where necessary
+    #[arg(value_name = "MODEL")]
+    named: Option<String>,
+    /// The same
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+}
+
+impl ModelArgs {
+    /// Its name. One of the two is there.
+    pub fn name(&self) -> &str {
+        self.named.as_deref().or(self.model.as_deref()).unwrap_or(DEFAULT_MODEL)
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ManArgs {
+    /// Folder to write a page for every command to
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct DoctorArgs {
-    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub
-    pub model: String,
+    #[command(flatten)]
+    pub model: ModelArgs,
     #[command(flatten)]
     pub unread: UnreadArgs,
     /// Corpus whose first sentences are run
@@ -120,7 +188,7 @@ impl From<Pairs> for shortcut::Pairs {
     }
 }
 
-/// Which maps are fitted beside `mat`.
+/// Which maps are fitted in addition to `mat`.
 #[derive(Debug, Default, ClapArgs)]
 pub struct CastArgs {
     /// Fit every map with a bias too (casts `mat+b`, `mat+b_ridge`, …)
@@ -192,7 +260,7 @@ impl From<Dtype> for Precision {
     }
 }
 
-/// What of a model's files may be passed over.
+/// What of a model's files may be ignored.
 #[derive(Debug, Default, ClapArgs)]
 pub struct UnreadArgs {
     /// Go on where this field of the model's files changes what it computes and is not read (may be repeated)
@@ -222,6 +290,9 @@ pub struct BeginArgs {
 /// What a run is made from.
 #[derive(Debug, ClapArgs)]
 pub struct InputArgs {
+    /// The model, as for `--model`
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    named: Option<String>,
     /// Bundled model (`tiny-gpt2`, `tiny-bert`), folder with config.json, weights and tokenizer, `.gguf` file, or name on
     /// the Hugging Face Hub (`gpt2`, `org/name`, `org/name@revision`) [default: tiny-gpt2]
     #[arg(long)]
@@ -420,7 +491,7 @@ impl InputArgs {
     pub fn asked(&self) -> Asked {
         let files = self.train_samples.clone().zip(self.val_samples.clone());
         Asked {
-            model: self.model.clone(),
+            model: self.model().map(str::to_owned),
             corpus: self.corpus.clone(),
             train: self.train,
             val: self.val,
@@ -444,9 +515,14 @@ impl InputArgs {
         }
     }
 
+    /// The model that is asked for.
+    pub fn model(&self) -> Option<&str> {
+        self.named.as_deref().or(self.model.as_deref())
+    }
+
     /// Where a run of the model goes if nothing is said.
     pub fn default_folder(&self) -> PathBuf {
-        let name = self.model.as_deref().unwrap_or(DEFAULT_MODEL).trim_end_matches('/');
+        let name = self.model().unwrap_or(DEFAULT_MODEL).trim_end_matches('/');
         let last = name.rsplit('/').find(|part| !part.is_empty() && *part != "." && *part != "..");
         PathBuf::from("jumplens-runs").join(last.unwrap_or("model"))
     }
@@ -482,7 +558,7 @@ pub struct PlotArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct CompareArgs {
-    /// Run folders; the first is what the others are held against
+    /// Run folders; the first is what the others are compared with
     #[arg(required = true, num_args = 2.., value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// Folder to write figures and `differences.csv` to; it has to be empty or new
@@ -518,6 +594,23 @@ pub struct FigureArgs {
     /// Say above each figure what it shows, and of which model
     #[arg(long)]
     pub title: bool,
+    /// Width of the figures in mm, or `one-column` (80 mm) or `two-column` (165 mm) of a paper
+    #[arg(long, value_name = "MM", default_value = "one-column", value_parser = figure_width)]
+    pub width: f64,
+    /// Font size of labels, in points; that of ticks is 7/8 of it
+    #[arg(long, value_name = "PT", default_value_t = 8.0)]
+    pub font_size: f64,
+    /// Only these figures, with commas between
+    #[arg(long, value_name = "FIGURE,…", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(plot::NAMES))]
+    pub only: Vec<String>,
+}
+
+fn figure_width(text: &str) -> Result<f64, String> {
+    match text {
+        "one-column" => Ok(plot::Size::ONE_COLUMN),
+        "two-column" => Ok(plot::Size::TWO_COLUMNS),
+        _ => text.parse().map_err(|_| "give a number of mm, `one-column` or `two-column`".to_owned()),
+    }
 }
 
 impl FigureArgs {
@@ -534,7 +627,8 @@ impl FigureArgs {
                 formats.push(format);
             }
         }
-        Style { formats, dpi: self.dpi, title: self.title }
+        let size = plot::Size { width: self.width, font: self.font_size };
+        Style { formats, dpi: self.dpi, title: self.title, size, only: self.only.clone() }
     }
 }
 
@@ -838,7 +932,7 @@ fn cast_name(text: &str) -> Result<Cast, String> {
 pub enum LastState {
     /// The last block's output, before a final norm
     BlockOutput,
-    /// The state behind the final norm, as the last of Hugging Face's `hidden_states`
+    /// The state after the final norm, as the last of Hugging Face's `hidden_states`
     FinalNormOutput,
 }
 
@@ -917,11 +1011,11 @@ pub enum Format {
 
 #[derive(Debug, ClapArgs)]
 pub struct InfoArgs {
-    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub, which is fetched if need be
-    pub model: String,
+    #[command(flatten)]
+    pub model: ModelArgs,
     #[command(flatten)]
     pub unread: UnreadArgs,
-    /// Training samples of the run whose disk space and memory are reckoned
+    /// Training samples of the run whose disk space and memory are computed
     #[arg(long, value_name = "N", default_value_t = TRAIN as u32)]
     pub train: u32,
     /// Validation samples of that run

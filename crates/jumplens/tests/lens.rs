@@ -159,7 +159,9 @@ fn the_runs_own_sentences_are_read_as_the_lens_reads_them() {
         let expected: Vec<Sample> = samples(run).into_iter().filter(short).take(5).collect();
         assert_eq!(expected.len(), 5, "the sample has short sentences");
         let shortcuts = run.own_shortcuts().unwrap().unwrap();
-        let lens = run.lens(Some(&shortcuts), &[Cast::Id, Cast::MAT]).unwrap();
+        let casts = available(Some(&shortcuts)).unwrap();
+        assert!(casts.len() >= 5, "{casts:?}");
+        let lens = run.lens(Some(&shortcuts), &casts).unwrap();
         for (written, sample) in written.iter().zip(&expected) {
             let input = Input { text: sample.text.clone().unwrap(), ids: sample.ids.clone() };
             let view = View { top: 5, ..View::default() };

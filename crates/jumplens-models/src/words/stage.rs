@@ -107,6 +107,10 @@ impl Stage {
     }
 }
 
+/// The file of [`Stage::Evaluate`] with some sentences through the lens.
+pub const LENS: &str = "lens.json";
+/// The file of [`Stage::Evaluate`] with the predictions for the first samples.
+pub const EXAMPLES: &str = "examples.json";
 /// The file that [`Stage::Moments`] writes.
 pub const MOMENTS: &str = "moments.safetensors";
 

@@ -4,6 +4,7 @@ mod bootstrap;
 mod casts;
 mod diagnostics;
 mod early_exit;
+mod examples;
 mod losses;
 mod part;
 mod predictions;
@@ -23,6 +24,7 @@ pub use early_exit::{
     ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, exit_layers, layers_saved,
     mean_run,
 };
+pub use examples::{Example, ExampleCast, ExampleCell, Examples, examples};
 pub use jumplens_core::metrics::{Inspection, RowScan, Unembedding, inspect, scan};
 pub(crate) use losses::{Losses, WORST, with_losses};
 pub use part::{Part, PartRecord};

@@ -74,6 +74,19 @@ pub fn chosen(fits: &Fits) -> Result<Vec<Box<dyn Fit>>> {
     Ok(lenses)
 }
 
+/// [`Error::Option`] where `fits` asks for maps of a rank that is no lower than that of any map of states that are `width` wide.
+pub fn check_ranks(fits: &Fits, width: usize) -> Result<()> {
+    match fits.ranks.iter().find(|rank| **rank >= width) {
+        Some(rank) => Err(Error::Option(format!(
+            "maps of rank {rank} are asked for, and a state has {width} coordinates: they would be those of `{}`; give \
+             ranks from 1 to {}",
+            Cast::MAT,
+            width.saturating_sub(1)
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The maps of `lens` from a layer, one for each of the source's targets. [`Error::Internal`] where it gives more or fewer.
 pub fn fit(lens: &dyn Fit, source: &Source) -> Result<Maps> {
     let maps = lens.fit(source)?;

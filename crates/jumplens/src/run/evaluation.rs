@@ -216,7 +216,7 @@ impl Run {
         write_tables(&results, &evaluation, &places, self.spec().kind, self.manifest.seed)?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
         if let Some(samples) = samples {
-            self.write_sentences(samples, maps, &evaluation, observer)?;
+            self.write_texts(samples, maps, &evaluation, observer)?;
         }
         self.write_summary(Some(Stage::Evaluate))?;
         self.finish_measured(Stage::Evaluate, started, shortcuts, observer)?;

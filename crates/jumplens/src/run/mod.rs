@@ -543,6 +543,7 @@ fn make(
     observer: &dyn Observer,
 ) -> Result<(Manifest, [Vec<Sample>; 2])> {
     crate::lenses::chosen(&settings.fits)?;
+    crate::lenses::check_ranks(&settings.fits, model.spec().d_model)?;
     let made =
         crate::samples::make(&settings.samples, settings.seed, files, model.spec(), sources, observer)?;
     let mut samples = [made.train, made.val];

@@ -4,9 +4,9 @@ use super::figures::draw_tables;
 use super::{Run, samples_path};
 use crate::batch::{PackedBatch, tokens};
 use crate::eval::tables::write_csv;
-use crate::eval::{Evaluation, Summary, advise, diagnose, r2_table, spectra};
+use crate::eval::{Evaluation, Summary, advise, diagnose, examples, r2_table, spectra};
 use crate::files::{create_folder, write_atomically, write_durably};
-use crate::lens::{Input, Reading, View};
+use crate::lens::{Input, Sentences, View};
 use crate::lenses;
 use crate::manifest::StageRecord;
 use crate::moments::{self, Shard};
@@ -18,7 +18,7 @@ use crate::shortcut::{Fits, Shortcuts, fit_pairs, fit_parts};
 use crate::states::{Begun, CHUNK, Kept, StateFiles, TOKEN_BUDGET};
 use crate::store::Stage;
 use crate::tokenize::{Sample, read_samples};
-use crate::words::{Cast, MOMENTS, RESULTS, Refusal, SUMMARY};
+use crate::words::{Cast, EXAMPLES, LENS, MOMENTS, RESULTS, Refusal, SUMMARY};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -32,10 +32,9 @@ const LENS_LONGEST: usize = 256;
 /// Tokens of each prediction there.
 const LENS_TOP: usize = 5;
 
-/// `lens.json`.
-#[derive(serde::Serialize)]
-struct Sentences {
-    sentences: Vec<Reading>,
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_vec(value).map_err(|error| Error::Internal(error.to_string()))?;
+    write_atomically(path, &json)
 }
 
 impl Run {
@@ -142,6 +141,7 @@ impl Run {
     pub fn fit(&mut self, fits: Fits, observer: &dyn Observer) -> Result<()> {
         self.needs(Stage::States, Stage::Fit)?;
         let lenses = lenses::chosen(&fits)?;
+        lenses::check_ranks(&fits, self.model.spec().d_model)?;
         self.manifest.forget(Stage::Fit);
         self.manifest.fits = fits.clone();
         self.manifest.write(&self.folder)?;
@@ -228,8 +228,9 @@ impl Run {
         self.finish_timed(Stage::Plot, started, observer)
     }
 
-    /// Some validation sentences through the lens, by `id` and the first cast that was fitted, for the report.
-    pub(super) fn write_sentences(
+    /// What the report shows as texts: some validation sentences through the lens, by every cast that was evaluated, and the
+    /// predictions for the first samples.
+    pub(super) fn write_texts(
         &self,
         samples: &[Sample],
         shortcuts: &Shortcuts,
@@ -238,7 +239,7 @@ impl Run {
     ) -> Result<()> {
         let tokenizer = match self.tokenizer().map(Some) {
             Err(error) if self.tokenizer.is_some() => {
-                observer.note(&format!("lens.json spells tokens as numbers: {error}"));
+                observer.note(&format!("lens.json and examples.json spell tokens as numbers: {error}"));
                 None
             }
             tokenizer => tokenizer.unwrap_or_default(),
@@ -255,13 +256,14 @@ impl Run {
         };
         let inputs: Vec<Input> = chosen.iter().map(input).collect();
         let view = View { top: LENS_TOP, ..View::default() };
-        let fitted = evaluation.of_states().map(|cast| &cast.mapping).find(|cast| **cast != Cast::Id);
-        let casts: Vec<Cast> = [Cast::Id].into_iter().chain(fitted.cloned()).collect();
+        let casts: Vec<Cast> = evaluation.casts.iter().map(|cast| cast.mapping.clone()).collect();
         let lens = self.lens(Some(shortcuts), &casts)?;
         let sentences = lens.read(self.manifest.model.short_name(), &inputs, tokenizer.as_ref(), &view)?;
-        let json = serde_json::to_vec(&Sentences { sentences })
-            .map_err(|error| Error::Internal(error.to_string()))?;
-        write_atomically(&self.results()?.join("lens.json"), &json)
+        let text_of =
+            |id: u32| tokenizer.as_ref().map_or_else(|| id.to_string(), |tokenizer| tokenizer.text_of(id));
+        let results = self.results()?;
+        write_json(&results.join(LENS), &Sentences { sentences })?;
+        write_json(&results.join(EXAMPLES), &examples(evaluation, samples, text_of))
     }
 
     /// Of the stages that are done, and of `stage` once its tables are there.

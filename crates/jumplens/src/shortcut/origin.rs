@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub enum LastState {
     /// `h_L` as the last block puts it out, before a final norm: what this crate fits and applies.
     BlockOutput,
-    /// The state behind the final norm, as in the last entry of `hidden_states` of Hugging Face's transformers.
+    /// The state after the final norm, as in the last entry of `hidden_states` of Hugging Face's transformers.
     FinalNormOutput,
 }
 
@@ -146,7 +146,7 @@ impl Origin {
         }
         if differ(&self.last_state, &own.last_state) {
             return Some(
-                "they lead behind the final norm, and what is applied here are maps to the state before it"
+                "they lead to the state after the final norm, and what is applied here are maps to the state before it"
                     .to_owned(),
             );
         }

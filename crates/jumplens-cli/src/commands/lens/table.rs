@@ -97,6 +97,11 @@ fn draw(reading: &Reading, columns: usize, ink: Ink) -> String {
     }
     if ranked {
         legend.push("probability behind each token".to_owned());
+        let (asked, room) =
+            (reading.casts[0].cells[0][0].top.len(), columns.saturating_sub(8) / (LONGEST + 7));
+        if asked > room.max(1) {
+            legend.push(format!("{} of {asked} tokens fit into {columns} columns (`--width`)", room.max(1)));
+        }
     } else if ink == Ink::Bars {
         legend.push(format!("{} to {} probability 0 to 1", BARS[0], BARS[7]));
     } else {
