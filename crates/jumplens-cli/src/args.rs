@@ -59,7 +59,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Do everything: samples, states, fit, r2, evaluate, plot
-    Run(BeginArgs),
+    Run(RunArgs),
     /// Draw sentences from a corpus and write them, one a line
     Sentences(SentencesArgs),
     /// Begin a run: tokenise sentences and choose a position in each
@@ -204,6 +204,15 @@ pub struct BeginArgs {
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub existing: ExistingArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub begin: BeginArgs,
+    /// How the results are written: tables, or the figures of `results/summary.json` with the folder and the warnings
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// What a run is made from.
