@@ -55,7 +55,9 @@ impl Begun {
             Command::Run(RunArgs { begin: args, .. }) | Command::Samples(args) => {
                 (GoesOn::ByResume, args.folder(), args.existing.overwrite)
             }
-            Command::States(args) => (GoesOn::AsStates, args.out.clone(), args.overwrite),
+            Command::States(args) if args.command.is_none() => {
+                (GoesOn::AsStates, args.folder(), args.overwrite)
+            }
             Command::Moments(args) => (GoesOn::ByItself, args.folder(), args.overwrite),
             _ => (GoesOn::Anew, PathBuf::new(), false),
         };

@@ -1,6 +1,6 @@
 //! `jumplens run`: every stage, then the table.
 
-use super::{Failure, begin, loudest};
+use super::{Failure, begin, loudest, warn};
 use crate::args::{Format, RunArgs};
 use crate::printer::Printer;
 use crate::progress::Progress;
@@ -67,13 +67,6 @@ fn json(folder: &Path, manifest: &Manifest, summary: &Summary) -> Result<String,
     value["folder"] = folder.display().to_string().into();
     value["warnings"] = warnings.into();
     Ok(format!("{value:#}\n"))
-}
-
-/// What makes the model's results doubtful.
-fn warn(manifest: &Manifest, printer: &Printer) {
-    for line in loudest(manifest) {
-        printer.warning(&line);
-    }
 }
 
 fn tables(folder: &Path, manifest: &Manifest, summary: &Summary) -> Result<String, Failure> {

@@ -57,7 +57,7 @@ pub(super) fn draw_tables(
     observer.begin(Stage::Plot.name(), 0, "files");
     let plots = folder.join(Stage::Plot.place());
     create_folder(&plots)?;
-    let model = manifest.map_or("", |manifest| manifest.model.short_name());
+    let model = manifest.map_or("", Manifest::model_name);
     let figures = figures(&tables, style.title.then_some(model));
     let mut written = write_figures(&plots, &figures, style)?;
     let title = if model.is_empty() { "jumplens run" } else { model };

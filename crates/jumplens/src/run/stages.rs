@@ -12,6 +12,7 @@ use crate::files::{write_atomically, write_durably};
 use crate::lens::{Input, Reading, View};
 use crate::lenses;
 use crate::manifest::StageRecord;
+use crate::models::{Head, Transformer};
 use crate::moments::{self, Shard};
 use crate::plot::Style;
 use crate::progress::{Observer, check};
@@ -22,7 +23,7 @@ use crate::states::{Begun, CHUNK, Kept, StateFiles, TOKEN_BUDGET};
 use crate::store::Stage;
 use crate::tokenize::{Sample, read_samples};
 use crate::words::{Cast, MOMENTS, RESULTS, SUMMARY};
-use crate::{Error, Result};
+use crate::{Error, Lacking, Result};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -52,8 +53,9 @@ impl Run {
             self.write_summary(None)?;
         }
         for stage in Stage::OF_RUN {
-            if stage == Stage::Evaluate && self.model.head().is_none() {
-                observer.note(&format!("evaluate  skipped: {}", self.no_head()));
+            if stage == Stage::Evaluate && self.manifest.headless {
+                let why = self.evaluable().err().unwrap_or_else(|| self.no_head());
+                observer.note(&format!("evaluate  skipped: {why}"));
             } else if !self.manifest.is_done(stage) {
                 self.stage(stage, observer)?;
             }
@@ -76,18 +78,21 @@ impl Run {
 
     /// States of every layer at the chosen positions. Goes on from the last whole chunk where it was stopped.
     pub fn states(&mut self, observer: &dyn Observer) -> Result<()> {
+        if self.manifest.samples.imported().is_some() {
+            return Err(Error::Imported { path: self.folder.clone() });
+        }
         self.needs(Stage::Samples, Stage::States)?;
         let splits = [("train", self.read_samples("train")?), ("val", self.read_samples("val")?)];
         let (mut chunks, mut kept) = match self.manifest.stages.get(&Stage::States) {
             Some(record) if !record.done => (record.chunks.clone(), record.kept.clone()),
             _ => Default::default(),
         };
-        let spec = self.model.spec();
+        let spec = self.model(Stage::States.name())?.spec().clone();
         let begun = |(split, samples): &(&'static str, Vec<Sample>)| {
             let chunks = chunks.get(*split).copied().unwrap_or(0);
             let kept = Kept { chunks, digests: kept.clone() };
             let files = StateFiles::new(&self.folder, split);
-            files.begun(spec, samples.len(), *split == "train", &kept, observer)
+            files.begun(&spec, samples.len(), *split == "train", &kept, observer)
         };
         let earlier = splits.iter().map(begun).collect::<Result<Vec<_>>>()?;
         for ((split, _), _) in splits.iter().zip(&earlier).filter(|(_, earlier)| earlier.chunks == 0) {
@@ -99,9 +104,9 @@ impl Run {
         self.manifest.stages.insert(Stage::States, record);
         self.manifest.write(&self.folder)?;
         let begun = Instant::now();
-        let text = sanity::check_text(&self.model, self.manifest.dtype, &splits[0].1)?;
+        let text = sanity::check_text(self.model(Stage::States.name())?, self.manifest.dtype, &splits[0].1)?;
         if let Some(text) = &text {
-            let warnings = text.warnings(self.manifest.model.short_name());
+            let warnings = text.warnings(self.manifest.model_name());
             warnings.iter().for_each(|line| observer.warning(line));
         }
         check(observer)?;
@@ -117,7 +122,9 @@ impl Run {
         for ((split, samples), earlier) in splits.iter().zip(earlier) {
             let files = StateFiles::new(&self.folder, split);
             // The parts' maps are fitted on the train samples alone.
-            run += files.collect(&self.model, samples, *split == "train", earlier, observer, |kept| {
+            let model =
+                self.model.as_ref().ok_or_else(|| self.lacks(Lacking::Model, Stage::States.name()))?;
+            run += files.collect(model, samples, *split == "train", earlier, observer, |kept| {
                 if let Some(record) = self.manifest.stages.get_mut(&Stage::States) {
                     record.chunks.insert((*split).to_owned(), kept.chunks);
                     record.kept.extend(kept.digests);
@@ -143,23 +150,28 @@ impl Run {
         self.manifest.forget(Stage::Fit);
         self.manifest.fits = fits.clone();
         self.manifest.write(&self.folder)?;
-        let spec = self.model.spec();
+        let sizes = self.sizes;
         let [train, _] = self.manifest.counts();
-        if train <= spec.d_model {
+        if train <= sizes.d_model {
             observer.note(&format!(
                 "{train} training samples are no more than the {} coordinates of a state: the maps fit them exactly and say \
                  little about others",
-                spec.d_model
+                sizes.d_model
             ));
         }
-        let maps = fits.count(spec.n_layers) + spec.n_layers * spec.parts.len();
+        // What the parts' maps are fitted on does not come with imported states.
+        let with_parts = self.model.as_ref().filter(|_| self.manifest.samples.imported().is_none());
+        let maps = fits.count(sizes.n_layers)
+            + with_parts.map_or(0, |model| sizes.n_layers * model.spec().parts.len());
         observer.begin(Stage::Fit.name(), maps as u64, "maps");
         let started = Instant::now();
         let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None)?);
         let shortcuts = shortcuts.with_origin(self.origin()?);
         shortcuts.forget_other_casts()?;
-        fit_pairs(spec, &states, fits.pairs, &lenses, &shortcuts, observer)?;
-        fit_parts(&self.model, &states, &shortcuts, observer)?;
+        fit_pairs(sizes, &states, fits.pairs, &lenses, &shortcuts, observer)?;
+        if let Some(model) = with_parts {
+            fit_parts(model, &states, &shortcuts, observer)?;
+        }
         self.finish_timed(Stage::Fit, started, observer)
     }
 
@@ -171,7 +183,7 @@ impl Run {
         let files = |split| StateFiles::new(&self.folder, split);
         let shard = self.manifest.shard.unwrap_or(Shard::WHOLE);
         let (train, val) = (files("train"), files("val"));
-        moments::collect(&self.manifest, self.model.spec(), shard, &train, &val, &path, observer)?;
+        moments::collect(&self.manifest, self.family(), self.sizes, shard, &train, &val, &path, observer)?;
         self.finish_timed(Stage::Moments, started, observer)?;
         Ok(path)
     }
@@ -179,16 +191,16 @@ impl Run {
     /// `r2.csv`, for the maps of this run or those in another folder.
     pub fn r2(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
         self.needs_maps(Stage::R2, shortcuts)?;
-        let spec = self.model.spec();
+        let sizes = self.sizes;
         let (maps, casts) = self.map_casts(shortcuts, observer)?;
-        let pairs = self.manifest.fits.pairs.count(spec.n_layers);
-        observer.begin(Stage::R2.name(), (casts.len() * pairs + spec.n_layers) as u64, "maps and layers");
+        let pairs = self.manifest.fits.pairs.count(sizes.n_layers);
+        observer.begin(Stage::R2.name(), (casts.len() * pairs + sizes.n_layers) as u64, "maps and layers");
         let started = Instant::now();
         let files = |split| StateFiles::new(&self.folder, split);
-        let rows = r2_table(spec, &files("train"), &files("val"), &maps, &casts, observer)?;
-        let samples = self.read_samples("train")?;
-        let (sources, curve) = diagnose(spec, &files("train"), &files("val"), &samples, observer)?;
-        let spectra = spectra(spec, &maps, &casts, observer)?;
+        let rows = r2_table(sizes, &files("train"), &files("val"), &maps, &casts, observer)?;
+        let samples = self.known_samples("train")?;
+        let (sources, curve) = diagnose(sizes, &files("train"), &files("val"), samples.as_deref(), observer)?;
+        let spectra = spectra(sizes, &maps, &casts, observer)?;
         if shortcuts.is_none() {
             advise(&rows, &sources, observer);
         }
@@ -204,16 +216,16 @@ impl Run {
     /// `layers.csv`, `early_exit.csv`, `predictions.parquet`, for the maps of this run or those in another folder.
     /// [`Error::NoHead`] where the model makes no predictions.
     pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
-        let head = self.model.head().ok_or_else(|| self.no_head())?;
         self.needs_maps(Stage::Evaluate, shortcuts)?;
+        let (model, head) = self.evaluable()?;
         let (maps, casts) = self.map_casts(shortcuts, observer)?;
         let samples = self.read_samples("val")?;
-        let spec = self.model.spec();
+        let spec = model.spec();
         observer.begin(Stage::Evaluate.name(), tokens(&batches(&samples, spec.kind)) as u64, "tokens");
         let started = Instant::now();
         let states = StateFiles::new(&self.folder, "val");
         let evaluation =
-            evaluate(&self.model, head, self.manifest.dtype, &samples, &states, &maps, &casts, observer)?;
+            evaluate(model, head, self.manifest.dtype, &samples, &states, &maps, &casts, observer)?;
         let rule = ExitRule::new(&samples, spec.kind);
         let exits: Vec<ExitRow> = evaluation.of_states().flat_map(|cast| early_exit(cast, &rule)).collect();
         let sentences = sentences(&samples, spec.kind);
@@ -260,7 +272,7 @@ impl Run {
             }
             tokenizer => tokenizer.unwrap_or_default(),
         };
-        let longest = LENS_LONGEST.min(self.spec().max_positions);
+        let longest = LENS_LONGEST.min(self.model(Stage::Evaluate.name())?.spec().max_positions);
         let mut chosen: Vec<usize> =
             (0..samples.len()).filter(|index| samples[*index].ids.len() <= longest).collect();
         chosen.sort_by_key(|index| samples[*index].ids.len().max(LENS_PREFERRED));
@@ -273,7 +285,7 @@ impl Run {
         let inputs: Vec<Input> = chosen.iter().map(input).collect();
         let view = View { top: LENS_TOP, ..View::default() };
         let lens = self.lens(Some(shortcuts), &[Cast::Id, cast.clone()])?;
-        let sentences = lens.read(self.manifest.model.short_name(), &inputs, tokenizer.as_ref(), &view)?;
+        let sentences = lens.read(self.manifest.model_name(), &inputs, tokenizer.as_ref(), &view)?;
         let json = serde_json::to_vec(&Sentences { sentences })
             .map_err(|error| Error::Internal(error.to_string()))?;
         write_atomically(&self.results()?.join("lens.json"), &json)
@@ -287,5 +299,24 @@ impl Run {
 
     pub(super) fn read_samples(&self, split: &str) -> Result<Vec<Sample>> {
         read_samples(&samples_path(&self.folder, split), self.spec())
+    }
+
+    /// As far as imported states came with them.
+    pub(super) fn known_samples(&self, split: &str) -> Result<Option<Vec<Sample>>> {
+        match self.manifest.samples.imported() {
+            Some(from) if from.samples.is_none() => Ok(None),
+            _ => self.read_samples(split).map(Some),
+        }
+    }
+
+    /// The model and its head, where predictions can be had.
+    pub(super) fn evaluable(&self) -> Result<(&Transformer, &Head)> {
+        let stage = Stage::Evaluate.name();
+        self.check_last_state(stage)?;
+        let model = self.model(stage)?;
+        if self.manifest.samples.imported().is_some_and(|from| from.samples.is_none()) {
+            return Err(self.lacks(Lacking::Samples, stage));
+        }
+        Ok((model, model.head().ok_or_else(|| self.no_head())?))
     }
 }
