@@ -93,6 +93,14 @@ pub enum Error {
         /// What was asked for.
         needed_by: &'static str,
     },
+    /// States from elsewhere that are not what they should be.
+    #[error("the states in `{}` cannot be taken in: {message}", path.display())]
+    ForeignStates {
+        /// Where they are.
+        path: PathBuf,
+        /// What is wrong with them.
+        message: String,
+    },
     /// A stage whose files were imported is to be done again.
     #[error("the states in `{}` were imported, and are not computed here", path.display())]
     Imported {

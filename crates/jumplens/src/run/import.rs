@@ -4,12 +4,12 @@ use super::{Run, load_model, make_room, may_begin, record_model, samples_path};
 use crate::files::{absolute, create_folder, sha256};
 use crate::hub::{ModelFiles, Sources};
 use crate::manifest::{ImportRecord, Manifest, SamplesRecord, SourceRecord, StageRecord};
-use crate::models::{Spec, Transformer, describe};
+use crate::models::{Description, Sizes, Spec, Transformer, describe};
 use crate::nn::{Norm, Precision};
 use crate::progress::{Observer, check};
 use crate::samples;
 use crate::shortcut::{Fits, Pairs};
-use crate::states::{ForeignStates, StateFiles, run_samples};
+use crate::states::{ForeignStates, StateFiles, refused, run_samples};
 use crate::store::{Found, Stage, check_inside, integrity, look};
 use crate::tokenize::{Sample, read_samples, write_samples};
 use crate::words::{LastState, Refusal};
@@ -46,7 +46,7 @@ impl Run {
     ///
     /// # Errors
     /// Those of [`Run::begin`] for what is in the folder, and of [`ForeignStates::open`] and [`ForeignStates::check`] for what is
-    /// read; [`Error::Format`] where the splits, the samples and the model do not fit one another; [`Error::Refused`] where
+    /// read; [`Error::ForeignStates`] where the splits, the samples and the model do not fit one another; [`Error::Refused`] where
     /// nobody says what the last states are and it cannot be seen.
     pub fn import(
         folder: &Path,
@@ -58,146 +58,199 @@ impl Run {
         let lock = may_begin(folder, overwrite, observer)?;
         for path in &import.states {
             if lies_in(path, folder) {
-                let message = format!(
-                    "`{}` lies in `{}`, whose states are to be replaced",
-                    path.display(),
-                    folder.display()
-                );
-                return Err(Error::Option(message));
+                let (path, folder) = (path.display(), folder.display());
+                return Err(Error::Option(format!(
+                    "`{path}` lies in `{folder}`, whose states are to be replaced"
+                )));
             }
             check_inside(path)?;
         }
-        let [train, val] = &import.states;
-        let states = [ForeignStates::open(train)?, ForeignStates::open(val)?];
-        let sizes = states[0].sizes;
-        if states[1].sizes != sizes {
-            let found = states[1].sizes;
-            return Err(Error::format(val)(format!(
-                "there are {} layers of width {}, and {} of width {} in the training states",
-                found.n_layers + 1,
-                found.d_model,
-                sizes.n_layers + 1,
-                sizes.d_model
-            )));
-        }
-        let files = match &import.model {
-            Some(name) => Some(ModelFiles::find(name, sources, observer)?),
-            None => None,
-        };
-        let described = files.as_ref().map(describe).transpose()?;
-        if let (Some(described), Some(name)) = (&described, &import.model)
-            && described.spec.sizes() != sizes
-        {
-            return Err(Error::format(train)(format!(
-                "there are states of layers 0 … {} of width {}, and `{name}` has {} layers of width {}",
-                sizes.n_layers, sizes.d_model, described.spec.n_layers, described.spec.d_model
-            )));
-        }
-        let spec = described.as_ref().map(|described| &described.spec);
-        let samples = import.samples.as_ref().map(|paths| read_both(paths, spec, &states)).transpose()?;
+        let given = Given::open(import, sources, observer)?;
+        let said = given.known_last_state()?;
         let begun = Instant::now();
-        observer.begin("import", 2 * (2 * (sizes.n_layers as u64 + 1)), "layers");
-        for states in &states {
+        // All of them are read, and then written.
+        let layers = SPLITS.len() * (given.sizes().n_layers + 1);
+        observer.begin("import", 2 * layers as u64, "layers");
+        for states in &given.states {
             states.check(observer)?;
             note(states, observer);
         }
-        let mut last_state = import.last_state;
-        let known = known_last_state(&import.states)?.or(described
-            .as_ref()
-            .filter(|described| !described.has_final_norm)
-            .map(|_| LastState::BlockOutput));
-        let mut has_head = false;
-        let mut unread = Default::default();
-        if let Some(files) = &files {
-            has_head = described.as_ref().is_some_and(|described| described.has_head);
-            if let Some([samples, _]) = &samples {
-                let model = load_model(files, Precision::F32, observer)?;
-                match (compare(&model, samples, &states[0])?, last_state) {
-                    (Some(seen), said) => last_state = Some(agreed(train, said, seen)?),
-                    (None, Some(LastState::BlockOutput)) => {
-                        return Err(Error::format(train)(
-                            "the states of its last layer are not the output of the last block",
-                        ));
-                    }
-                    (None, _) => {}
-                }
-            }
-            unread = files.allow_unread.used();
-        }
-        if let Some(known) = known {
-            last_state = Some(agreed(train, last_state, known)?);
-        }
-        let Some(last_state) = last_state else {
-            return Err(Refusal::WhichLastState { path: train.clone() }.into());
-        };
-        let mut imported = ImportRecord {
-            train_states: source(train),
-            val_states: source(val),
-            n_layers: sizes.n_layers,
-            d_model: sizes.d_model,
-            formats: states.iter().flat_map(|states| states.formats.iter().cloned()).collect(),
-            last_state,
-            samples: match &import.samples {
-                Some([train, val]) => Some([samples::record(train)?, samples::record(val)?]),
-                None => None,
-            },
-        };
-        let manifest = |imported: &ImportRecord| {
-            let mut manifest = Manifest::new(
-                files.as_ref().map(record_model),
-                SamplesRecord::Imported { imported: imported.clone() },
-                0,
-                None,
-                states[0].n,
-                states[1].n,
-                Fits::plain(Pairs::All),
-                Precision::F32,
-            );
-            manifest.headless = !has_head || samples.is_none() || last_state != LastState::BlockOutput;
-            manifest
-        };
-        let lock = make_room(lock, folder, &manifest(&imported))?;
-        if let Some(samples) = &samples {
-            create_folder(&folder.join(Stage::Samples.place()))?;
-            for ((split, _), samples) in SPLITS.iter().zip(samples) {
-                write_samples(&samples_path(folder, split), samples)?;
-            }
-        }
-        let mut written = BTreeMap::new();
-        for ((split, _), states) in SPLITS.iter().zip(&states) {
-            let files = StateFiles::new(folder, split);
-            let mut digests = String::new();
-            for layer in 0..=sizes.n_layers {
-                let (name, digest) = files.write(layer, states.n, sizes.d_model, |write| {
-                    states.each(layer, &mut |rows| {
-                        check(observer)?;
-                        write(rows).map(|()| true)
-                    })
-                })?;
-                digests += &digest;
-                written.insert(name, digest);
-                observer.advance(1);
-            }
-            let record =
-                if *split == "train" { &mut imported.train_states } else { &mut imported.val_states };
-            record.sha256 = sha256(digests.as_bytes());
-        }
-        let mut manifest = manifest(&imported);
-        manifest.unread = unread;
-        let files = integrity::digests(folder, |path| Stage::Samples.writes(path))?;
-        manifest.stages.insert(Stage::Samples, StageRecord { done: true, files, ..StageRecord::default() });
-        let seconds = begun.elapsed().as_secs_f64();
-        let record = StageRecord { done: true, seconds, files: written, ..StageRecord::default() };
-        manifest.stages.insert(Stage::States, record);
-        manifest.write(folder)?;
+        let last_state = given.last_state(said, observer)?;
+        let mut manifest = given.manifest(last_state)?;
+        let lock = make_room(lock, folder, &manifest)?;
+        given.write(folder, &mut manifest, begun, observer)?;
         observer.end();
         drop(lock);
         Ok(manifest)
     }
 }
 
-fn source(path: &Path) -> SourceRecord {
-    SourceRecord { id: absolute(&path.display().to_string()), sha256: String::new() }
+/// What there is of an import, none of its numbers read yet.
+struct Given<'a> {
+    import: &'a Import,
+    states: [ForeignStates; 2],
+    samples: Option<[Vec<Sample>; 2]>,
+    model: Option<(ModelFiles, Description)>,
+}
+
+impl<'a> Given<'a> {
+    fn open(import: &'a Import, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
+        let [train, val] = &import.states;
+        let states = [ForeignStates::open(train)?, ForeignStates::open(val)?];
+        let [sizes, other] = [states[0].sizes, states[1].sizes];
+        if other != sizes {
+            return Err(refused(
+                val,
+                format!(
+                    "there are {} layers of width {}, and {} of width {} in the training states",
+                    other.n_layers + 1,
+                    other.d_model,
+                    sizes.n_layers + 1,
+                    sizes.d_model
+                ),
+            ));
+        }
+        let model = match &import.model {
+            Some(name) => {
+                let files = ModelFiles::find(name, sources, observer)?;
+                let described = describe(&files)?;
+                let spec = &described.spec;
+                if spec.sizes() != sizes {
+                    return Err(refused(
+                        train,
+                        format!(
+                            "there are layers 0 to {} of width {}, and `{name}` has layers 0 to {} of width {}",
+                            sizes.n_layers, sizes.d_model, spec.n_layers, spec.d_model
+                        ),
+                    ));
+                }
+                Some((files, described))
+            }
+            None => None,
+        };
+        let spec = model.as_ref().map(|(_, described)| &described.spec);
+        let samples = import.samples.as_ref().map(|paths| read_both(paths, spec, &states)).transpose()?;
+        Ok(Self { import, states, samples, model })
+    }
+
+    fn sizes(&self) -> Sizes {
+        self.states[0].sizes
+    }
+
+    fn has_head(&self) -> bool {
+        self.model.as_ref().is_some_and(|(_, described)| described.has_head)
+    }
+
+    /// What the last states are, as far as it is said or known; [`Error::Refused`] where it is not, and will not be seen.
+    fn known_last_state(&self) -> Result<Option<LastState>> {
+        let Import { states, last_state: said, .. } = self.import;
+        let is_without_norm = self.model.as_ref().is_some_and(|(_, described)| !described.has_final_norm);
+        let known = of_run(states)?.or(is_without_norm.then_some(LastState::BlockOutput));
+        let will_be_seen = self.has_head() && self.samples.is_some();
+        match known {
+            Some(known) => agreed(&states[0], *said, known).map(Some),
+            None if said.is_none() && !will_be_seen => {
+                Err(Refusal::WhichLastState { path: states[0].clone() }.into())
+            }
+            None => Ok(*said),
+        }
+    }
+
+    /// What they are by the numbers, where there are a model and samples.
+    fn last_state(&self, said: Option<LastState>, observer: &dyn Observer) -> Result<LastState> {
+        let path = &self.import.states[0];
+        let seen = match (&self.model, &self.samples) {
+            (Some((files, _)), Some([train, _])) => {
+                compare(&load_model(files, Precision::F32, observer)?, train, &self.states[0])?
+            }
+            _ => Seen::Nothing,
+        };
+        match (seen, said) {
+            (Seen::Is(seen), said) => agreed(path, said, seen),
+            (Seen::NotTheBlocks, Some(LastState::BlockOutput)) => {
+                Err(refused(path, "those of the last layer are not the output of the last block".to_owned()))
+            }
+            (_, Some(said)) => Ok(said),
+            (_, None) => Err(Refusal::WhichLastState { path: path.clone() }.into()),
+        }
+    }
+
+    /// That of a run that has done nothing yet.
+    fn manifest(&self, last_state: LastState) -> Result<Manifest> {
+        let source =
+            |path: &Path| SourceRecord { id: absolute(&path.display().to_string()), sha256: String::new() };
+        let [train, val] = &self.import.states;
+        let imported = ImportRecord {
+            train_states: source(train),
+            val_states: source(val),
+            n_layers: self.sizes().n_layers,
+            d_model: self.sizes().d_model,
+            formats: self.states.iter().flat_map(|states| states.formats.iter().cloned()).collect(),
+            last_state,
+            samples: match &self.import.samples {
+                Some([train, val]) => Some([samples::record(train)?, samples::record(val)?]),
+                None => None,
+            },
+        };
+        let mut manifest = Manifest::new(
+            self.model.as_ref().map(|(files, _)| record_model(files)),
+            SamplesRecord::Imported { imported },
+            0,
+            None,
+            self.states[0].n,
+            self.states[1].n,
+            Fits::plain(Pairs::All),
+            Precision::F32,
+        );
+        let predicts = self.has_head() && self.samples.is_some() && last_state == LastState::BlockOutput;
+        manifest.headless = !predicts;
+        manifest.unread = self.model.as_ref().map(|(files, _)| files.allow_unread.used()).unwrap_or_default();
+        Ok(manifest)
+    }
+
+    /// Writes samples and states, and what is done into the manifest.
+    fn write(
+        &self,
+        folder: &Path,
+        manifest: &mut Manifest,
+        begun: Instant,
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        if let Some(samples) = &self.samples {
+            create_folder(&folder.join(Stage::Samples.place()))?;
+            for ((split, _), samples) in SPLITS.iter().zip(samples) {
+                write_samples(&samples_path(folder, split), samples)?;
+            }
+        }
+        let Sizes { n_layers, d_model } = self.sizes();
+        let (mut files, mut digests) = (BTreeMap::new(), Vec::new());
+        for ((split, _), states) in SPLITS.iter().zip(&self.states) {
+            let mut all = String::new();
+            for layer in 0..=n_layers {
+                let written = StateFiles::new(folder, split).write(layer, states.n, d_model, |write| {
+                    states.each(layer, &mut |rows| {
+                        check(observer)?;
+                        write(rows).map(|()| true)
+                    })
+                })?;
+                all += &written.1;
+                files.extend([written]);
+                observer.advance(1);
+            }
+            digests.push(sha256(all.as_bytes()));
+        }
+        if let SamplesRecord::Imported { imported } = &mut manifest.samples {
+            let records = [&mut imported.train_states, &mut imported.val_states];
+            records.into_iter().zip(digests).for_each(|(record, digest)| record.sha256 = digest);
+        }
+        let of_samples = integrity::digests(folder, |path| Stage::Samples.writes(path))?;
+        let record = StageRecord { done: true, files: of_samples, ..StageRecord::default() };
+        manifest.stages.insert(Stage::Samples, record);
+        let seconds = begun.elapsed().as_secs_f64();
+        let record = StageRecord { done: true, seconds, files, ..StageRecord::default() };
+        manifest.stages.insert(Stage::States, record);
+        manifest.write(folder)
+    }
 }
 
 /// Whether `path` is in `folder`, or holds it.
@@ -218,9 +271,10 @@ fn read_both(
         let (found, wanted) = (samples.len(), states[split].n);
         if found != wanted {
             let what = SPLITS[split].1;
-            return Err(Error::format(path)(format!(
-                "it has {found} samples, and there are {wanted} {what} states"
-            )));
+            return Err(refused(
+                path,
+                format!("it has {found} samples, and there are {wanted} {what} states"),
+            ));
         }
         Ok(samples)
     };
@@ -249,7 +303,7 @@ fn note(states: &ForeignStates, observer: &dyn Observer) {
 }
 
 /// What the run that the states lie in says of them, where they lie in one.
-fn known_last_state(paths: &[PathBuf; 2]) -> Result<Option<LastState>> {
+fn of_run(paths: &[PathBuf; 2]) -> Result<Option<LastState>> {
     let mut known = None;
     for path in paths {
         let Ok(whole) = std::fs::canonicalize(path) else { return Ok(None) };
@@ -276,50 +330,62 @@ fn in_words(state: LastState) -> &'static str {
     }
 }
 
-/// What the last states are, where it was `said` and is `seen`. [`Error::Format`] where that is not the same.
+/// What the last states are, where it was `said` and is `seen`. [`Error::ForeignStates`] where that is not the same.
 fn agreed(path: &Path, said: Option<LastState>, seen: LastState) -> Result<LastState> {
     match said {
-        Some(said) if said != seen => Err(Error::format(path)(format!(
-            "the states of its last layer are said to be {}, and are {}",
-            in_words(said),
-            in_words(seen)
-        ))),
+        Some(said) if said != seen => Err(refused(
+            path,
+            format!("those of the last layer are said to be {}, and are {}", in_words(said), in_words(seen)),
+        )),
         _ => Ok(seen),
     }
 }
 
-/// Holds the first states against those of the model, and says what those of the last layer are; `None` where they are not the
-/// last block's output, and nothing is known of a norm. [`Error::Format`] for a layer that is not the model's.
-fn compare(model: &Transformer, samples: &[Sample], states: &ForeignStates) -> Result<Option<LastState>> {
+/// What a look at the states of the last layer shows.
+enum Seen {
+    Nothing,
+    Is(LastState),
+    /// Not the last block's output; nothing is known of a norm.
+    NotTheBlocks,
+}
+
+/// Holds the first states against those of the model. [`Error::ForeignStates`] for a layer that is not the model's.
+fn compare(model: &Transformer, samples: &[Sample], states: &ForeignStates) -> Result<Seen> {
     let samples = &samples[..RUN.min(samples.len())];
     let own = run_samples(model, samples, false)?;
-    let last = states.sizes.n_layers;
-    for (layer, own) in own.layers.iter().enumerate() {
+    let Sizes { n_layers, d_model } = states.sizes;
+    for (layer, states_of) in own.layers.iter().enumerate() {
         let found = states.rows(layer, 0..samples.len())?;
-        let mut far = distance(&found, own);
-        if layer == last {
-            let Some(head) = model.head() else {
-                return Ok((far <= FAR).then_some(LastState::BlockOutput));
-            };
-            let behind = match head.final_norm() {
-                Some(norm) => distance(&found, &normed(norm, own, states.sizes.d_model)?),
-                None => f64::INFINITY,
-            };
-            if behind < far.min(FAR) {
-                return Ok(Some(LastState::FinalNormOutput));
+        let far = distance(&found, states_of);
+        if layer == n_layers {
+            match model.head().map(|head| head.final_norm()) {
+                Some(Some(norm)) if distance(&found, &normed(norm, states_of, d_model)?) < far.min(FAR) => {
+                    return Ok(Seen::Is(LastState::FinalNormOutput));
+                }
+                None if far > FAR => return Ok(Seen::NotTheBlocks),
+                _ => {}
             }
-            far = far.min(behind);
         }
-        if far > FAR {
-            return Err(Error::format(&states.path)(format!(
-                "the states of layer {layer} of the first {} samples are not what the model makes of these: they are off by \
-                 {:.0} % of their length; look at the model, at the samples' ids and positions, and at the order of the layers",
-                samples.len(),
-                100.0 * far
-            )));
+        let distances = own.layers.iter().map(|other| distance(&found, other)).enumerate();
+        let nearest = distances.min_by(|a, b| a.1.total_cmp(&b.1));
+        // Rounding does not bring a state that much nearer to another layer's.
+        let other = nearest.filter(|(_, near)| *near < far / 2.0);
+        if far > FAR || other.is_some() {
+            let what = match other {
+                Some((other, _)) => format!("those of layer {other}"),
+                None => format!("off by {:.0} % of their length", 100.0 * far),
+            };
+            return Err(refused(
+                &states.path,
+                format!(
+                    "those of layer {layer} of the first {} samples are not what the model makes of these, but {what}: look at \
+                     the model, at the samples' ids and positions, and at the order of the layers",
+                    samples.len()
+                ),
+            ));
         }
     }
-    Ok(Some(LastState::BlockOutput))
+    Ok(Seen::Is(LastState::BlockOutput))
 }
 
 /// What comes out of the final norm for the states `h` of width `d`.

@@ -108,6 +108,9 @@ impl Run {
                 Self::begin_anew(lock, folder, &asked.over(usual), sources, observer)
             }
             Found::Run(manifest) if manifest.kind == FolderKind::Run => {
+                if !manifest.is_done(Stage::Samples) && manifest.samples.imported().is_some() {
+                    return Err(Error::Imported { path: folder.to_owned() });
+                }
                 if !manifest.is_done(Stage::Samples) {
                     let settings = asked.over(&Settings::of(&manifest));
                     return Self::begin_anew(lock, folder, &settings, sources, observer);
@@ -388,7 +391,7 @@ impl Run {
 
     /// The model's tokenizer; [`Error::Io`] where it has none.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let spec = self.model("the tokenizer")?.spec();
+        let spec = self.model("the lens")?.spec();
         Tokenizer::of_model(self.tokenizer.as_ref(), &self.model_id(), spec, false)
     }
 

@@ -45,6 +45,10 @@ struct Sentences {
 impl Run {
     /// Does every stage that is not done yet, or has lost a file since, and that the model has all it takes for.
     pub fn all(&mut self, observer: &dyn Observer) -> Result<()> {
+        if self.manifest.samples.imported().is_some() {
+            // What cannot be computed again is not forgotten.
+            self.needs(Stage::States, Stage::Fit)?;
+        }
         self.forget_changed(observer)?;
         let has_tables = [Stage::R2, Stage::Evaluate].iter().any(|stage| self.manifest.is_done(*stage));
         if has_tables && !matches!(Summary::read(&self.folder), Ok(Some(_))) {

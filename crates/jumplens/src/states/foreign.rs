@@ -61,9 +61,10 @@ impl Place {
                 Some((&[n, d], _)) => Ok([n, d]),
                 found => {
                     let shape = found.map(|(shape, _)| shape.to_vec()).unwrap_or_default();
-                    Err(Error::format(file.path())(format!(
-                        "`{name}` has shape {shape:?}, where [samples, width] should be"
-                    )))
+                    Err(refused(
+                        file.path(),
+                        format!("`{name}` has shape {shape:?}, where [samples, width] should be"),
+                    ))
                 }
             },
             Self::Column(file, name) => {
@@ -94,6 +95,11 @@ impl Place {
     }
 }
 
+/// What is wrong with states at `path`.
+pub(crate) fn refused(path: &Path, message: String) -> Error {
+    Error::ForeignStates { path: path.to_owned(), message }
+}
+
 /// What stands before the number of a layer in a name, and the number.
 fn layer_in(name: &str) -> Option<(&str, usize)> {
     let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -111,7 +117,7 @@ impl ForeignStates {
     /// and columns end in the number of the layer, 0…L.
     ///
     /// # Errors
-    /// [`Error::Format`] where a layer is missing or there twice, or where layers have other numbers of samples, or other widths.
+    /// [`Error::ForeignStates`] where a layer is missing or there twice, or where layers have other numbers of samples, or other widths.
     pub fn open(path: &Path) -> Result<Self> {
         let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
         let (mut layers, mut passed_over) = (Found::new(), Vec::new());
@@ -128,7 +134,7 @@ impl ForeignStates {
         } else {
             add_file(path, &mut layers, &mut passed_over)?;
         }
-        let fail = |message: String| Err(Error::format(path)(message));
+        let fail = |message: String| Err(refused(path, message));
         if layers.len() > 1 {
             let names: Vec<String> = layers.keys().map(|prefix| format!("`{prefix}…`")).collect();
             return fail(format!(
@@ -183,7 +189,7 @@ impl ForeignStates {
     /// Sees that every number is finite. Advances by one a layer.
     ///
     /// # Errors
-    /// [`Error::Format`] names the first that is not, and a column with fewer rows than its file says.
+    /// [`Error::ForeignStates`] names the first that is not, and a column with fewer rows than its file says.
     pub fn check(&self, observer: &dyn Observer) -> Result<()> {
         let d = self.sizes.d_model;
         for (layer, place) in self.layers.iter().enumerate() {
@@ -192,7 +198,7 @@ impl ForeignStates {
                 check(observer)?;
                 if let Some(at) = rows.iter().position(|value| !value.is_finite()) {
                     let (file, name) = place.path();
-                    return Err(Error::format(file)(format!(
+                    return Err(refused(file, format!(
                         "`{name}`: coordinate {} of sample {} of layer {layer} is {}, which f32 has no finite number for",
                         at % d,
                         samples + at / d,
@@ -204,10 +210,10 @@ impl ForeignStates {
             })?;
             if samples != self.n {
                 let (file, name) = place.path();
-                return Err(Error::format(file)(format!(
-                    "`{name}` has {samples} rows, where {} should be",
-                    self.n
-                )));
+                return Err(refused(
+                    file,
+                    format!("`{name}` has {samples} rows, where {} should be", self.n),
+                ));
             }
             observer.advance(1);
         }
@@ -262,7 +268,7 @@ fn add_file(path: &Path, layers: &mut Found, passed_over: &mut Vec<String>) -> R
             continue;
         };
         let (file, _) = place.path();
-        let again = Error::format(file)(format!("layer {layer} is there twice"));
+        let again = refused(file, format!("layer {layer} is there twice"));
         if layers.entry(prefix.to_owned()).or_default().insert(layer, place).is_some() {
             return Err(again);
         }

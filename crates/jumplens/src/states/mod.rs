@@ -3,6 +3,7 @@
 mod foreign;
 
 pub use foreign::ForeignStates;
+pub(crate) use foreign::refused;
 
 use crate::batch::PackedBatch;
 use crate::files::{

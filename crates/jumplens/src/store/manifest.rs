@@ -453,7 +453,7 @@ impl Manifest {
             let last = imported.n_layers;
             warnings.push(format!(
                 "the states of layer {last} are imported as they are behind the final norm: r² to layer {last} is of another target \
-                 than in runs of this program, and cannot be held against theirs; nothing else is concerned"
+                 than in runs of this program, and cannot be held against theirs"
             ));
         }
         warnings
