@@ -7,7 +7,7 @@ use jumplens::hub::Sources;
 use jumplens::moments::Shard;
 use jumplens::nn::Precision;
 use jumplens::plot::{self, Style};
-use jumplens::run::{Asked, Existing, SampleSource, Settings};
+use jumplens::run::{Asked, Existing, Import, SampleSource, Settings};
 use jumplens::shortcut::{self, Fits, Ridge, Shortcuts};
 use jumplens::words::Cast;
 use std::path::PathBuf;
@@ -73,7 +73,7 @@ pub fn program() -> clap::Command {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Do everything: samples, states, fit, r2, evaluate, plot
-    Run(BeginArgs),
+    Run(RunArgs),
     /// Draw sentences from a corpus and write them, one a line
     Sentences(SentencesArgs),
     /// Begin a run: tokenise sentences and choose a position in each
@@ -113,7 +113,8 @@ impl Command {
     /// The model that is asked for, where one is.
     pub fn model(&self) -> Option<&str> {
         match self {
-            Self::Run(args) | Self::Samples(args) => args.input.model(),
+            Self::Run(args) => args.begin.input.model(),
+            Self::Samples(args) => args.input.model(),
             Self::Moments(args) => args.input.model(),
             Self::States(args) => args.model.as_deref(),
             Self::Sentences(args) => args.model.as_deref(),
@@ -285,6 +286,15 @@ pub struct BeginArgs {
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub existing: ExistingArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub begin: BeginArgs,
+    /// How the results are written: tables, or the figures of `results/summary.json` with the folder and the warnings
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// What a run is made from.
@@ -633,10 +643,13 @@ impl FigureArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct StatesArgs {
+    #[command(subcommand)]
+    pub command: Option<StatesCommand>,
     /// Run folder, begun by `samples`, or by this command where samples files are given
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    pub out: Option<PathBuf>,
     /// Begin a run with these samples to fit on: lines `{"ids": [...], "position": p}`
     #[arg(long, value_name = "FILE.jsonl", requires = "val_samples")]
     pub train_samples: Option<PathBuf>,
@@ -657,7 +670,62 @@ pub struct StatesArgs {
     pub overwrite: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum StatesCommand {
+    /// Make a run of states that another program computed: `fit`, `r2` and `plot` go on from there
+    Import(StatesImportArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct StatesImportArgs {
+    /// States to fit on: a folder with a file a layer (`00.safetensors`, `00.npy`, …), or a `.safetensors`, `.npz` or `.parquet`
+    /// file with an array or a column a layer; names end in the layer's number, from 0, the embedding
+    #[arg(long, value_name = "PATH")]
+    pub train: PathBuf,
+    /// States to measure on
+    #[arg(long, value_name = "PATH")]
+    pub val: PathBuf,
+    /// Run folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace the run in the folder
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Model that the states are of: layers and width are checked, and `evaluate` and `lens` can go on
+    #[arg(long)]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub unread: UnreadArgs,
+    /// The samples that the training states are of, in their order: lines `{"ids": [...], "position": p}`
+    #[arg(long, value_name = "FILE.jsonl", requires = "val_samples")]
+    pub train_samples: Option<PathBuf>,
+    /// The samples that the validation states are of
+    #[arg(long, value_name = "FILE.jsonl", requires = "train_samples")]
+    pub val_samples: Option<PathBuf>,
+    /// What the states of the last layer are; with `--model` and samples it is seen
+    #[arg(long, value_enum)]
+    pub last_state: Option<LastState>,
+}
+
+impl StatesImportArgs {
+    /// What the library takes in.
+    pub fn import(&self) -> Import {
+        let samples = self.train_samples.clone().zip(self.val_samples.clone());
+        Import {
+            states: [self.train.clone(), self.val.clone()],
+            samples: samples.map(|(train, val)| [train, val]),
+            model: self.model.clone(),
+            last_state: self.last_state.map(Into::into),
+        }
+    }
+}
+
 impl StatesArgs {
+    /// The run folder.
+    pub fn folder(&self) -> PathBuf {
+        self.out.clone().unwrap_or_default()
+    }
+
     /// What is asked of the run to begin, where samples files are given.
     pub fn asked(&self) -> Option<Asked> {
         let files = [self.train_samples.clone()?, self.val_samples.clone()?];

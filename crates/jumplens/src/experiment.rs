@@ -41,7 +41,7 @@ impl<'a> Experiment<'a> {
     ) -> Result<Self> {
         let (train_states, val_states) = (run_samples(model, train, true)?, run_samples(model, val, false)?);
         let maps = MapsInMemory::default();
-        fit_pairs(model.spec(), &train_states, pairs, lenses, &maps, observer)?;
+        fit_pairs(model.spec().sizes(), &train_states, pairs, lenses, &maps, observer)?;
         fit_parts(model, &train_states, &|_| true, &maps, observer)?;
         let casts = lenses.iter().map(|lens| lens.cast()).collect();
         Ok(Self { model, val, train_states, val_states, casts, pairs, maps })
@@ -61,7 +61,7 @@ impl<'a> Experiment<'a> {
     /// The rows of `r2.csv`.
     pub fn r2(&self, observer: &dyn Observer) -> Result<Vec<R2Row>> {
         let (train, val) = (&self.train_states, &self.val_states);
-        r2_table(self.model.spec(), train, val, &self.maps, &self.casts, self.pairs, observer)
+        r2_table(self.model.spec().sizes(), train, val, &self.maps, &self.casts, self.pairs, observer)
     }
 
     /// What every cast predicts from every layer for the validation samples, the unembedding's products done in `precision`.

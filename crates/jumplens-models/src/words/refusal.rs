@@ -27,6 +27,15 @@ pub enum OfDocuments {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// Imported states, of whose last layer nobody said what they are.
+    #[error(
+        "the states of the last layer in `{}` may be the last block's output, or be behind the final norm already, as the last of \
+         transformers' `hidden_states` is: which is not known", path.display()
+    )]
+    WhichLastState {
+        /// Where the states are.
+        path: PathBuf,
+    },
     /// More or fewer shards than a data set has.
     #[error("`{corpus}` has {shards} shards, and {asked} were asked for")]
     NumberOfShards {

@@ -2,7 +2,7 @@
 
 use super::tables::R2Row;
 use crate::Result;
-use crate::models::Spec;
+use crate::models::Sizes;
 use crate::progress::{Observer, check};
 use crate::shortcut::{MapStore, Pairs};
 use crate::states::{LayerStates, States};
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The rows of `r2.csv` for every pair that has a map, and for `pairs` without `casts`: those of `casts`, whose maps are in
 /// `shortcuts`, then `id`, then the baseline `mean`. Advances by one a map.
 pub fn r2_table(
-    spec: &Spec,
+    sizes: Sizes,
     train: &dyn States,
     val: &dyn States,
     shortcuts: &dyn MapStore,
@@ -22,7 +22,7 @@ pub fn r2_table(
     pairs: Pairs,
     observer: &dyn Observer,
 ) -> Result<Vec<R2Row>> {
-    let (train, val) = (train.layers(spec.n_layers)?, val.layers(spec.n_layers)?);
+    let (train, val) = (train.layers(sizes.n_layers)?, val.layers(sizes.n_layers)?);
     // The targets' spread, and the baseline, are the same for every source layer.
     let mut targets: BTreeMap<usize, (Target, Target)> = BTreeMap::new();
     let mut measured = BTreeSet::new();
@@ -38,8 +38,8 @@ pub fn r2_table(
         (on_val, target(&train[to]))
     };
     for cast in casts {
-        for (from, [source, train_source]) in sources[..spec.n_layers].iter().enumerate() {
-            for (to, map) in shortcuts.load(cast, from, &shortcuts.targets(cast, from)?, spec.d_model)? {
+        for (from, [source, train_source]) in sources[..sizes.n_layers].iter().enumerate() {
+            for (to, map) in shortcuts.load(cast, from, &shortcuts.targets(cast, from)?, sizes.d_model)? {
                 check(observer)?;
                 let (on_val, on_train) = targets.entry(to).or_insert_with(|| open(to));
                 let r2 = on_val.score_of_map(source, &map);
@@ -51,8 +51,8 @@ pub fn r2_table(
         }
     }
     if casts.is_empty() {
-        for from in 0..spec.n_layers {
-            for to in pairs.targets(from, spec.n_layers) {
+        for from in 0..sizes.n_layers {
+            for to in pairs.targets(from, sizes.n_layers) {
                 targets.entry(to).or_insert_with(|| open(to));
                 measured.insert((from, to));
             }

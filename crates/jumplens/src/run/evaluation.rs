@@ -8,6 +8,7 @@ use crate::eval::{
     write_tables,
 };
 use crate::files::{create_folder, sync};
+use crate::models::Kind;
 use crate::moments::Shard;
 use crate::progress::{Observer, Silent, check};
 use crate::shortcut::Shortcuts;
@@ -25,15 +26,15 @@ impl Run {
     /// the last piece where it was stopped.
     /// [`Error::NoHead`] where the model makes no predictions.
     pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
-        self.model.head().ok_or_else(|| self.no_head())?;
         self.needs_maps(Stage::Evaluate, shortcuts)?;
+        let kind = self.evaluable()?.0.spec().kind;
         let (maps, casts) = self.measured_casts(shortcuts, observer)?;
         let samples = self.read_samples("val")?;
         let started = Instant::now();
         let pieces = self.pieces();
         let range = 0..samples.len();
         let so_far = self.evaluate_range(&maps, &casts, &samples, range, 0, &pieces, observer)?;
-        self.finish_evaluation(so_far, &maps, Some(&samples), started, shortcuts, observer)
+        self.finish_evaluation(so_far, kind, &maps, Some(&samples), started, shortcuts, observer)
     }
 
     /// Where the pieces of an evaluation of the run are while it goes on.
@@ -55,7 +56,7 @@ impl Run {
         out: &Path,
         observer: &dyn Observer,
     ) -> Result<()> {
-        self.model.head().ok_or_else(|| self.no_head())?;
+        self.evaluable()?;
         if out.exists() {
             return Err(Error::FileExists { path: out.to_owned() });
         }
@@ -102,7 +103,8 @@ impl Run {
         shortcuts: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<()> {
-        let head = self.model.head().ok_or_else(|| self.no_head())?;
+        let (model, head) = self.evaluable()?;
+        let kind = model.spec().kind;
         if let Some(shard) = self.manifest.shard {
             let folder = self.folder.display();
             return Err(Error::Option(format!(
@@ -137,7 +139,7 @@ impl Run {
         self.check_measured(&casts, &there, shortcuts)?;
         let files = StateFiles::new(&self.folder, "val");
         let subject = Subject {
-            model: &self.model,
+            model,
             head,
             precision: self.manifest.dtype,
             samples: &[],
@@ -157,7 +159,7 @@ impl Run {
             return Err(Error::Shards { path: self.folder.clone(), message });
         }
         let samples = if is_run { Some(self.read_samples("val")?) } else { None };
-        self.finish_evaluation(so_far, &maps, samples.as_deref(), started, shortcuts, observer)
+        self.finish_evaluation(so_far, kind, &maps, samples.as_deref(), started, shortcuts, observer)
     }
 
     /// Evaluates `range` of the `samples`, the first of which is number `offset` of the experiment. What is done is kept in the
@@ -172,10 +174,9 @@ impl Run {
         pieces: &Path,
         observer: &dyn Observer,
     ) -> Result<SoFar> {
-        let head = self.model.head().ok_or_else(|| self.no_head())?;
-        let (precision, kind) = (self.manifest.dtype, self.spec().kind);
+        let (model, head) = self.evaluable()?;
+        let (precision, kind) = (self.manifest.dtype, model.spec().kind);
         let files = StateFiles::new(&self.folder, "val");
-        let model = &self.model;
         let subject = Subject { model, head, precision, samples, states: &files, shortcuts: maps, casts };
         let record = PartRecord::new(&self.manifest, &subject)?;
         let mut so_far = go_on(SoFar::new(record, offset + range.start), pieces, offset + range.end)?;
@@ -204,6 +205,7 @@ impl Run {
     fn finish_evaluation(
         &mut self,
         so_far: SoFar,
+        kind: Kind,
         maps: &Shortcuts,
         samples: Option<&[Sample]>,
         started: Instant,
@@ -213,7 +215,7 @@ impl Run {
         let SoFar { evaluation, places, .. } = so_far;
         evaluation.note_missing(observer);
         let results = self.replace(Stage::Evaluate)?;
-        write_tables(&results, &evaluation, &places, self.spec().kind, self.manifest.seed)?;
+        write_tables(&results, &evaluation, &places, kind, self.manifest.seed)?;
         write_predictions(&results.join("predictions.parquet"), &evaluation)?;
         if let Some(samples) = samples {
             self.write_texts(samples, maps, &evaluation, observer)?;

@@ -3,7 +3,7 @@
 use crate::corpus::{Corpus, CorpusRecord, DataSetName, DrawOptions, HowMany, Reading, Rows};
 use crate::files::sha256_of;
 use crate::hub::Sources;
-use crate::manifest::{Difference, Manifest, SamplesRecord, is_same_place, other_maps};
+use crate::manifest::{Difference, Manifest, ModelRecord, SamplesRecord, is_same_place, other_maps};
 use crate::moments::Shard;
 use crate::nn::Precision;
 use crate::progress::Silent;
@@ -98,6 +98,7 @@ impl From<&Settings> for Asked {
             ..Self::default()
         };
         match samples {
+            SampleSource::Imported { .. } => asked,
             SampleSource::Files { train, val } => Self { files: Some([train, val]), ..asked },
             SampleSource::Corpus { name, train, val, mask, reading, draw, positions } => Self {
                 corpus: Some(name),
@@ -192,9 +193,13 @@ impl Asked {
 
     fn difference(&self, manifest: &Manifest) -> Option<Difference> {
         let begun = Settings::of(manifest);
-        let model = self.model.as_ref().filter(|name| !manifest.model.may_be(name));
+        let own = manifest.model.as_ref();
+        let model = self.model.as_ref().filter(|name| own.is_none_or(|model| !model.may_be(name)));
         model
-            .and_then(|name| Difference::of("the model", quoted(name), quoted(&manifest.model.name())))
+            .and_then(|name| {
+                let there = own.map_or("none".to_owned(), |model| quoted(&model.name()));
+                Difference::of("the model", quoted(name), there)
+            })
             .or_else(|| self.samples_difference(manifest, &begun.samples))
             .or_else(|| differing("the seed", self.seed, Some(begun.seed)))
             .or_else(|| other_maps(&self.fits_over(&begun.fits), &begun.fits))
@@ -335,6 +340,10 @@ impl Settings {
     /// What the run of `manifest` began with.
     pub fn of(manifest: &Manifest) -> Self {
         let samples = match &manifest.samples {
+            SamplesRecord::Imported { imported } => SampleSource::Imported {
+                train: PathBuf::from(&imported.train_states.id),
+                val: PathBuf::from(&imported.val_states.id),
+            },
             SamplesRecord::Files { train_samples, val_samples } => SampleSource::Files {
                 train: PathBuf::from(&train_samples.id),
                 val: PathBuf::from(&val_samples.id),
@@ -364,7 +373,7 @@ impl Settings {
             }
         };
         Self {
-            model: manifest.model.name(),
+            model: manifest.model.as_ref().map_or_else(String::new, ModelRecord::name),
             samples,
             seed: manifest.seed,
             fits: manifest.fits.clone(),

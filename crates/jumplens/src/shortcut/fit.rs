@@ -3,7 +3,7 @@
 use super::{LinearMap, MapStore, Maps, Notes, Pairs};
 use crate::Result;
 use crate::lenses::{self, Fit, Source};
-use crate::models::{Spec, Transformer, value_of};
+use crate::models::{Sizes, Transformer, value_of};
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
 use crate::states::{LayerStates, States};
@@ -20,20 +20,20 @@ pub(crate) const LANES: usize = 8;
 /// Fits the maps of `lenses` between `pairs` on the train states, and keeps them. Advances by one a map. Goes through the state files block
 /// by block, so that memory does not grow with their length.
 pub fn fit_pairs(
-    spec: &Spec,
+    sizes: Sizes,
     states: &dyn States,
     pairs: Pairs,
     lenses: &[Box<dyn Fit>],
     shortcuts: &dyn MapStore,
     observer: &dyn Observer,
 ) -> Result<()> {
-    let files = states.layers(spec.n_layers)?;
+    let files = states.layers(sizes.n_layers)?;
     let with_spreads = lenses.iter().any(|lens| lens.needs_spreads());
     let spread = |file: &LayerStates| with_spreads.then(|| Spread::of(file.values(), file.d));
     let spreads: Vec<Option<Spread>> = files.iter().map(spread).collect();
-    let layers: Vec<usize> = (0..spec.n_layers).collect();
+    let layers: Vec<usize> = (0..sizes.n_layers).collect();
     let fit = |&from: &usize| {
-        let to = pairs.targets(from, spec.n_layers);
+        let to = pairs.targets(from, sizes.n_layers);
         let layer = |layer: usize| {
             let file = &files[layer];
             Rows { values: file.values(), d: file.d, spread: spreads[layer].as_ref() }
