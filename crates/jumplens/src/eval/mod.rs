@@ -21,7 +21,7 @@ pub use early_exit::{
     ENOUGH_PRECISION, ExitRule, LAMBDA_INNER, LAMBDAS, cheapest_exit, early_exit, exit_layers, layers_saved,
     mean_run,
 };
-pub use jumplens_core::metrics::{Inspection, RowScan, Unembedding, inspect, scan};
+pub use jumplens_core::metrics::{Closer, Inspection, RowScan, Standing, Unembedding, inspect, scan};
 pub(crate) use losses::{Losses, WORST, with_losses};
 pub use predictions::{
     CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, evaluate, write_predictions,

@@ -20,15 +20,17 @@ mod series;
 mod spectra;
 mod submodules;
 mod surprisal;
+mod target;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use font::face as font_face;
+pub(crate) use font::{FAMILY as FONT, face as font_face, shown as in_font, text_width};
 pub use output::Format;
 pub use overlay::{Overlaid, overlay};
 pub use series::MOST_RUNS;
 pub(crate) use series::{PAIR, looks};
 pub(crate) use spectra::summary as spectra_summary;
+pub use target::{Track, Tracked, target};
 
 use crate::Result;
 use crate::eval::tables::Tables;
