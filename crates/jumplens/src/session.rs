@@ -175,7 +175,7 @@ impl Session {
 
     /// `text` as the model gets it, cut where it is longer than the model takes.
     pub fn text(&self, text: String) -> Result<Text> {
-        let (ids, tokens_cut) = self.tokenizer.encode_cut(&text)?;
+        let (ids, tokens_cut) = self.tokenizer.encode_cut(&text, true)?;
         Ok(Text { input: Input { text, ids }, tokens_cut })
     }
 
