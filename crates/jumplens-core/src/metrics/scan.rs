@@ -315,11 +315,7 @@ fn scanned(
             rank,
             closer: asked.map(|_| Closer {
                 entropy: (own.sum_exp.ln() + own.spread / own.sum_exp).max(0.0),
-                tokens: own
-                    .asked
-                    .iter()
-                    .map(|token| Standing { rank: token.rank + 1, ..*token })
-                    .collect(),
+                tokens: own.asked.iter().map(|token| Standing { rank: token.rank + 1, ..*token }).collect(),
             }),
         }
     };

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::fields::AllowUnread;
 use crate::files::SourceFile;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 /// Of `tokenizer.ggml.token_type`: an ordinary token, the unknown one, one with a meaning of its own, one
 /// that a user added.

@@ -38,16 +38,16 @@ impl Chat {
         })
     }
 
-    /// The text of `messages`, and what the model's answer begins with behind it. [`Error::Config`] where there is no template,
-    /// or it is wrong, or has something to say against the messages.
+    /// The text of `messages`, and what the model's answer begins with behind it. [`Error::Option`] where there is no template,
+    /// [`Error::Config`] where it is wrong, or has something to say against the messages.
     pub fn render(&self, messages: &Json) -> Result<String> {
         let fail = |message: String| Error::Config { path: self.path.clone(), message };
         let Some(template) = &self.template else {
-            return Err(fail(
-                "no chat template: neither `chat_template` in a tokenizer_config.json, nor a chat_template.jinja, nor \
-                 `tokenizer.chat_template` in a GGUF file"
-                    .to_owned(),
-            ));
+            return Err(Error::Option(format!(
+                "no chat template comes with `{}`: neither `chat_template` in a tokenizer_config.json, nor a chat_template.jinja \
+                 beside it, nor `tokenizer.chat_template` in a GGUF file",
+                self.path.display()
+            )));
         };
         let said = |error: minijinja::Error| {
             let line = error.line().map_or(String::new(), |line| format!(", line {line}"));
@@ -113,11 +113,19 @@ fn to_json(value: ViaDeserialize<Json>, options: Kwargs) -> std::result::Result<
 struct Spaced;
 
 impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
@@ -165,12 +173,18 @@ mod tests {
     #[test]
     fn templates_mean_what_they_mean_in_python() {
         let cases = [
-            ("{{ bos_token }}{% for m in messages %}\n  [{{ m['role'] }}] {{ m.content.strip() }}\n{% endfor %}", "<s>  [user] Hi \"you\" <b>\n"),
+            (
+                "{{ bos_token }}{% for m in messages %}\n  [{{ m['role'] }}] {{ m.content.strip() }}\n{% endfor %}",
+                "<s>  [user] Hi \"you\" <b>\n",
+            ),
             ("{{ messages[0] | tojson }}", "{\"content\": \" Hi \\\"you\\\" <b> \", \"role\": \"user\"}"),
             ("{{ [1, 'é'] | tojson(indent=2) }}", "[\n  1,\n  \"é\"\n]"),
             ("{% if tools is none and not documents %}x{% endif %}{{ eos_token }}", "x"),
             ("{%- if add_generation_prompt -%}\n  go\n{%- endif %}\n", "go"),
-            ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "1"),
+            (
+                "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+                "1",
+            ),
             ("a\n{%- generation -%}\n b\n{% endgeneration %}\nc", "ab\nc"),
             ("{% for i in range(5) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
             ("{{ messages[0]['content'].split('\"')[1].upper() }}", "YOU"),

@@ -150,7 +150,17 @@ impl Tokenizer {
         let chat = chat_of(files, settings.as_ref())?;
         notes.extend(vocabulary_note(&inner, spec.vocab_size, &unnamed));
         let vocab_size = spec.vocab_size;
-        let mut tokenizer = Self { inner, growth, path, kind: spec.kind, vocab_size, mask: None, mask_token: None, chat, notes };
+        let mut tokenizer = Self {
+            inner,
+            growth,
+            path,
+            kind: spec.kind,
+            vocab_size,
+            mask: None,
+            mask_token: None,
+            chat,
+            notes,
+        };
         let special = tokenizer.encode("")?.len();
         if special >= spec.max_positions {
             return Err(Error::Option(format!(
@@ -215,8 +225,8 @@ impl Tokenizer {
     }
 
     /// A chat as the text that the model was trained on, as far as to where its answer begins: what the tokenizer's template
-    /// makes of `messages`, a list of objects with `role` and `content`. [`Error::Config`] where there is no template, or it does
-    /// not take them.
+    /// makes of `messages`, a list of objects with `role` and `content`. [`Error::Option`] where there is no template,
+    /// [`Error::Config`] where it does not take them.
     pub fn chat(&self, messages: &serde_json::Value) -> Result<String> {
         self.chat.render(messages)
     }

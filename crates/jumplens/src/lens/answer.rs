@@ -18,7 +18,8 @@ pub struct Target {
 impl Target {
     /// What has to be said of a text of several tokens.
     pub fn note(&self) -> Option<String> {
-        let spelled: Vec<String> = self.tokens.iter().map(|token| format!("`{}`", shown(&token.text))).collect();
+        let spelled: Vec<String> =
+            self.tokens.iter().map(|token| format!("`{}`", shown(&token.text))).collect();
         (spelled.len() > 1).then(|| {
             format!(
                 "`{}` is {} tokens, {}: the first is looked for",
@@ -88,7 +89,10 @@ impl Answer {
                 format!("top 1 from layer {from} on{earlier}")
             }
             (None, Some(1), _) => {
-                format!("top 1 at {} but not at the end: rank {model_rank} at the last", layers(&self.top_1_layers))
+                format!(
+                    "top 1 at {} but not at the end: rank {model_rank} at the last",
+                    layers(&self.top_1_layers)
+                )
             }
             (None, Some(rank), Some(layer)) => {
                 format!("never top 1: at best rank {rank}, at layer {layer}; rank {model_rank} at the last")

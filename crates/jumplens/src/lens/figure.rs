@@ -17,7 +17,13 @@ pub struct Drawn {
 /// Draws one reading, or two side by side. Where there are targets, their probability and rank by layer at the one position
 /// that was looked at; else the grid of layers by positions, coloured by `measure`. `dpi` is what a PNG has.
 /// [`Error::Option`] where a figure cannot show as much.
-pub fn figure(readings: &[Reading], measure: Measure, format: Format, dpi: u32, title: bool) -> Result<Drawn> {
+pub fn figure(
+    readings: &[Reading],
+    measure: Measure,
+    format: Format,
+    dpi: u32,
+    title: bool,
+) -> Result<Drawn> {
     if !(1..=2).contains(&readings.len()) {
         return Err(Error::Option(format!(
             "{} texts are given, and a figure shows one, or two side by side",

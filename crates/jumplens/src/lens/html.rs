@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #0003; --note: #b36b00; }
-@media (prefers-color-scheme: dark) { :root { --line: #fff4; --note: #e0a040; } .figure svg { filter: invert(1) hue-rotate(180deg); } }
+@media (prefers-color-scheme: dark) { :root { --line: #fff4; --note: #e0a040; } .figure svg { filter: invert(1) hue-rotate(180deg); mix-blend-mode: screen; } }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem; }
 h1 { font-size: 1.25rem; } h2 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; } h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
 h1, h2, p { overflow-wrap: anywhere; }
@@ -20,7 +20,8 @@ td { padding: 1px 6px; max-width: 9rem; overflow: hidden; text-overflow: ellipsi
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.exit { outline: 2px solid CanvasText; outline-offset: -1px; font-weight: 700; }
 .answer { margin: .2rem 0; } .answer b { font-weight: 700; }
-.figure svg { max-width: 100%; height: auto; }
+.figure svg { width: min(100%, 34rem); height: auto; }
+.legend { white-space: nowrap; }
 .note { max-width: 60rem; padding: .4rem .8rem; border-left: 4px solid var(--note); }
 .scale { display: inline-block; width: 9rem; height: .8rem; vertical-align: middle; }
 ";
@@ -100,7 +101,7 @@ pub fn html(page: &Page) -> String {
     let _ = writeln!(
         html,
         "<p>The most probable token at each position by each cast, from layer 0, the embedding, down to the last. Colour: {} \
-         {worst} <span class=\"scale\" style=\"background: linear-gradient(to right, {})\"></span> {best}.{} A space is shown as ·.</p>",
+         <span class=\"legend\">{worst} <span class=\"scale\" style=\"background: linear-gradient(to right, {})\"></span> {best}</span>.{} A space is shown as ·.</p>",
         escaped(&what),
         stops.join(", "),
         first.lambda.map_or(String::new(), |lambda| format!(
@@ -144,8 +145,11 @@ pub fn html(page: &Page) -> String {
         if !beside {
             curves(&mut html, std::slice::from_ref(reading));
         }
-        for cast in &reading.casts {
-            table(&mut html, reading, cast, &coloring);
+        // At one position the answers' tables have all of it.
+        if reading.targets.is_empty() || reading.positions.len() > 1 {
+            for cast in &reading.casts {
+                table(&mut html, reading, cast, &coloring);
+            }
         }
         html += "</section>\n";
     }
@@ -163,7 +167,7 @@ fn answers(html: &mut String, reading: &Reading) {
             let token = escaped(&shown(&target.token.text));
             let _ = writeln!(
                 html,
-                "<h3>Where <code>{token}</code> stands, at position {position}, <code>{}</code></h3>",
+                "<h3>Where <code>{token}</code> stands at position {position}, <code>{}</code></h3>",
                 escaped(&shown(&reading.tokens[position].text))
             );
             if let Some(note) = target.note() {
@@ -199,7 +203,9 @@ fn standings(html: &mut String, reading: &Reading, index: usize, place: usize) {
         for cast in &reading.casts {
             let cell = &cast.cells[row][place];
             let standing = cell.targets[index];
-            let probability = standing.probability.map_or("—".to_owned(), |value| format!("{value:.4}"));
+            let probability = standing.probability.map_or("—".to_owned(), |value| {
+                if value >= 0.001 || value == 0.0 { format!("{value:.4}") } else { format!("{value:.1e}") }
+            });
             let rank = standing.rank.map_or("—".to_owned(), |rank| rank.to_string());
             let best = cell.top.first().map_or(String::new(), |guess| escaped(&shown(&guess.text)));
             let (background, text) = color(standing.probability.unwrap_or(0.0));

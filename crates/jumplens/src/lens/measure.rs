@@ -29,7 +29,9 @@ impl Coloring {
     /// 0, KL from the largest there is to 0, rank from the last to 1 in powers.
     pub fn of(measure: Measure, readings: &[Reading]) -> Self {
         let vocab = readings.iter().map(|reading| reading.vocab_size).max().unwrap_or(0).max(2) as f64;
-        let cells = || readings.iter().flat_map(|reading| &reading.casts).flat_map(|cast| cast.cells.iter().flatten());
+        let cells = || {
+            readings.iter().flat_map(|reading| &reading.casts).flat_map(|cast| cast.cells.iter().flatten())
+        };
         let worst = match measure {
             Measure::Probability => 0.0,
             Measure::Entropy => vocab.ln(),
@@ -62,7 +64,9 @@ impl Coloring {
         match self.measure {
             Measure::Probability => ("probability".to_owned(), "0".to_owned(), "1".to_owned()),
             Measure::Entropy => ("entropy in nats".to_owned(), format!("{:.1}", self.worst), "0".to_owned()),
-            Measure::Kl => ("KL(model ‖ cast) in nats".to_owned(), format!("{:.1}", self.worst), "0".to_owned()),
+            Measure::Kl => {
+                ("KL(model ‖ cast) in nats".to_owned(), format!("{:.1}", self.worst), "0".to_owned())
+            }
             Measure::Rank => {
                 let whose = match reading.targets.first() {
                     Some(target) => format!("rank of {}", super::shown(&target.token.text)),

@@ -6,6 +6,7 @@ mod color;
 mod figure;
 mod html;
 mod measure;
+mod prompts;
 mod shown;
 mod svg;
 
@@ -15,6 +16,7 @@ pub use color::{Rgb, color};
 pub use figure::{Drawn, figure};
 pub use html::{Page, html};
 pub use measure::{Coloring, Measure};
+pub use prompts::{Asked, Prompt, read_prompts};
 pub use shown::{clipped, is_hidden, shown, spelled, width};
 
 use crate::batch::PackedBatch;
@@ -305,15 +307,16 @@ impl<'a> Lens<'a> {
         let asked: Vec<u32> = view.targets.iter().map(|target| target.token.id).collect();
         if let Some(id) = asked.iter().find(|id| **id as usize >= unembedding.vocab()) {
             let last = unembedding.vocab() - 1;
-            return Err(Error::Option(format!("token {id} was asked for, the last that the model predicts is {last}")));
+            return Err(Error::Option(format!(
+                "token {id} was asked for, the last that the model predicts is {last}"
+            )));
         }
 
         let text_of = |id: u32| tokenizer.map_or_else(|| id.to_string(), |tokenizer| tokenizer.text_of(id));
         let finite = |value: f64| value.is_finite().then_some(value as f32);
         let mut cells = self
             .predictions(&input.ids, &positions, unembedding, view.top, &asked, |prediction, scan| {
-                let probability =
-                    |logit: f32| (f64::from(logit) - scan.log_sum_exp).exp() as f32;
+                let probability = |logit: f32| (f64::from(logit) - scan.log_sum_exp).exp() as f32;
                 let guess = |&(logit, id): &(f32, u32)| Guess {
                     id,
                     text: text_of(id),
@@ -333,7 +336,8 @@ impl<'a> Lens<'a> {
                     entropy: closer.filter(|_| is_there).and_then(|closer| finite(closer.entropy)),
                     kl: finite(prediction.kl),
                     rank: is_there.then_some(prediction.rank),
-                    targets: closer.map_or_else(Vec::new, |closer| closer.tokens.iter().map(standing).collect()),
+                    targets: closer
+                        .map_or_else(Vec::new, |closer| closer.tokens.iter().map(standing).collect()),
                 };
                 (cell, prediction.confidence)
             })?
@@ -348,7 +352,8 @@ impl<'a> Lens<'a> {
             let exit = |(place, &position): (usize, &usize), lambda| {
                 rule.first_sure(position, lambda, spec.n_layers, |layer| rows[layer][place].1)
             };
-            let answer = |target: usize, place: usize| Answer::of(target, rows.iter().map(|row| &row[place].0));
+            let answer =
+                |target: usize, place: usize| Answer::of(target, rows.iter().map(|row| &row[place].0));
             let answers = |target: usize| (0..positions.len()).map(|place| answer(target, place)).collect();
             CastReading {
                 cast: cast.clone(),
@@ -394,7 +399,8 @@ impl<'a> Lens<'a> {
                 return Ok(states.clone());
             }
             let layers = states.dim(0)? / ids.len();
-            let rows = (0..layers).flat_map(|layer| positions.iter().map(move |p| (layer * ids.len() + p) as u32));
+            let rows =
+                (0..layers).flat_map(|layer| positions.iter().map(move |p| (layer * ids.len() + p) as u32));
             let rows = Tensor::from_iter(rows, states.device())?;
             Ok(states.index_select(&rows, 0)?)
         };

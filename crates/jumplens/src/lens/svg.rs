@@ -82,11 +82,13 @@ pub(super) fn svg(readings: &[Reading], coloring: &Coloring, lettering: Letterin
         .iter()
         .map(|reading| {
             let n = reading.positions.len();
-            let of_cast = |cast| (0..n).step_by(across).map(move |first| (cast, first..n.min(first + across)));
+            let of_cast =
+                |cast| (0..n).step_by(across).map(move |first| (cast, first..n.min(first + across)));
             (0..reading.casts.len()).flat_map(of_cast).collect()
         })
         .collect();
-    let rows = readings.iter().flat_map(|reading| &reading.casts).map(|cast| cast.layers.len()).max().unwrap_or(0);
+    let rows =
+        readings.iter().flat_map(|reading| &reading.casts).map(|cast| cast.layers.len()).max().unwrap_or(0);
     let panel_height = HEAD + rows * CELL.1 + GAP;
     let letter = |number: usize| ["A", "B"][number.min(1)];
     let mut said: Vec<String> = Vec::new();
@@ -145,7 +147,10 @@ pub(super) fn svg(readings: &[Reading], coloring: &Coloring, lettering: Letterin
 /// What the colours say.
 fn scale(figure: &mut String, pen: &Pen, coloring: &Coloring, reading: &Reading, y: usize) {
     let (what, worst, best) = coloring.legend(reading);
-    let room = |text: &str| width(text) * CHARACTER + 8;
+    let room = |text: &str| match pen.lettering {
+        Lettering::Readers => width(text) * CHARACTER + 8,
+        Lettering::Figures => text_width(text, FONT_SIZE as f64) as usize + 8,
+    };
     let mut x = 4;
     let mut text = |x: usize, text: &str| {
         let _ = writeln!(figure, "<text x=\"{x}\" y=\"{}\">{}</text>", y + 14, pen.letters(text));

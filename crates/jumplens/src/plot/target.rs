@@ -29,7 +29,7 @@ pub struct Tracked {
 }
 
 /// Width that a caption may have where there is one text, and where there are two.
-const CAPTION: [f64; 2] = [640.0, 300.0];
+const CAPTION: [f64; 2] = [640.0, 350.0];
 
 /// The figure `target`: of each token, by rows, its probability and its rank in each of one or two texts, by columns. With
 /// `title`, that is above it, behind what the figure shows.
