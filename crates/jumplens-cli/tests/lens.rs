@@ -160,7 +160,8 @@ fn a_target_is_answered_first_and_in_every_format() {
         let from = (0..13).rev().take_while(|layer| rank(*layer) == 1).last().unwrap();
         assert_eq!(cast["answers"][0][0]["top_1_from"], from);
         let name = cast["cast"].as_str().unwrap();
-        assert!(text.contains(&format!("{name:<3}  top 1 from layer {from} on")), "{text}");
+        let said = if from == 12 { "top 1 at the last layer, 12".into() } else { format!("top 1 from layer {from} on") };
+        assert!(text.contains(&format!("{name:<3}  {said}")), "{text}");
         for layer in 0..13 {
             let is_best = cells[layer][0]["top"][0]["text"] == " the";
             assert_eq!(is_best, rank(layer) == 1, "layer {layer}");
