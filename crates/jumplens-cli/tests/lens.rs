@@ -160,7 +160,11 @@ fn a_target_is_answered_first_and_in_every_format() {
         let from = (0..13).rev().take_while(|layer| rank(*layer) == 1).last().unwrap();
         assert_eq!(cast["answers"][0][0]["top_1_from"], from);
         let name = cast["cast"].as_str().unwrap();
-        let said = if from == 12 { "top 1 at the last layer, 12".into() } else { format!("top 1 from layer {from} on") };
+        let said = if from == 12 {
+            "top 1 at the last layer, 12".into()
+        } else {
+            format!("top 1 from layer {from} on")
+        };
         assert!(text.contains(&format!("{name:<3}  {said}")), "{text}");
         for layer in 0..13 {
             let is_best = cells[layer][0]["top"][0]["text"] == " the";
@@ -218,6 +222,9 @@ fn figures_are_written_as_the_extension_says() {
         .map(|layer| reading["casts"][0]["cells"][layer][0]["targets"][0]["rank"].to_string())
         .collect();
     assert!(curve.contains(&format!("data-y=\"{}\"", ranks.join(" "))), "{ranks:?}");
+    // The figures' font has no such letters, and that is said.
+    let grid = common::output(at.path(), &["lens", "漢字", "--out", "wide.pdf"]);
+    assert!(common::stderr(&grid).contains("characters are not in the figures' font"), "{grid:?}");
     fail(at.path(), &[&target[..], &["--out", "curve.doc"]].concat(), &["curve.doc", ".svg"]);
     fail(at.path(), &[&target[..], &["--out", "curve.svg", "--format", "pdf"]].concat(), &["curve.svg"]);
     fail(at.path(), &[&target[..], &["--position", "0-2", "--format", "svg"]].concat(), &["one position"]);
@@ -250,6 +257,10 @@ fn two_texts_stand_beside_one_another() {
             && text.contains("A at position 5, ·is; B at position")
     );
     fail(at.path(), &["lens", a, b, "--compare", "c"], &["--compare", "2 are given"]);
+    // What a file looks for in one text is looked for in the other.
+    std::fs::write(at.path().join("p.jsonl"), "{\"text\": \"He was\", \"target\": \" born\"}").unwrap();
+    let text = succeed(at.path(), &["lens", "--texts", "p.jsonl", "--compare", "She was"]);
+    assert!(text.contains("A mat") && text.contains("B mat"), "{text}");
 }
 
 #[test]

@@ -139,7 +139,10 @@ mod tests {
     fn a_sentence_says_no_more_than_is_so() {
         assert_eq!(said(&[9, 4, 1, 1]), "top 1 from layer 2 on");
         assert_eq!(said(&[1, 1]), "top 1 at every layer");
-        assert_eq!(said(&[9, 1, 1, 2, 1, 3, 1]), "top 1 at the last layer, 6, and before that at layers 1–2, 4");
+        assert_eq!(
+            said(&[9, 1, 1, 2, 1, 3, 1]),
+            "top 1 at the last layer, 6, and before that at layers 1–2, 4"
+        );
         assert_eq!(said(&[9, 1, 2]), "top 1 at layer 1 but not at the end: rank 2 at the last");
         assert_eq!(said(&[9, 3, 3, 5]), "never top 1: at best rank 3, at layer 1; rank 5 at the last");
         assert_eq!(said(&[0, 0, 1]), "top 1 at the last layer, 2");

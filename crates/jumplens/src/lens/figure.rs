@@ -2,7 +2,7 @@
 
 use super::svg::{Lettering, svg};
 use super::{Coloring, Measure, Reading, shown, spelled};
-use crate::plot::{Figure, Format, Track, Tracked, target};
+use crate::plot::{Figure, Format, Track, Tracked, in_font, target};
 use crate::{Error, Result};
 
 /// A figure in a file format.
@@ -32,8 +32,12 @@ pub fn figure(
     }
     if readings.iter().any(|reading| !reading.targets.is_empty()) {
         let svg = curves(readings, title)?.svg;
-        // Its characters are those of the font already.
-        return Ok(Drawn { bytes: format.render(&svg, dpi)?, replaced: 0 });
+        let targets = readings.first().map_or(&[][..], |reading| &reading.targets);
+        let lost = |text: String| {
+            in_font(&text).chars().zip(text.chars()).filter(|(drawn, char)| drawn != char).count()
+        };
+        let replaced = targets.iter().map(|target| lost(shown(&target.token.text))).sum();
+        return Ok(Drawn { bytes: format.render(&svg, dpi)?, replaced });
     }
     let coloring = Coloring::of(measure, readings);
     let lettering = if format == Format::Svg { Lettering::Readers } else { Lettering::Figures };

@@ -12,7 +12,9 @@ use crate::sources::bundled_maps;
 use jumplens::Error;
 use jumplens::files::write_with;
 use jumplens::hub::ModelFiles;
-use jumplens::lens::{Asked, CellTable, Measure, Page, Prompt, Reading, View, figure, html, read_prompts};
+use jumplens::lens::{
+    Asked, CellTable, Measure, Page, Prompt, Reading, Target, View, figure, html, read_prompts, spelled,
+};
 use jumplens::plot;
 use jumplens::progress::{Observer, check};
 use jumplens::run::Run;
@@ -55,12 +57,7 @@ pub fn lens(args: &LensArgs, printer: &Printer) -> Result<(), Failure> {
             reader.each(&prompts, |_, reading| Ok(printer.json(&line(&reading)?)?))?;
         }
         (None, LensFormat::Table) if args.compare.is_none() => reader.each(&prompts, |number, reading| {
-            if prompts.len() > 1 {
-                let mark = if number == 0 { "" } else { "\n" };
-                let text = reading.chat.as_ref().unwrap_or(&reading.text);
-                printer.result(&format!("{mark}Text {} of {}: {text}\n\n", number + 1, prompts.len()))?;
-            }
-            Ok(printer.raw(&table(args, &[reading]))?)
+            Ok(printer.raw(&numbered(args, &reading, number, prompts.len()))?)
         })?,
         (out, _) => {
             let mut readings = Vec::new();
@@ -135,7 +132,9 @@ fn prompts(args: &LensArgs) -> Result<Vec<Asked>, Failure> {
                 prompts.len()
             )));
         }
-        prompts.push(plain(Prompt::Text(text.clone())));
+        // What is looked for in one is looked for in the other.
+        let targets = prompts[0].targets.clone();
+        prompts.push(Asked { prompt: Prompt::Text(text.clone()), targets });
     }
     for asked in &mut prompts {
         match (&asked.prompt, args.chat) {
@@ -239,7 +238,7 @@ impl Reader<'_> {
     }
 
     /// The token to look for, and what has to be said of it.
-    fn target(&self, text: &str) -> Result<jumplens::lens::Target, Failure> {
+    fn target(&self, text: &str) -> Result<Target, Failure> {
         let target = self.session.target(text)?;
         if !target.tokens.is_empty() && !text.starts_with(' ') {
             let spaced = self.session.target(&format!(" {text}"))?;
@@ -252,7 +251,7 @@ impl Reader<'_> {
         Ok(target)
     }
 
-    fn read(&self, asked: &Asked, targets: Vec<jumplens::lens::Target>) -> Result<Reading, Failure> {
+    fn read(&self, asked: &Asked, targets: Vec<Target>) -> Result<Reading, Failure> {
         let (args, session) = (self.args, self.session);
         let text = session.prompt(asked.prompt.clone())?;
         let n = text.input.ids.len();
@@ -276,6 +275,19 @@ fn table(args: &LensArgs, readings: &[Reading]) -> String {
     table::render(readings, args.width.map(usize::from), args.color_by.into())
 }
 
+/// The table of one text of `count`, under its number and what it is where there are several.
+fn numbered(args: &LensArgs, reading: &Reading, number: usize, count: usize) -> String {
+    let head = match count {
+        1 => String::new(),
+        _ => {
+            let mark = if number == 0 { "" } else { "\n" };
+            let text = spelled(reading.chat.as_ref().unwrap_or(&reading.text));
+            format!("{mark}Text {} of {count}: {text}\n\n", number + 1)
+        }
+    };
+    head + &table(args, std::slice::from_ref(reading))
+}
+
 /// A reading as a line of JSON.
 fn line(reading: &Reading) -> Result<String, Failure> {
     let mut json = serde_json::to_string(reading)
@@ -297,7 +309,7 @@ fn whole(
         let drawn = figure(readings, measure, format, args.dpi, args.title)?;
         if drawn.replaced > 0 {
             printer.note(&format!(
-                "{} characters are not in the figures' font and are shown as `?`; .svg and .html have them all",
+                "{} characters are not in the figures' font and are shown as `?`; pages (.html), and grids as .svg, have all",
                 drawn.replaced
             ));
         }
@@ -308,13 +320,7 @@ fn whole(
         LensFormat::Table => readings
             .iter()
             .enumerate()
-            .map(|(number, reading)| {
-                let text = jumplens::lens::spelled(reading.chat.as_ref().unwrap_or(&reading.text));
-                let mark = if number == 0 { "" } else { "\n" };
-                let head = format!("{mark}Text {} of {}: {text}\n\n", number + 1, readings.len());
-                let head = if readings.len() > 1 { head } else { String::new() };
-                head + &table(args, std::slice::from_ref(reading))
-            })
+            .map(|(number, reading)| numbered(args, reading, number, readings.len()))
             .collect::<String>()
             .into_bytes(),
         LensFormat::Json => {
