@@ -1,5 +1,9 @@
 //! The command line.
 
+mod lens;
+
+pub use lens::{LensArgs, LensFormat, Span};
+
 use crate::sources::sources;
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use jumplens::corpus::{self, DrawOptions, HowMany, Reading};
@@ -841,48 +845,6 @@ impl EvaluateArgs {
     }
 }
 
-#[derive(Debug, ClapArgs)]
-pub struct LensArgs {
-    /// Text to look at; without it, standard input is read. For masked models `[MASK]` in it is a token to be guessed
-    pub text: Option<String>,
-    /// Run folder, or folder that `fit --moments` wrote, whose model and maps to look through
-    #[arg(long, value_name = "DIR", conflicts_with = "model")]
-    pub run: Option<PathBuf>,
-    /// Model to look through without a run; the bundled ones come with maps to their last layers
-    #[arg(long, default_value = DEFAULT_MODEL)]
-    pub model: String,
-    #[command(flatten)]
-    pub unread: UnreadArgs,
-    /// Folder or file of maps to use instead of the run's own
-    #[arg(long, value_name = "PATH")]
-    pub shortcuts: Option<PathBuf>,
-    /// Use these maps even where they were fitted on another model
-    #[arg(long, requires = "shortcuts")]
-    pub force: bool,
-    /// Casts to look through, side by side [default: the best on the validation samples; mat where nothing is known, id
-    /// without maps]
-    #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
-    pub cast: Vec<Cast>,
-    /// Mark the layer of early exit at this λ
-    #[arg(long, allow_negative_numbers = true)]
-    pub lambda: Option<f64>,
-    /// Positions to show, from 0: numbers, ranges such as `2-5`, or `-1` for the last [default: all]
-    #[arg(long, value_name = "P,…", value_delimiter = ',', allow_hyphen_values = true)]
-    pub position: Vec<Span>,
-    /// Layers to show, in the same way [default: all]
-    #[arg(long, value_name = "L,…", value_delimiter = ',', allow_hyphen_values = true)]
-    pub layers: Vec<Span>,
-    /// Tokens of each prediction; the table shows them where there is one position
-    #[arg(long, default_value_t = 5, value_name = "K")]
-    pub top: usize,
-    /// How to write it
-    #[arg(long, value_enum, default_value_t = LensFormat::Table)]
-    pub format: LensFormat,
-    /// Columns of the table [default: the terminal's, or 100]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(20..))]
-    pub width: Option<u16>,
-}
-
 #[derive(Debug, Subcommand)]
 pub enum ShortcutsCommand {
     /// Which maps there are, and where they come from
@@ -1010,61 +972,6 @@ impl From<LastState> for shortcut::LastState {
             LastState::BlockOutput => Self::BlockOutput,
             LastState::FinalNormOutput => Self::FinalNormOutput,
         }
-    }
-}
-
-/// How what a lens shows is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LensFormat {
-    /// Lines for people
-    Table,
-    /// One JSON object
-    Json,
-    /// A page that loads nothing
-    Html,
-    /// A figure
-    Svg,
-}
-
-/// Numbers from 0, one or several: `3`, `2-5`, or `-1` for the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Span {
-    /// From the first to the last of them.
-    Range(usize, usize),
-    /// Counted from the end, which is 1.
-    FromEnd(usize),
-}
-
-impl std::str::FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse::<usize>().ok();
-        let span = match text.split_once('-') {
-            Some(("", back)) => number(back).filter(|back| *back > 0).map(Self::FromEnd),
-            Some((first, last)) => number(first).zip(number(last)).map(|(a, b)| Self::Range(a, b)),
-            None => number(text).map(|only| Self::Range(only, only)),
-        };
-        let span =
-            span.filter(|span| !matches!(span, Self::Range(first, last) if first > last || *last > 1 << 20));
-        span.ok_or_else(|| "give numbers from 0, ranges such as `2-5`, or `-1` for the last".to_owned())
-    }
-}
-
-impl Span {
-    /// The numbers that `spans` stand for among `count` of them, sorted, each once; one that is beyond them is kept.
-    pub fn numbers(spans: &[Self], count: usize) -> Vec<usize> {
-        let mut numbers: Vec<usize> = spans
-            .iter()
-            .flat_map(|span| match *span {
-                Self::Range(first, last) => first..=last,
-                Self::FromEnd(back) if back <= count => count - back..=count - back,
-                Self::FromEnd(_) => count..=count,
-            })
-            .collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        numbers
     }
 }
 

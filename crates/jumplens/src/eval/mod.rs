@@ -25,7 +25,7 @@ pub use early_exit::{
     mean_run,
 };
 pub use examples::{Example, ExampleCast, ExampleCell, Examples, examples};
-pub use jumplens_core::metrics::{Inspection, RowScan, Unembedding, inspect, scan};
+pub use jumplens_core::metrics::{Closer, Inspection, RowScan, Standing, Unembedding, inspect, scan};
 pub(crate) use losses::{Losses, WORST, with_losses};
 pub use part::{Part, PartRecord};
 pub(crate) use part::{Places, SoFar};

@@ -13,7 +13,7 @@ use crate::words::{BlockCast, Cast};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use jumplens_core::linalg::parallel;
-use jumplens_core::metrics::{RowScan, Unembedding, scan};
+use jumplens_core::metrics::{RowScan, Unembedding, scan, scan_closely};
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType, Int32Type};
 use parquet::file::properties::WriterProperties;
@@ -169,25 +169,30 @@ impl Evaluator<'_> {
         }
         let targets: Vec<Option<u32>> =
             self.samples[batch.samples.clone()].iter().map(|sample| sample.target).collect();
-        predict(self.head, &self.unembedding, &lasts, TOP_K, &targets, |prediction, _| prediction)
+        predict(self.head, &self.unembedding, &lasts, TOP_K, &targets, None, |prediction, _| prediction)
     }
 }
 
 /// What the head makes of states of the last layer: `lasts` are the model's own, then those of one cast after another, a
 /// state for each of `targets` in every one, `[n, d]` rows all in all. `take` gets each prediction with the scan of its logits, whose
-/// `k` largest are kept. Returns what it made, as many of them to a list as there are `targets`.
+/// `k` largest are kept; with `asked`, the scans are those of [`scan_closely`]. Returns what it made, as many of them to a list
+/// as there are `targets`.
 pub(crate) fn predict<T>(
     head: &Head,
     unembedding: &Unembedding,
     lasts: &[Tensor],
     k: usize,
     targets: &[Option<u32>],
+    asked: Option<&[u32]>,
     take: impl Fn(Prediction, &RowScan) -> T,
 ) -> Result<Vec<Vec<T>>> {
     let (n, d) = (targets.len(), unembedding.d());
     let prepared = head.prepare(&Tensor::cat(lasts, 0)?)?;
     Ok(with_values(&prepared, |rows| {
-        let scans = scan(rows, unembedding, k.max(TOP_K), targets);
+        let scans = match asked {
+            None => scan(rows, unembedding, k.max(TOP_K), targets),
+            Some(asked) => scan_closely(rows, unembedding, k.max(TOP_K), targets, asked),
+        };
         let state = |row: usize| &rows[row * d..][..d];
         let one = |row: usize| {
             let scan = &scans[row];
