@@ -505,14 +505,15 @@ class Model:
             for index, replace in replacements.items():
                 block = self.blocks[index]
                 before.append((block, block.__dict__.get("forward")))
-                block.forward = self._forward(block, index, replace)
+                # Not by an assignment, which modules that stand in for others hand on to these.
+                block.__dict__["forward"] = self._forward(block, index, replace)
             yield
         finally:
             for block, forward in before:
                 if forward is None:
-                    del block.forward
+                    del block.__dict__["forward"]
                 else:
-                    block.forward = forward
+                    block.__dict__["forward"] = forward
             self._active = None
 
     def _forward(self, block: nn.Module, index: int, replace: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
@@ -979,6 +980,11 @@ def _input_embedding(model: nn.Module) -> Any:
         embedding = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
     if embedding is None:
         raise ValueError(f"{type(model).__name__} has no embedding of tokens: it is no language model")
+    if embedding.weight.is_meta:
+        raise ValueError(
+            "the embedding of tokens is not in memory: it has no values yet, or `device_map` put it on a disk; blocks may be there, the "
+            "embedding may not"
+        )
     return embedding
 
 

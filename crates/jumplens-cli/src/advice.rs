@@ -7,7 +7,7 @@ use jumplens::files::Pointer;
 use jumplens::hub::RepoKind;
 use jumplens::store::{FolderKind, Found, Stage, look};
 use jumplens::words::{Cast, Measure, Note, OfDocuments, Refusal};
-use jumplens::{Error, SpecialToken};
+use jumplens::{Error, Lacking, SpecialToken};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -170,6 +170,9 @@ fn folder_of(path: &Path) -> String {
 /// What to ask for in the place of what cannot be had.
 fn instead(refusal: &Refusal) -> Option<String> {
     let text = match refusal {
+        Refusal::WhichLastState { .. } => {
+            "say it by `--last-state block-output` or `--last-state final-norm-output`; with `--model` and samples it is seen"
+        }
         Refusal::NumberOfShards { shards, .. } => {
             return Some(format!("give `--shards` from 1 to {shards}, or leave it out"));
         }
@@ -194,6 +197,10 @@ fn instead(refusal: &Refusal) -> Option<String> {
         Refusal::AllSkipped { .. } => "give less for `--skip-first`",
         Refusal::NoSamples { .. } => "give at least 1 for `--train` and 1 for `--val`",
         Refusal::SumsToTheLast { .. } => "use `--pairs to-final`",
+        Refusal::NoRidge => "leave out `--ridge`, or name one in `--casts`, such as `mat_ridge`",
+        Refusal::NoAttention { .. } => "begin a run whose `--casts` name it, or leave `--casts` out there",
+        Refusal::NoMapsOf { .. } => "name some of these, or fit it with `fit --casts`",
+        Refusal::NoLens { .. } => "name some of these",
         _ => return None,
     };
     Some(text.to_owned())
@@ -228,6 +235,16 @@ fn advice(error: &Error) -> Option<String> {
             _ => return None,
         },
         Error::Refused(refusal) => return instead(refusal),
+        Error::ImportLacks { lacking: Lacking::LastBlock, .. } => {
+            "import states whose last layer is the last block's output, as a hook on that block gives it".to_owned()
+        }
+        Error::ImportLacks { path, .. } => format!(
+            "`jumplens states import --out {} --overwrite` with `--model`, `--train-samples` and `--val-samples` takes it in",
+            quoted(path)
+        ),
+        Error::Imported { path } => {
+            format!("`jumplens states import --out {} --overwrite` replaces them", quoted(path))
+        }
         Error::Core(jumplens_core::Error::Threads { .. }) => {
             format!("ask for fewer with `--threads`, or raise the limits that are set here (`ulimit -a`), then {}", go_on())
         }

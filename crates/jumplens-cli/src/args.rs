@@ -1,5 +1,9 @@
 //! The command line.
 
+mod lens;
+
+pub use lens::{LensArgs, LensFormat, Span};
+
 use crate::sources::sources;
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use jumplens::corpus::{self, DrawOptions, HowMany, Reading};
@@ -7,7 +11,7 @@ use jumplens::hub::Sources;
 use jumplens::moments::Shard;
 use jumplens::nn::Precision;
 use jumplens::plot::{self, Style};
-use jumplens::run::{Asked, Existing, SampleSource, Settings};
+use jumplens::run::{Asked, Existing, Import, SampleSource, Settings};
 use jumplens::shortcut::{self, Fits, Ridge, Shortcuts};
 use jumplens::words::Cast;
 use std::path::PathBuf;
@@ -73,7 +77,7 @@ pub fn program() -> clap::Command {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Do everything: samples, states, fit, r2, evaluate, plot
-    Run(BeginArgs),
+    Run(RunArgs),
     /// Draw sentences from a corpus and write them, one a line
     Sentences(SentencesArgs),
     /// Begin a run: tokenise sentences and choose a position in each
@@ -89,7 +93,7 @@ pub enum Command {
     /// Coefficients of determination of the maps
     R2(MapsArgs),
     /// Predictions of every cast from every layer, and early exit
-    Evaluate(MapsArgs),
+    Evaluate(EvaluateArgs),
     /// Figures and report from the result tables, without the model
     Plot(PlotArgs),
     /// Several runs side by side: figures, and the differences of each from the first
@@ -113,7 +117,8 @@ impl Command {
     /// The model that is asked for, where one is.
     pub fn model(&self) -> Option<&str> {
         match self {
-            Self::Run(args) | Self::Samples(args) => args.input.model(),
+            Self::Run(args) => args.begin.input.model(),
+            Self::Samples(args) => args.input.model(),
             Self::Moments(args) => args.input.model(),
             Self::States(args) => args.model.as_deref(),
             Self::Sentences(args) => args.model.as_deref(),
@@ -201,6 +206,11 @@ pub struct CastArgs {
     /// Fit the best maps of these ranks too (casts `mat_r64`, …), separated by commas
     #[arg(long, value_name = "RANK,…", value_delimiter = ',', value_parser = rank)]
     pub rank: Vec<usize>,
+    /// Only these casts, separated by commas, and nothing that none of them needs: `id`, `mat`, `mat+b`, `mat_ridge`, `mat_r64`, …,
+    /// and those that run blocks, `mat_attn`, `mat_ffn`, `mat_ln1_ln2` [default: id, mat, those of the options above, and those
+    /// that run blocks]
+    #[arg(long, visible_alias = "cast", value_name = "CAST,…", value_delimiter = ',', conflicts_with_all = ["intercept", "rank"])]
+    pub casts: Vec<Cast>,
 }
 
 fn ridge(text: &str) -> Result<Ridge, String> {
@@ -218,7 +228,15 @@ fn rank(text: &str) -> Result<usize, String> {
 impl CastArgs {
     /// The maps that are asked for, between `pairs`.
     fn fits(&self, pairs: shortcut::Pairs) -> Fits {
+        if let Some(casts) = self.chosen() {
+            return Fits::only(&casts, self.ridge, pairs);
+        }
         Fits { intercept: self.intercept, ridge: self.ridge, ranks: self.ranks(), ..Fits::plain(pairs) }
+    }
+
+    /// The casts that are named, where any are.
+    fn chosen(&self) -> Option<Vec<Cast>> {
+        Some(self.casts.clone()).filter(|casts| !casts.is_empty())
     }
 
     fn ranks(&self) -> Vec<usize> {
@@ -272,6 +290,15 @@ pub struct BeginArgs {
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub existing: ExistingArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub begin: BeginArgs,
+    /// How the results are written: tables, or the figures of `results/summary.json` with the folder and the warnings
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// What a run is made from.
@@ -496,6 +523,7 @@ impl InputArgs {
             ridge: self.casts.ridge,
             ranks: Some(self.casts.ranks()).filter(|ranks| !ranks.is_empty()),
             lenses: None,
+            casts: self.casts.chosen(),
             dtype: self.dtype.map(Into::into),
             shard: None,
         }
@@ -619,10 +647,13 @@ impl FigureArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct StatesArgs {
+    #[command(subcommand)]
+    pub command: Option<StatesCommand>,
     /// Run folder, begun by `samples`, or by this command where samples files are given
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    pub out: Option<PathBuf>,
     /// Begin a run with these samples to fit on: lines `{"ids": [...], "position": p}`
     #[arg(long, value_name = "FILE.jsonl", requires = "val_samples")]
     pub train_samples: Option<PathBuf>,
@@ -643,7 +674,62 @@ pub struct StatesArgs {
     pub overwrite: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum StatesCommand {
+    /// Make a run of states that another program computed: `fit`, `r2` and `plot` go on from there
+    Import(StatesImportArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct StatesImportArgs {
+    /// States to fit on: a folder with a file a layer (`00.safetensors`, `00.npy`, …), or a `.safetensors`, `.npz` or `.parquet`
+    /// file with an array or a column a layer; names end in the layer's number, from 0, the embedding
+    #[arg(long, value_name = "PATH")]
+    pub train: PathBuf,
+    /// States to measure on
+    #[arg(long, value_name = "PATH")]
+    pub val: PathBuf,
+    /// Run folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace the run in the folder
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Model that the states are of: layers and width are checked, and `evaluate` and `lens` can go on
+    #[arg(long)]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub unread: UnreadArgs,
+    /// The samples that the training states are of, in their order: lines `{"ids": [...], "position": p}`
+    #[arg(long, value_name = "FILE.jsonl", requires = "val_samples")]
+    pub train_samples: Option<PathBuf>,
+    /// The samples that the validation states are of
+    #[arg(long, value_name = "FILE.jsonl", requires = "train_samples")]
+    pub val_samples: Option<PathBuf>,
+    /// What the states of the last layer are; with `--model` and samples it is seen
+    #[arg(long, value_enum)]
+    pub last_state: Option<LastState>,
+}
+
+impl StatesImportArgs {
+    /// What the library takes in.
+    pub fn import(&self) -> Import {
+        let samples = self.train_samples.clone().zip(self.val_samples.clone());
+        Import {
+            states: [self.train.clone(), self.val.clone()],
+            samples: samples.map(|(train, val)| [train, val]),
+            model: self.model.clone(),
+            last_state: self.last_state.map(Into::into),
+        }
+    }
+}
+
 impl StatesArgs {
+    /// The run folder.
+    pub fn folder(&self) -> PathBuf {
+        self.out.clone().unwrap_or_default()
+    }
+
     /// What is asked of the run to begin, where samples files are given.
     pub fn asked(&self) -> Option<Asked> {
         let files = [self.train_samples.clone()?, self.val_samples.clone()?];
@@ -727,51 +813,36 @@ pub struct MapsArgs {
     /// Use these maps even where they were fitted on another model
     #[arg(long, requires = "shortcuts")]
     pub force: bool,
+    /// Measure these casts alone, separated by commas [default: all that the run was begun for, or that have maps]
+    #[arg(long, visible_alias = "cast", value_name = "CAST,…", value_delimiter = ',')]
+    pub casts: Vec<Cast>,
     /// Measure again where that is done, and replace the tables
     #[arg(long)]
     pub overwrite: bool,
 }
 
 #[derive(Debug, ClapArgs)]
-pub struct LensArgs {
-    /// Text to look at; without it, standard input is read. For masked models `[MASK]` in it is a token to be guessed
-    pub text: Option<String>,
-    /// Run folder, or folder that `fit --moments` wrote, whose model and maps to look through
-    #[arg(long, value_name = "DIR", conflicts_with = "model")]
-    pub run: Option<PathBuf>,
-    /// Model to look through without a run; the bundled ones come with maps to their last layers
-    #[arg(long, default_value = DEFAULT_MODEL)]
-    pub model: String,
+pub struct EvaluateArgs {
     #[command(flatten)]
-    pub unread: UnreadArgs,
-    /// Folder or file of maps to use instead of the run's own
-    #[arg(long, value_name = "PATH")]
-    pub shortcuts: Option<PathBuf>,
-    /// Use these maps even where they were fitted on another model
-    #[arg(long, requires = "shortcuts")]
-    pub force: bool,
-    /// Casts to look through, side by side [default: the best on the validation samples; mat where nothing is known, id
-    /// without maps]
-    #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
-    pub cast: Vec<Cast>,
-    /// Mark the layer of early exit at this λ
-    #[arg(long, allow_negative_numbers = true)]
-    pub lambda: Option<f64>,
-    /// Positions to show, from 0: numbers, ranges such as `2-5`, or `-1` for the last [default: all]
-    #[arg(long, value_name = "P,…", value_delimiter = ',', allow_hyphen_values = true)]
-    pub position: Vec<Span>,
-    /// Layers to show, in the same way [default: all]
-    #[arg(long, value_name = "L,…", value_delimiter = ',', allow_hyphen_values = true)]
-    pub layers: Vec<Span>,
-    /// Tokens of each prediction; the table shows them where there is one position
-    #[arg(long, default_value_t = 5, value_name = "K")]
-    pub top: usize,
-    /// How to write it
-    #[arg(long, value_enum, default_value_t = LensFormat::Table)]
-    pub format: LensFormat,
-    /// Columns of the table [default: the terminal's, or 100]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(20..))]
-    pub width: Option<u16>,
+    pub maps: MapsArgs,
+    /// Evaluate this share of the validation samples alone, 1/n to n/n, and write its predictions to a file, for `--merge`
+    #[arg(long, value_name = "K/N", conflicts_with = "overwrite")]
+    pub shard: Option<Shard>,
+    /// File for the predictions of the share [default: evaluation-K-of-N.safetensors in the run folder]
+    #[arg(long, value_name = "FILE", requires = "shard")]
+    pub part: Option<PathBuf>,
+    /// Write the tables from the predictions of all shares, in any order; `--out` may be what `fit --moments` wrote
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["shard", "casts"])]
+    pub merge: Vec<PathBuf>,
+}
+
+impl EvaluateArgs {
+    /// Where the predictions of a share go.
+    pub fn part(&self, shard: Shard) -> PathBuf {
+        let width = shard.of.to_string().len();
+        let name = format!("evaluation-{:0width$}-of-{}.safetensors", shard.index, shard.of);
+        self.part.clone().unwrap_or_else(|| self.maps.out.join(name))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -901,61 +972,6 @@ impl From<LastState> for shortcut::LastState {
             LastState::BlockOutput => Self::BlockOutput,
             LastState::FinalNormOutput => Self::FinalNormOutput,
         }
-    }
-}
-
-/// How what a lens shows is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LensFormat {
-    /// Lines for people
-    Table,
-    /// One JSON object
-    Json,
-    /// A page that loads nothing
-    Html,
-    /// A figure
-    Svg,
-}
-
-/// Numbers from 0, one or several: `3`, `2-5`, or `-1` for the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Span {
-    /// From the first to the last of them.
-    Range(usize, usize),
-    /// Counted from the end, which is 1.
-    FromEnd(usize),
-}
-
-impl std::str::FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse::<usize>().ok();
-        let span = match text.split_once('-') {
-            Some(("", back)) => number(back).filter(|back| *back > 0).map(Self::FromEnd),
-            Some((first, last)) => number(first).zip(number(last)).map(|(a, b)| Self::Range(a, b)),
-            None => number(text).map(|only| Self::Range(only, only)),
-        };
-        let span =
-            span.filter(|span| !matches!(span, Self::Range(first, last) if first > last || *last > 1 << 20));
-        span.ok_or_else(|| "give numbers from 0, ranges such as `2-5`, or `-1` for the last".to_owned())
-    }
-}
-
-impl Span {
-    /// The numbers that `spans` stand for among `count` of them, sorted, each once; one that is beyond them is kept.
-    pub fn numbers(spans: &[Self], count: usize) -> Vec<usize> {
-        let mut numbers: Vec<usize> = spans
-            .iter()
-            .flat_map(|span| match *span {
-                Self::Range(first, last) => first..=last,
-                Self::FromEnd(back) if back <= count => count - back..=count - back,
-                Self::FromEnd(_) => count..=count,
-            })
-            .collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        numbers
     }
 }
 

@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod interrupt;
 mod memory;
+mod pace;
 mod printer;
 mod progress;
 mod shell;

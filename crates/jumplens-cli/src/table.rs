@@ -178,7 +178,10 @@ fn reliability(sources: &[SourceRow], curve: &[CurveRow]) -> Option<Vec<Group>> 
     });
     let on_train = move |layer| number(find(layer, most).map(|row| row.r2_train), 3);
     let share = |layer: usize| number(sources.get(layer).map(|row| 100.0 * row.top_coordinate_share), 1);
-    let at_first = |layer: usize| number(sources.get(layer).map(|row| 100.0 * row.first_position_share), 1);
+    let at_first = |layer: usize| {
+        let share = sources.get(layer).and_then(|row| row.first_position_share);
+        number(share.map(|share| 100.0 * share), 1)
+    };
     let states: Vec<(String, usize, Column)> = vec![
         (
             "rank".into(),

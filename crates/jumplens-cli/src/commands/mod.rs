@@ -73,9 +73,18 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
 
 /// What has to be said of a run before anything else, and what looks closer.
 fn loudest(manifest: &Manifest) -> Vec<String> {
-    let model = quoted(&manifest.model.id);
-    let advised = |line: String| format!("{line}; `jumplens doctor {model}` looks closer");
+    let advised = |line: String| match &manifest.model {
+        Some(model) if manifest.samples.imported().is_none() => {
+            format!("{line}; `jumplens doctor {}` looks closer", quoted(&model.id))
+        }
+        _ => line,
+    };
     manifest.warnings().into_iter().map(advised).collect()
+}
+
+/// Says it.
+fn warn(manifest: &Manifest, printer: &Printer) {
+    loudest(manifest).iter().for_each(|line| printer.warning(line));
 }
 
 /// Begins a run, or goes on with one.
@@ -101,16 +110,21 @@ fn begin_in(
 
 /// For `--verbose`: what the run is made from.
 fn describe(run: &Run, printer: &Printer) {
-    let spec = run.spec();
-    printer.detail(&format!(
-        "{}: {} layers, width {}, {} heads, {} tokens, {} positions; weights sha256 {}",
-        spec.family,
-        spec.n_layers,
-        spec.d_model,
-        spec.n_heads,
-        spec.vocab_size,
-        spec.max_positions,
-        run.manifest().model.weights_sha256
-    ));
+    match (run.spec(), &run.manifest().model) {
+        (Some(spec), Some(model)) => printer.detail(&format!(
+            "{}: {} layers, width {}, {} heads, {} tokens, {} positions; weights sha256 {}",
+            spec.family,
+            spec.n_layers,
+            spec.d_model,
+            spec.n_heads,
+            spec.vocab_size,
+            spec.max_positions,
+            model.weights_sha256
+        )),
+        _ => {
+            let sizes = run.sizes();
+            printer.detail(&format!("imported states: {} layers, width {}", sizes.n_layers, sizes.d_model));
+        }
+    }
     printer.detail(&format!("run folder `{}`: {}", run.folder().display(), run.manifest().describe()));
 }

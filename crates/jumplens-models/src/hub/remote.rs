@@ -283,6 +283,7 @@ impl Hub {
                     false => repo.note_absent(&commit, file)?,
                 }
             }
+            wanted.extend(listed(tokenizer::CHAT_TEMPLATE).then(|| tokenizer::CHAT_TEMPLATE.to_owned()));
         }
         if weights.ends_with(".json") {
             if absent(weights) {

@@ -253,6 +253,11 @@ impl Settings {
         self.named.iter().find(|(named, _)| *named == name).map(|(_, token)| token.text())
     }
 
+    /// The special tokens that have a name, by it.
+    pub fn specials(&self) -> BTreeMap<String, String> {
+        self.named.iter().map(|(name, token)| ((*name).to_owned(), token.text().to_owned())).collect()
+    }
+
     /// True where the files add `token` to the vocabulary under an id.
     pub fn adds(&self, token: &str) -> bool {
         let decoder = self.decoder.iter().flat_map(BTreeMap::values);

@@ -54,11 +54,15 @@ const LENSES: &[fn() -> Box<dyn Fit>] = &[
 ];
 
 /// The lenses that `fits` asks for, least squares first, in the order of [`Fits::casts`]. [`Refusal::NoLens`] for a name that
-/// none has, or that is there twice.
+/// none has, or that is there twice, [`Refusal::NoRidge`] where a penalty is given and no cast that is wanted has one.
 pub fn chosen(fits: &Fits) -> Result<Vec<Box<dyn Fit>>> {
     let mut lenses: Vec<Box<dyn Fit>> = Vec::new();
     for cast in fits.least_squares() {
         lenses.push(Box::new(cast));
+    }
+    let has_penalty = |cast: MapCast| matches!(cast.kind, Kind::Ridge(_));
+    if fits.ridge.is_some() && !fits.least_squares().into_iter().any(has_penalty) {
+        return Err(Refusal::NoRidge.into());
     }
     let all: Vec<Box<dyn Fit>> = LENSES.iter().map(|make| make()).collect();
     let there: Vec<Cast> = all.iter().map(|lens| lens.cast()).collect();
@@ -192,7 +196,10 @@ mod tests {
         assert_eq!(chosen(&fits(&["shift"])).unwrap().len(), 2);
         for names in [&["none"][..], &["mat"], &["shift", "shift"]] {
             let message = chosen(&fits(names)).err().unwrap().to_string();
-            assert!(message.contains("apart from least squares there are `shift`"), "{message}");
+            assert!(
+                message.contains("there are `id`, `mat`, `mat+b`, ") && message.contains("`shift`"),
+                "{message}"
+            );
         }
     }
 

@@ -20,15 +20,17 @@ mod series;
 mod spectra;
 mod submodules;
 mod surprisal;
+mod target;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use font::face as font_face;
+pub(crate) use font::{FAMILY as FONT, face as font_face, shown as in_font, text_width};
 pub use output::Format;
 pub use overlay::{Overlaid, overlay};
 pub use series::MOST_RUNS;
 pub(crate) use series::{PAIR, looks};
 pub(crate) use spectra::summary as spectra_summary;
+pub use target::{Track, Tracked, target};
 
 use crate::eval::tables::Tables;
 use crate::files::write_atomically;
@@ -65,12 +67,12 @@ pub struct Size {
 impl Default for Size {
     /// One column of a paper, with labels of 8 pt.
     fn default() -> Self {
-        Self { width: Self::ONE_COLUMN, font: FONT }
+        Self { width: Self::ONE_COLUMN, font: FONT_SIZE }
     }
 }
 
 /// The font size, in points, at which a unit of the page is 0.1 mm.
-const FONT: f64 = 8.0;
+const FONT_SIZE: f64 = 8.0;
 
 impl Size {
     /// Width of one column of a paper in two columns, in mm.
@@ -82,7 +84,7 @@ impl Size {
 
     /// What a unit of the page is, in mm.
     fn unit(self) -> f64 {
-        0.1 * self.font / FONT
+        0.1 * self.font / FONT_SIZE
     }
 
     /// The page's width in units.

@@ -62,7 +62,7 @@ pub(super) fn draw_tables(
     style.size.check()?;
     observer.begin(Stage::Plot.name(), 0, "files");
     let plots = folder.join(Stage::Plot.place());
-    let model = manifest.map_or("", |manifest| manifest.model.short_name());
+    let model = manifest.map_or("", Manifest::model_name);
     let figures = style.chosen(figures(&tables, style.title.then_some(model), style.size))?;
     create_folder(&plots)?;
     let mut written = write_figures(&plots, &figures, style)?;

@@ -440,10 +440,12 @@ impl Manifest {
     }
 
     /// The [`Error`] of a file that `stage` wrote and that is not as it was left. What is fitted from sums has no stages that
-    /// could be done again.
+    /// could be done again, and imported states are not computed here.
     pub(crate) fn changed_file(&self, path: PathBuf, stage: Stage) -> Error {
+        let is_imported =
+            self.samples.imported().is_some() && [Stage::Samples, Stage::States].contains(&stage);
         match self.kind {
-            FolderKind::Run => Error::ChangedFile { path, stage },
+            FolderKind::Run if !is_imported => Error::ChangedFile { path, stage },
             _ => Error::ChangedFolder { path },
         }
     }
