@@ -505,14 +505,15 @@ class Model:
             for index, replace in replacements.items():
                 block = self.blocks[index]
                 before.append((block, block.__dict__.get("forward")))
-                block.forward = self._forward(block, index, replace)
+                # Not by an assignment, which modules that stand in for others hand on to these.
+                block.__dict__["forward"] = self._forward(block, index, replace)
             yield
         finally:
             for block, forward in before:
                 if forward is None:
-                    del block.forward
+                    del block.__dict__["forward"]
                 else:
-                    block.forward = forward
+                    block.__dict__["forward"] = forward
             self._active = None
 
     def _forward(self, block: nn.Module, index: int, replace: Callable[[Tensor], Tensor]) -> Callable[..., Any]:

@@ -36,9 +36,13 @@ def test_help_says_what_the_stubs_say(name: str) -> None:
     assert value is not None and inspect.cleandoc(value.__doc__) == text
 
 
-@pytest.mark.parametrize("name", ["jumplens", *documented()])
-def test_examples_run(name: str) -> None:
-    text = jl.__doc__ if name == "jumplens" else documented()[name][0]
+EXAMPLES = {"jumplens": jl.__doc__, "bundled": jl.bundled.__doc__, **{name: text for name, (text, _) in documented().items()}}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = EXAMPLES[name]
     test = doctest.DocTestParser().get_doctest(text or "", {}, name, None, None)
     result = doctest.DocTestRunner().run(test)
     assert result.failed == 0

@@ -1,7 +1,11 @@
 //! The command line.
 
+mod lens;
+
+pub use lens::{LensArgs, LensFormat, Span};
+
 use crate::sources::sources;
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use jumplens::corpus::{self, DrawOptions, HowMany, Reading};
 use jumplens::hub::Sources;
 use jumplens::moments::Shard;
@@ -56,6 +60,20 @@ pub struct Args {
     pub verbose: bool,
 }
 
+/// The command line as it is parsed: with every number that an option takes, below 0 or not, as its value.
+pub fn program() -> clap::Command {
+    fn with_negative_numbers(command: clap::Command) -> clap::Command {
+        let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+            true if !arg.is_positional() => arg.allow_negative_numbers(true),
+            _ => arg,
+        });
+        let names: Vec<String> =
+            command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_negative_numbers))
+    }
+    with_negative_numbers(Args::command())
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Do everything: samples, states, fit, r2, evaluate, plot
@@ -75,10 +93,10 @@ pub enum Command {
     /// Coefficients of determination of the maps
     R2(MapsArgs),
     /// Predictions of every cast from every layer, and early exit
-    Evaluate(MapsArgs),
-    /// Figures and report from the result tables; the model need not be there
+    Evaluate(EvaluateArgs),
+    /// Figures and report from the result tables, without the model
     Plot(PlotArgs),
-    /// Several runs beside one another: figures, and the differences of each from the first
+    /// Several runs side by side: figures, and the differences of each from the first
     Compare(CompareArgs),
     /// What each cast predicts at every position of a text, layer by layer
     Lens(LensArgs),
@@ -89,12 +107,67 @@ pub enum Command {
     Info(InfoArgs),
     /// Look at a model for what has made lenses wrong: unused tensors, states, head, outliers, special tokens
     Doctor(DoctorArgs),
+    /// Print the completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(ManArgs),
+}
+
+impl Command {
+    /// The model that is asked for, where one is.
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Run(args) => args.begin.input.model(),
+            Self::Samples(args) => args.input.model(),
+            Self::Moments(args) => args.input.model(),
+            Self::States(args) => args.model.as_deref(),
+            Self::Sentences(args) => args.model.as_deref(),
+            Self::Lens(args) => Some(&args.model),
+            Self::Info(args) => Some(args.model.name()),
+            Self::Doctor(args) => Some(args.model.name()),
+            Self::Shortcuts(ShortcutsCommand::Import(args)) => args.model.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// The model to look at, by its place or by name.
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct ModelArgs {
+    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub, which is fetched where necessary
+    #[arg(value_name = "MODEL")]
+    named: Option<String>,
+    /// The same
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+}
+
+impl ModelArgs {
+    /// Its name. One of the two is there.
+    pub fn name(&self) -> &str {
+        self.named.as_deref().or(self.model.as_deref()).unwrap_or(DEFAULT_MODEL)
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ManArgs {
+    /// Folder to write a page for every command to
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct DoctorArgs {
-    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub
-    pub model: String,
+    #[command(flatten)]
+    pub model: ModelArgs,
     #[command(flatten)]
     pub unread: UnreadArgs,
     /// Corpus whose first sentences are run
@@ -120,7 +193,7 @@ impl From<Pairs> for shortcut::Pairs {
     }
 }
 
-/// Which maps are fitted beside `mat`.
+/// Which maps are fitted in addition to `mat`.
 #[derive(Debug, Default, ClapArgs)]
 pub struct CastArgs {
     /// Fit every map with a bias too (casts `mat+b`, `mat+b_ridge`, …)
@@ -133,6 +206,11 @@ pub struct CastArgs {
     /// Fit the best maps of these ranks too (casts `mat_r64`, …), separated by commas
     #[arg(long, value_name = "RANK,…", value_delimiter = ',', value_parser = rank)]
     pub rank: Vec<usize>,
+    /// Only these casts, separated by commas, and nothing that none of them needs: `id`, `mat`, `mat+b`, `mat_ridge`, `mat_r64`, …,
+    /// and those that run blocks, `mat_attn`, `mat_ffn`, `mat_ln1_ln2` [default: id, mat, those of the options above, and those
+    /// that run blocks]
+    #[arg(long, visible_alias = "cast", value_name = "CAST,…", value_delimiter = ',', conflicts_with_all = ["intercept", "rank"])]
+    pub casts: Vec<Cast>,
 }
 
 fn ridge(text: &str) -> Result<Ridge, String> {
@@ -150,7 +228,15 @@ fn rank(text: &str) -> Result<usize, String> {
 impl CastArgs {
     /// The maps that are asked for, between `pairs`.
     fn fits(&self, pairs: shortcut::Pairs) -> Fits {
+        if let Some(casts) = self.chosen() {
+            return Fits::only(&casts, self.ridge, pairs);
+        }
         Fits { intercept: self.intercept, ridge: self.ridge, ranks: self.ranks(), ..Fits::plain(pairs) }
+    }
+
+    /// The casts that are named, where any are.
+    fn chosen(&self) -> Option<Vec<Cast>> {
+        Some(self.casts.clone()).filter(|casts| !casts.is_empty())
     }
 
     fn ranks(&self) -> Vec<usize> {
@@ -179,7 +265,7 @@ impl From<Dtype> for Precision {
     }
 }
 
-/// What of a model's files may be passed over.
+/// What of a model's files may be ignored.
 #[derive(Debug, Default, ClapArgs)]
 pub struct UnreadArgs {
     /// Go on where this field of the model's files changes what it computes and is not read (may be repeated)
@@ -218,6 +304,9 @@ pub struct RunArgs {
 /// What a run is made from.
 #[derive(Debug, ClapArgs)]
 pub struct InputArgs {
+    /// The model, as for `--model`
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    named: Option<String>,
     /// Bundled model (`tiny-gpt2`, `tiny-bert`), folder with config.json, weights and tokenizer, `.gguf` file, or name on
     /// the Hugging Face Hub (`gpt2`, `org/name`, `org/name@revision`) [default: tiny-gpt2]
     #[arg(long)]
@@ -416,7 +505,7 @@ impl InputArgs {
     pub fn asked(&self) -> Asked {
         let files = self.train_samples.clone().zip(self.val_samples.clone());
         Asked {
-            model: self.model.clone(),
+            model: self.model().map(str::to_owned),
             corpus: self.corpus.clone(),
             train: self.train,
             val: self.val,
@@ -434,14 +523,20 @@ impl InputArgs {
             ridge: self.casts.ridge,
             ranks: Some(self.casts.ranks()).filter(|ranks| !ranks.is_empty()),
             lenses: None,
+            casts: self.casts.chosen(),
             dtype: self.dtype.map(Into::into),
             shard: None,
         }
     }
 
+    /// The model that is asked for.
+    pub fn model(&self) -> Option<&str> {
+        self.named.as_deref().or(self.model.as_deref())
+    }
+
     /// Where a run of the model goes if nothing is said.
     pub fn default_folder(&self) -> PathBuf {
-        let name = self.model.as_deref().unwrap_or(DEFAULT_MODEL).trim_end_matches('/');
+        let name = self.model().unwrap_or(DEFAULT_MODEL).trim_end_matches('/');
         let last = name.rsplit('/').find(|part| !part.is_empty() && *part != "." && *part != "..");
         PathBuf::from("jumplens-runs").join(last.unwrap_or("model"))
     }
@@ -477,7 +572,7 @@ pub struct PlotArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct CompareArgs {
-    /// Run folders; the first is what the others are held against
+    /// Run folders; the first is what the others are compared with
     #[arg(required = true, num_args = 2.., value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// Folder to write figures and `differences.csv` to; it has to be empty or new
@@ -513,6 +608,23 @@ pub struct FigureArgs {
     /// Say above each figure what it shows, and of which model
     #[arg(long)]
     pub title: bool,
+    /// Width of the figures in mm, or `one-column` (80 mm) or `two-column` (165 mm) of a paper
+    #[arg(long, value_name = "MM", default_value = "one-column", value_parser = figure_width)]
+    pub width: f64,
+    /// Font size of labels, in points; that of ticks is 7/8 of it
+    #[arg(long, value_name = "PT", default_value_t = 8.0)]
+    pub font_size: f64,
+    /// Only these figures, with commas between
+    #[arg(long, value_name = "FIGURE,…", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(plot::NAMES))]
+    pub only: Vec<String>,
+}
+
+fn figure_width(text: &str) -> Result<f64, String> {
+    match text {
+        "one-column" => Ok(plot::Size::ONE_COLUMN),
+        "two-column" => Ok(plot::Size::TWO_COLUMNS),
+        _ => text.parse().map_err(|_| "give a number of mm, `one-column` or `two-column`".to_owned()),
+    }
 }
 
 impl FigureArgs {
@@ -529,7 +641,8 @@ impl FigureArgs {
                 formats.push(format);
             }
         }
-        Style { formats, dpi: self.dpi, title: self.title }
+        let size = plot::Size { width: self.width, font: self.font_size };
+        Style { formats, dpi: self.dpi, title: self.title, size, only: self.only.clone() }
     }
 }
 
@@ -700,51 +813,36 @@ pub struct MapsArgs {
     /// Use these maps even where they were fitted on another model
     #[arg(long, requires = "shortcuts")]
     pub force: bool,
+    /// Measure these casts alone, separated by commas [default: all that the run was begun for, or that have maps]
+    #[arg(long, visible_alias = "cast", value_name = "CAST,…", value_delimiter = ',')]
+    pub casts: Vec<Cast>,
     /// Measure again where that is done, and replace the tables
     #[arg(long)]
     pub overwrite: bool,
 }
 
 #[derive(Debug, ClapArgs)]
-pub struct LensArgs {
-    /// Text to look at; without it, standard input is read. For masked models `[MASK]` in it is a token to be guessed
-    pub text: Option<String>,
-    /// Run folder, or folder that `fit --moments` wrote, whose model and maps to look through
-    #[arg(long, value_name = "DIR", conflicts_with = "model")]
-    pub run: Option<PathBuf>,
-    /// Model to look through without a run; the bundled ones come with maps to their last layers
-    #[arg(long, default_value = DEFAULT_MODEL)]
-    pub model: String,
+pub struct EvaluateArgs {
     #[command(flatten)]
-    pub unread: UnreadArgs,
-    /// Folder or file of maps to use instead of the run's own
-    #[arg(long, value_name = "PATH")]
-    pub shortcuts: Option<PathBuf>,
-    /// Use these maps even where they were fitted on another model
-    #[arg(long, requires = "shortcuts")]
-    pub force: bool,
-    /// Casts to look through, side by side [default: the best on the validation samples; mat where nothing is known, id
-    /// without maps]
-    #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
-    pub cast: Vec<Cast>,
-    /// Mark the layer of early exit at this λ
-    #[arg(long, allow_negative_numbers = true)]
-    pub lambda: Option<f64>,
-    /// Positions to show, from 0: numbers, ranges such as `2-5`, or `-1` for the last [default: all]
-    #[arg(long, value_name = "P,…", value_delimiter = ',', allow_hyphen_values = true)]
-    pub position: Vec<Span>,
-    /// Layers to show, in the same way [default: all]
-    #[arg(long, value_name = "L,…", value_delimiter = ',', allow_hyphen_values = true)]
-    pub layers: Vec<Span>,
-    /// Tokens of each prediction; the table shows them where there is one position
-    #[arg(long, default_value_t = 5, value_name = "K")]
-    pub top: usize,
-    /// How to write it
-    #[arg(long, value_enum, default_value_t = LensFormat::Table)]
-    pub format: LensFormat,
-    /// Columns of the table [default: the terminal's, or 100]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(20..))]
-    pub width: Option<u16>,
+    pub maps: MapsArgs,
+    /// Evaluate this share of the validation samples alone, 1/n to n/n, and write its predictions to a file, for `--merge`
+    #[arg(long, value_name = "K/N", conflicts_with = "overwrite")]
+    pub shard: Option<Shard>,
+    /// File for the predictions of the share [default: evaluation-K-of-N.safetensors in the run folder]
+    #[arg(long, value_name = "FILE", requires = "shard")]
+    pub part: Option<PathBuf>,
+    /// Write the tables from the predictions of all shares, in any order; `--out` may be what `fit --moments` wrote
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["shard", "casts"])]
+    pub merge: Vec<PathBuf>,
+}
+
+impl EvaluateArgs {
+    /// Where the predictions of a share go.
+    pub fn part(&self, shard: Shard) -> PathBuf {
+        let width = shard.of.to_string().len();
+        let name = format!("evaluation-{:0width$}-of-{}.safetensors", shard.index, shard.of);
+        self.part.clone().unwrap_or_else(|| self.maps.out.join(name))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -864,7 +962,7 @@ fn cast_name(text: &str) -> Result<Cast, String> {
 pub enum LastState {
     /// The last block's output, before a final norm
     BlockOutput,
-    /// The state behind the final norm, as the last of Hugging Face's `hidden_states`
+    /// The state after the final norm, as the last of Hugging Face's `hidden_states`
     FinalNormOutput,
 }
 
@@ -874,61 +972,6 @@ impl From<LastState> for shortcut::LastState {
             LastState::BlockOutput => Self::BlockOutput,
             LastState::FinalNormOutput => Self::FinalNormOutput,
         }
-    }
-}
-
-/// How what a lens shows is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LensFormat {
-    /// Lines for people
-    Table,
-    /// One JSON object
-    Json,
-    /// A page that loads nothing
-    Html,
-    /// A figure
-    Svg,
-}
-
-/// Numbers from 0, one or several: `3`, `2-5`, or `-1` for the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Span {
-    /// From the first to the last of them.
-    Range(usize, usize),
-    /// Counted from the end, which is 1.
-    FromEnd(usize),
-}
-
-impl std::str::FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse::<usize>().ok();
-        let span = match text.split_once('-') {
-            Some(("", back)) => number(back).filter(|back| *back > 0).map(Self::FromEnd),
-            Some((first, last)) => number(first).zip(number(last)).map(|(a, b)| Self::Range(a, b)),
-            None => number(text).map(|only| Self::Range(only, only)),
-        };
-        let span =
-            span.filter(|span| !matches!(span, Self::Range(first, last) if first > last || *last > 1 << 20));
-        span.ok_or_else(|| "give numbers from 0, ranges such as `2-5`, or `-1` for the last".to_owned())
-    }
-}
-
-impl Span {
-    /// The numbers that `spans` stand for among `count` of them, sorted, each once; one that is beyond them is kept.
-    pub fn numbers(spans: &[Self], count: usize) -> Vec<usize> {
-        let mut numbers: Vec<usize> = spans
-            .iter()
-            .flat_map(|span| match *span {
-                Self::Range(first, last) => first..=last,
-                Self::FromEnd(back) if back <= count => count - back..=count - back,
-                Self::FromEnd(_) => count..=count,
-            })
-            .collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        numbers
     }
 }
 
@@ -943,11 +986,11 @@ pub enum Format {
 
 #[derive(Debug, ClapArgs)]
 pub struct InfoArgs {
-    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub, which is fetched if need be
-    pub model: String,
+    #[command(flatten)]
+    pub model: ModelArgs,
     #[command(flatten)]
     pub unread: UnreadArgs,
-    /// Training samples of the run whose disk space and memory are reckoned
+    /// Training samples of the run whose disk space and memory are computed
     #[arg(long, value_name = "N", default_value_t = TRAIN as u32)]
     pub train: u32,
     /// Validation samples of that run

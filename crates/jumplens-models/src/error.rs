@@ -717,7 +717,10 @@ impl Error {
     pub fn is_bug(&self) -> bool {
         match self {
             Error::Tensor(_) | Error::Internal(_) => true,
-            Error::Core(error) => !matches!(error, CoreError::NoSuchIsa { .. } | CoreError::Threads { .. }),
+            Error::Core(error) => {
+                use CoreError::{Interrupted, NoSuchIsa, Threads};
+                !matches!(error, NoSuchIsa { .. } | Threads { .. } | Interrupted)
+            }
             _ => false,
         }
     }

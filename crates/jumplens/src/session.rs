@@ -2,8 +2,8 @@
 
 use crate::evidence::{Best, Evidence};
 use crate::hub::{ModelFiles, SourceFile};
-use crate::lens::{Input, Lens, Reading, View, Way, available};
-use crate::models::{Transformer, load};
+use crate::lens::{Input, Lens, Prompt, Reading, Target, Token, View, Way, available};
+use crate::models::{Kind, Transformer, load};
 use crate::nn::Precision;
 use crate::progress::Observer;
 use crate::run::{Run, record_model};
@@ -13,6 +13,7 @@ use crate::tokenize::Tokenizer;
 use crate::words::Cast;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,7 +43,7 @@ pub struct Session {
     model: Transformer,
     /// What the unembedding's products are done in.
     precision: Precision,
-    tokenizer: Tokenizer,
+    tokenizer: Option<Tokenizer>,
     shortcuts: Option<Shortcuts>,
     evidence: Evidence,
     mean_run: Option<f64>,
@@ -67,6 +68,8 @@ pub struct Text {
     pub input: Input,
     /// Tokens that were cut off its end, since the model takes no more.
     pub tokens_cut: usize,
+    /// What was said, where the text was made of a chat.
+    pub chat: Option<String>,
 }
 
 impl Session {
@@ -85,7 +88,7 @@ impl Session {
         };
         let path = maps.path.unwrap_or(run.folder());
         let evidence = evidence(path, shortcuts.as_ref(), run.sizes().d_model)?;
-        let (mean_run, tokenizer) = (run.mean_run()?, run.tokenizer()?);
+        let (mean_run, tokenizer) = (run.mean_run()?, if_there(run.tokenizer())?);
         let (name, precision) = (run.manifest().model_name().to_owned(), run.manifest().dtype);
         let (model, lock) = run.into_model()?;
         let session = Self::new(name, model, precision, tokenizer, shortcuts, evidence, mean_run, observer);
@@ -104,7 +107,7 @@ impl Session {
         if model.head().is_none() {
             return Err(Error::NoHead { model: files.id.clone() });
         }
-        let tokenizer = Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, spec, false)?;
+        let tokenizer = if_there(Tokenizer::of_model(files.tokenizer.as_ref(), &files.id, spec, false))?;
         let own = Origin::of_model(&record_model(files), spec.n_layers, spec.d_model);
         let shortcuts = match maps.path {
             Some(path) => {
@@ -130,13 +133,13 @@ impl Session {
         name: String,
         model: Transformer,
         precision: Precision,
-        tokenizer: Tokenizer,
+        tokenizer: Option<Tokenizer>,
         shortcuts: Option<Shortcuts>,
         evidence: Evidence,
         mean_run: Option<f64>,
         observer: &dyn Observer,
     ) -> Self {
-        tokenizer.notes().iter().for_each(|note| observer.note(note));
+        tokenizer.iter().flat_map(Tokenizer::notes).for_each(|note| observer.note(note));
         let ways = Mutex::default();
         Self { _lock: None, name, model, precision, tokenizer, shortcuts, evidence, mean_run, ways }
     }
@@ -146,9 +149,18 @@ impl Session {
         &self.model
     }
 
-    /// The model's tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+    /// The model's tokenizer; [`Error::Io`] names the file to put there where there is none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| Error::Io {
+            action: "read",
+            path: Path::new(&self.name).join("tokenizer.json"),
+            source: ErrorKind::NotFound.into(),
+        })
+    }
+
+    /// The casts that can be looked through.
+    pub fn casts(&self) -> Result<Vec<Cast>> {
+        available(self.maps())
     }
 
     /// N of the exit rule, as [`View::mean_run`] takes it.
@@ -175,8 +187,73 @@ impl Session {
 
     /// `text` as the model gets it, cut where it is longer than the model takes.
     pub fn text(&self, text: String) -> Result<Text> {
-        let (ids, tokens_cut) = self.tokenizer.encode_cut(&text)?;
-        Ok(Text { input: Input { text, ids }, tokens_cut })
+        self.prompt(Prompt::Text(text))
+    }
+
+    /// A prompt as the model gets it. [`Error::Option`] for ids that the model has no embedding for; those of
+    /// [`Tokenizer::chat`].
+    pub fn prompt(&self, prompt: Prompt) -> Result<Text> {
+        let (text, with_special, chat) = match prompt {
+            Prompt::Text(text) => (text, true, None),
+            Prompt::Chat(messages) => {
+                let said =
+                    messages.as_array().and_then(|all| all.last()?["content"].as_str().map(str::to_owned));
+                (self.tokenizer()?.chat(&messages)?, false, said)
+            }
+            Prompt::Ids(ids) => {
+                let vocab_size = self.model.spec().vocab_size;
+                if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
+                    let message = format!("token id {id} is outside the model's vocabulary of {vocab_size}");
+                    return Err(Error::Option(message));
+                }
+                let text = match &self.tokenizer {
+                    Some(tokenizer) => ids.iter().map(|id| tokenizer.text_of(*id)).collect(),
+                    None => ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
+                };
+                return Ok(Text { input: Input { text, ids }, tokens_cut: 0, chat: None });
+            }
+        };
+        let (ids, tokens_cut) = self.tokenizer()?.encode_cut(&text, with_special)?;
+        Ok(Text { input: Input { text, ids }, tokens_cut, chat })
+    }
+
+    /// The token that stands for `text` behind another: its first, where it has several. [`Error::Option`] where it has none.
+    pub fn target(&self, text: &str) -> Result<Target> {
+        let tokenizer = self.tokenizer()?;
+        let tokens = |text: &str| -> Result<Vec<Token>> {
+            let ids = tokenizer.encode_bare(text)?;
+            Ok(ids.into_iter().map(|id| Token { id, text: tokenizer.text_of(id) }).collect())
+        };
+        let spelled = |tokens: &[Token]| tokens.iter().map(|token| &*token.text).collect::<String>();
+        let mut all = tokens(text)?;
+        if spelled(&all) != text {
+            // SentencePiece puts a space before a text by itself, so that one that is there already would be two.
+            let bare = tokens(text.trim_start())?;
+            if spelled(&bare) == text {
+                all = bare;
+            }
+        }
+        let Some(token) = all.first().cloned() else {
+            return Err(Error::Option(format!("`{text}` has no token that could be looked for")));
+        };
+        Ok(Target { text: text.to_owned(), token, tokens: if all.len() > 1 { all } else { Vec::new() } })
+    }
+
+    /// Where a token is asked for in `text`: behind its end, for masked models at its masks. [`Error::Option`] where it has none.
+    pub fn asked_positions(&self, text: &Text) -> Result<Vec<usize>> {
+        let ids = &text.input.ids;
+        if self.model.spec().kind == Kind::Causal {
+            return Ok(ids.len().checked_sub(1).into_iter().collect());
+        }
+        let mask = self.tokenizer.as_ref().and_then(Tokenizer::mask_token);
+        let masks: Vec<usize> = (0..ids.len()).filter(|place| Some(ids[*place]) == mask).collect();
+        match masks.is_empty() {
+            false => Ok(masks),
+            true => Err(Error::Option(
+                "the text has no `[MASK]`, where a masked model is asked for a token: put one in, or say at which position"
+                    .to_owned(),
+            )),
+        }
     }
 
     /// Reads `text` through the casts of `choice`, in one forward pass. [`Error::NoCast`] for a cast that there are no maps for;
@@ -184,11 +261,12 @@ impl Session {
     pub fn read(&self, text: &Text, choice: &Choice, view: &View) -> Result<Reading> {
         let lens = self.lens(&choice.casts)?;
         let inputs = std::slice::from_ref(&text.input);
-        let reading = lens.read(&self.name, inputs, Some(&self.tokenizer), view)?.pop();
+        let reading = lens.read(&self.name, inputs, self.tokenizer.as_ref(), view)?.pop();
         let reading = reading.ok_or_else(|| Error::Internal("one text was read as none".into()))?;
         Ok(Reading {
             truncated: text.tokens_cut > 0,
             tokens_cut: text.tokens_cut,
+            chat: text.chat.clone(),
             chosen: choice.best.as_ref().map(Best::to_string),
             warnings: choice.warnings.clone(),
             ..reading
@@ -217,6 +295,18 @@ impl Session {
         };
         let casts = casts.iter().map(way).collect::<Result<_>>()?;
         Ok(Lens::through(&self.model, head, self.precision, casts))
+    }
+}
+
+/// A tokenizer that there is: token ids need none.
+fn if_there(tokenizer: Result<Tokenizer>) -> Result<Option<Tokenizer>> {
+    match tokenizer {
+        Err(Error::Io { path, source, .. })
+            if source.kind() == ErrorKind::NotFound && path.ends_with("tokenizer.json") =>
+        {
+            Ok(None)
+        }
+        found => found.map(Some),
     }
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use jumplens::eval::tables::{ExitRow, read_csv};
 use jumplens::hub::ModelFiles;
-use jumplens::lens::{Input, Reading, View, available};
+use jumplens::lens::{CellTable, Input, Reading, Target, Token, View, available};
 use jumplens::models::Kind;
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
@@ -134,7 +134,8 @@ fn a_view_is_a_part_of_the_whole() {
     let casts = [Cast::Id, Cast::MAT];
     let samples = &samples(run)[..1];
     let whole = &readings(run, &casts, samples, &View { lambda: Some(0.2), top: 3, ..View::default() })[0];
-    let view = View { positions: vec![1, 2], layers: vec![0, 7], lambda: Some(0.2), top: 2, mean_run: None };
+    let view =
+        View { positions: vec![1, 2], layers: vec![0, 7], lambda: Some(0.2), top: 2, ..View::default() };
     let part = &readings(run, &casts, samples, &view)[0];
     assert_eq!(part.tokens, whole.tokens);
     for (part, whole) in part.casts.iter().zip(&whole.casts) {
@@ -159,7 +160,9 @@ fn the_runs_own_sentences_are_read_as_the_lens_reads_them() {
         let expected: Vec<Sample> = samples(run).into_iter().filter(short).take(5).collect();
         assert_eq!(expected.len(), 5, "the sample has short sentences");
         let shortcuts = run.own_shortcuts().unwrap().unwrap();
-        let lens = run.lens(Some(&shortcuts), &[Cast::Id, Cast::MAT]).unwrap();
+        let casts = available(Some(&shortcuts)).unwrap();
+        assert!(casts.len() >= 5, "{casts:?}");
+        let lens = run.lens(Some(&shortcuts), &casts).unwrap();
         for (written, sample) in written.iter().zip(&expected) {
             let input = Input { text: sample.text.clone().unwrap(), ids: sample.ids.clone() };
             let view = View { top: 5, ..View::default() };
@@ -202,7 +205,7 @@ fn a_session_packs_once_and_reads_as_the_lens_does() {
         for (sample, alone) in samples.iter().zip(alone) {
             let text = session.text(sample.text.clone().unwrap()).unwrap();
             let input = Input { ids: sample.ids.clone(), ..text.input };
-            let reading = session.read(&Text { input, tokens_cut: 0 }, &choice, &view).unwrap();
+            let reading = session.read(&Text { input, tokens_cut: 0, chat: None }, &choice, &view).unwrap();
             assert_eq!(reading.casts[0].cells.len(), alone.casts[0].cells.len(), "{name}");
             for (cell, alone) in
                 reading.casts[0].cells.iter().flatten().zip(alone.casts[0].cells.iter().flatten())
@@ -216,4 +219,133 @@ fn a_session_packs_once_and_reads_as_the_lens_does() {
         let best = session.choose(&[]).unwrap();
         assert!(best.best.is_some() && best.casts.len() == 1, "{best:?}");
     }
+}
+
+/// The token `id` as what is looked for.
+fn target(id: u32) -> Target {
+    Target { text: String::new(), token: Token { id, text: String::new() }, tokens: Vec::new() }
+}
+
+/// With the whole vocabulary shown, its order gives each rank, and its probabilities the entropy.
+#[test]
+fn ranks_and_entropy_are_those_of_the_whole_distribution() {
+    for run in &runs() {
+        let vocab = run.spec().vocab_size;
+        let asked = [0, 17, 600, vocab as u32 - 1];
+        let casts = available(run.own_shortcuts().unwrap().as_ref().map(|maps| maps as _)).unwrap();
+        let sample = &samples(run)[..1];
+        let last = sample[0].ids.len() - 1;
+        let view = View {
+            top: vocab,
+            positions: vec![0, last],
+            layers: vec![0, 3, run.spec().n_layers],
+            targets: asked.map(target).into(),
+            ..View::default()
+        };
+        let reading = &readings(run, &casts, sample, &view)[0];
+        let mut compared = 0;
+        for cast in &reading.casts {
+            let own = &cast.cells[2];
+            for (layer, cells) in cast.cells.iter().enumerate() {
+                for (place, cell) in cells.iter().enumerate() {
+                    assert_eq!(cell.targets.len(), asked.len());
+                    if cell.top.is_empty() {
+                        assert!(
+                            cell.entropy.is_none() && cell.rank.is_none() && cell.targets[0].rank.is_none()
+                        );
+                        continue;
+                    }
+                    assert_eq!(cell.top.len(), vocab);
+                    let p = |id: u32| {
+                        f64::from(cell.top.iter().find(|guess| guess.id == id).unwrap().probability)
+                    };
+                    let terms =
+                        cell.top.iter().map(|guess| f64::from(guess.probability)).filter(|p| *p > 0.0);
+                    let entropy: f64 = terms.map(|p| -p * p.ln()).sum();
+                    let near = |got: f32, want: f64| (f64::from(got) - want).abs() < 1e-3 + 1e-3 * want;
+                    assert!(near(cell.entropy.unwrap(), entropy), "{:?} {entropy}", cell.entropy);
+                    let kl: f64 = own[place]
+                        .top
+                        .iter()
+                        .map(|guess| (f64::from(guess.probability), p(guess.id)))
+                        .filter(|(own, cast)| *own > 1e-12 && *cast > 1e-30)
+                        .map(|(own, cast)| own * (own / cast).ln())
+                        .sum();
+                    assert!(near(cell.kl.unwrap(), kl), "{} {layer}: {:?} {kl}", cast.cast, cell.kl);
+                    let place_of = |id: u32| 1 + cell.top.iter().position(|guess| guess.id == id).unwrap();
+                    assert_eq!(cell.rank.unwrap(), place_of(own[place].top[0].id));
+                    for (standing, id) in cell.targets.iter().zip(asked) {
+                        assert_eq!(standing.rank.unwrap(), place_of(id));
+                        assert_eq!(f64::from(standing.probability.unwrap()), p(id));
+                        compared += 1;
+                    }
+                }
+            }
+        }
+        assert!(compared > 100, "{compared}");
+    }
+}
+
+#[test]
+fn an_answer_is_over_all_layers_whichever_are_shown() {
+    let run = &runs()[0];
+    let sample = &samples(run)[..1];
+    let whole = &readings(run, &[Cast::MAT], sample, &View::default())[0];
+    let last = sample[0].ids.len() - 1;
+    let own = whole.casts[0].cells.last().unwrap()[last].top[0].id;
+    let view = View { positions: vec![last], layers: vec![1], targets: vec![target(own)], ..View::default() };
+    let part = &readings(run, &[Cast::MAT], sample, &view)[0];
+    let answer = &part.casts[0].answers[0][0];
+    let best = |layer: usize| whole.casts[0].cells[layer][last].top[0].id == own;
+    let from = (0..=12).rev().take_while(|layer| best(*layer)).last();
+    assert_eq!(answer.top_1_from, from);
+    assert_eq!(answer.top_1_layers, (0..=12).filter(|layer| best(*layer)).collect::<Vec<_>>());
+    assert_eq!((answer.model_rank, part.casts[0].cells.len()), (Some(1), 1));
+}
+
+#[test]
+fn a_table_of_cells_has_what_the_readings_have() {
+    let run = &runs()[0];
+    let samples = &samples(run)[..2];
+    let mut table_of = Vec::new();
+    let mut table = CellTable::new(&mut table_of).unwrap();
+    let view = View { targets: vec![target(5), target(9)], ..View::default() };
+    let mut all = readings(run, &[Cast::MAT, Cast::Id], &samples[..1], &view);
+    all.extend(readings(run, &[Cast::MAT], &samples[1..], &View::default()));
+    all.iter().for_each(|reading| table.add(reading).unwrap());
+    table.finish().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cells.parquet");
+    std::fs::write(&path, table_of).unwrap();
+    let file = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut rows = file.get_row_iter(None).unwrap().map(Result::unwrap);
+    for (text, reading) in all.iter().enumerate() {
+        for cast in &reading.casts {
+            for (layer, cells) in cast.layers.iter().zip(&cast.cells) {
+                for (position, cell) in reading.positions.iter().zip(cells) {
+                    for target in 0..reading.targets.len().max(1) {
+                        let row = rows.next().unwrap();
+                        assert_eq!(row.get_int(0).unwrap() as usize, text);
+                        assert_eq!(*row.get_string(1).unwrap(), cast.cast.to_string());
+                        let place = (row.get_int(2).unwrap() as usize, row.get_int(3).unwrap() as usize);
+                        assert_eq!(place, (*layer, *position));
+                        assert_eq!(row.get_int(4).unwrap() as u32, reading.tokens[*position].id);
+                        assert_eq!(row.get_int(6).unwrap() as u32, cell.top[0].id);
+                        assert_eq!(*row.get_string(7).unwrap(), cell.top[0].text);
+                        assert_eq!(row.get_float(8).unwrap(), cell.top[0].probability);
+                        assert_eq!(Some(row.get_float(11).unwrap()), cell.entropy);
+                        match cell.targets.get(target) {
+                            Some(standing) => {
+                                assert_eq!(row.get_int(14).unwrap(), [5, 9][target]);
+                                assert_eq!(Some(row.get_float(16).unwrap()), standing.probability);
+                                assert_eq!(Some(row.get_int(17).unwrap() as usize), standing.rank);
+                            }
+                            None => assert!(row.get_int(14).is_err() && row.get_int(17).is_err()),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(rows.next().is_none());
 }

@@ -1,6 +1,7 @@
 //! The commands, one file each where there is more to one than a call.
 
 mod compare;
+mod completions;
 mod doctor;
 mod info;
 mod lens;
@@ -65,6 +66,8 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Compare(args) => compare::run(&args, printer),
         Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),
+        Command::Completions(args) => completions::completions(&args, printer),
+        Command::Man(args) => completions::man(&args, printer),
     }
 }
 

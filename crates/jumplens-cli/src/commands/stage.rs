@@ -1,7 +1,9 @@
 //! The commands that do one stage of a run.
 
 use super::{Failure, begin, begin_in, describe, warn};
-use crate::args::{BeginArgs, FitArgs, MapsArgs, PlotArgs, StatesArgs, StatesCommand, StatesImportArgs};
+use crate::args::{
+    BeginArgs, EvaluateArgs, FitArgs, MapsArgs, PlotArgs, StatesArgs, StatesCommand, StatesImportArgs,
+};
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::shell::quoted;
@@ -75,19 +77,40 @@ pub fn fit(args: &FitArgs, printer: &Printer) -> Result<(), Failure> {
 
 fn open_for(args: &MapsArgs, stage: Stage, printer: &Printer) -> Result<Run, Failure> {
     let mut run = open(&args.out, stage, args.shortcuts.as_deref(), args.overwrite, printer)?;
+    choose(&mut run, args);
+    Ok(run)
+}
+
+fn choose(run: &mut Run, args: &MapsArgs) {
     if args.force {
         run.force_shortcuts();
     }
-    Ok(run)
+    if !args.casts.is_empty() {
+        run.measure_only(args.casts.clone());
+    }
 }
 
 pub fn r2(args: &MapsArgs, printer: &Printer) -> Result<(), Failure> {
     Ok(open_for(args, Stage::R2, printer)?.r2(args.shortcuts.as_deref(), &Progress::new(printer))?)
 }
 
-pub fn evaluate(args: &MapsArgs, printer: &Printer) -> Result<(), Failure> {
-    let mut run = open_for(args, Stage::Evaluate, printer)?;
-    Ok(run.evaluate(args.shortcuts.as_deref(), &Progress::new(printer))?)
+pub fn evaluate(args: &EvaluateArgs, printer: &Printer) -> Result<(), Failure> {
+    let (maps, progress) = (&args.maps, Progress::new(printer));
+    let shortcuts = maps.shortcuts.as_deref();
+    if let Some(shard) = args.shard {
+        let mut run = Run::open_to_read(&maps.out, &sources(), &progress)?;
+        choose(&mut run, maps);
+        let part = args.part(shard);
+        run.evaluate_share(shard, shortcuts, &part, &progress)?;
+        printer.note(&format!("The predictions of share {shard} are in `{}`", part.display()));
+        return Ok(());
+    }
+    if args.merge.is_empty() {
+        return Ok(open_for(maps, Stage::Evaluate, printer)?.evaluate(shortcuts, &progress)?);
+    }
+    let mut run = Run::open_to_merge(&maps.out, maps.overwrite, &sources(), &progress)?;
+    choose(&mut run, maps);
+    Ok(run.merge_evaluation(&args.merge, shortcuts, &progress)?)
 }
 
 pub fn plot(args: &PlotArgs, printer: &Printer) -> Result<(), Failure> {

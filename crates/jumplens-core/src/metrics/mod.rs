@@ -6,4 +6,4 @@ mod scan;
 
 pub use inspect::{Inspection, effective_rank, inspect};
 pub use r2::{Source, Target, r2, score};
-pub use scan::{RowScan, Unembedding, scan, target_losses};
+pub use scan::{Closer, RowScan, Standing, Unembedding, scan, scan_closely, target_losses};

@@ -26,6 +26,26 @@ pub struct RowScan {
     pub kl: f64,
     /// Place of the top token of the sample's first row in the order of this row's logits, from 1.
     pub rank: usize,
+    /// What [`scan_closely`] sees beside that.
+    pub closer: Option<Closer>,
+}
+
+/// What is known of one row's distribution as a whole, and of the tokens that were asked about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Closer {
+    /// −Σ p·ln p, nats.
+    pub entropy: f64,
+    /// A token each, in the order asked.
+    pub tokens: Vec<Standing>,
+}
+
+/// Where one token stands in a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Standing {
+    /// Its logit.
+    pub logit: f32,
+    /// Its place in the order of the row's logits, from 1; of equal logits the lower id comes first.
+    pub rank: usize,
 }
 
 impl RowScan {
@@ -49,6 +69,10 @@ struct Running {
     /// The logit of the top token of the sample's first row, and how many logits are above it.
     mark: f32,
     above: u32,
+    /// Σ exp(z − largest)·(largest − z), where the entropy is asked for.
+    spread: f64,
+    /// The tokens that are asked about; `rank` counts those before them.
+    asked: Vec<Standing>,
 }
 
 impl Running {
@@ -62,6 +86,8 @@ impl Running {
             cross: 0.0,
             mark: 0.0,
             above: 0,
+            spread: 0.0,
+            asked: Vec::new(),
         }
     }
 
@@ -193,6 +219,27 @@ impl WithSimd for SoftCap<'_> {
 /// `[variants · samples, d]`: one prepared state of every sample, then another one of every sample, and so on; the first
 /// are those that the others' distributions are compared with. `targets` has a token a sample, or none.
 pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option<u32>]) -> Vec<RowScan> {
+    scanned(rows, unembedding, k, targets, None)
+}
+
+/// As [`scan`], and each row's entropy, and where the tokens `asked` stand in it.
+pub fn scan_closely(
+    rows: &[f32],
+    unembedding: &Unembedding,
+    k: usize,
+    targets: &[Option<u32>],
+    asked: &[u32],
+) -> Vec<RowScan> {
+    scanned(rows, unembedding, k, targets, Some(asked))
+}
+
+fn scanned(
+    rows: &[f32],
+    unembedding: &Unembedding,
+    k: usize,
+    targets: &[Option<u32>],
+    asked: Option<&[u32]>,
+) -> Vec<RowScan> {
     let n = rows.len() / unembedding.d;
     let samples = targets.len();
     let vocab = unembedding.vocab();
@@ -205,6 +252,16 @@ pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option
         },
     );
     let mut logits = vec![0f32; n * TILE.min(vocab)];
+    for &token in asked.unwrap_or_default() {
+        // The tile that it is met in again, so that its logit is the same to the last bit.
+        let first = token as usize / TILE * TILE;
+        let width = TILE.min(vocab - first);
+        let logits = &mut logits[..n * width];
+        unembedding.tile(&packed, first..first + width, logits);
+        for (running, logits) in running.iter_mut().zip(logits.chunks_exact(width)) {
+            running.asked.push(Standing { logit: logits[token as usize - first], rank: 0 });
+        }
+    }
     // For the first rows: exp(z − largest) over the tile, and what the terms of earlier tiles have to be scaled by.
     let mut weights = vec![0f32; samples * TILE.min(vocab)];
     let mut rescale = vec![1f64; samples];
@@ -225,6 +282,7 @@ pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option
             simd::dispatch(AddTile {
                 running,
                 k,
+                asked,
                 first_token: first,
                 logits: row_of(row),
                 first_logits: row_of(sample),
@@ -255,6 +313,10 @@ pub fn scan(rows: &[f32], unembedding: &Unembedding, k: usize, targets: &[Option
             target_logit: own.target_logit,
             kl,
             rank,
+            closer: asked.map(|_| Closer {
+                entropy: (own.sum_exp.ln() + own.spread / own.sum_exp).max(0.0),
+                tokens: own.asked.iter().map(|token| Standing { rank: token.rank + 1, ..*token }).collect(),
+            }),
         }
     };
     running.iter().enumerate().map(finish).collect()
@@ -295,7 +357,7 @@ impl WithSimd for AddExponentials<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        add_exponentials(self.running, self.logits);
+        add_exponentials(self.running, self.logits, false);
     }
 }
 
@@ -323,6 +385,8 @@ impl WithSimd for WeighFirst<'_> {
 struct AddTile<'a> {
     running: &'a mut Running,
     k: usize,
+    /// As of [`scan_closely`].
+    asked: Option<&'a [u32]>,
     first_token: usize,
     logits: &'a [f32],
     /// The tile of the sample's first row.
@@ -339,7 +403,14 @@ impl WithSimd for AddTile<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let running = self.running;
         add_top(&mut running.top, self.k, self.logits, self.first_token);
-        add_exponentials(running, self.logits);
+        add_exponentials(running, self.logits, self.asked.is_some());
+        for (standing, token) in running.asked.iter_mut().zip(self.asked.unwrap_or_default()) {
+            let before = (*token as usize).saturating_sub(self.first_token).min(self.logits.len());
+            let mark = standing.logit;
+            let above = self.logits.iter().map(|logit| u32::from(*logit > mark)).sum::<u32>();
+            let equal = self.logits[..before].iter().map(|logit| u32::from(*logit == mark)).sum::<u32>();
+            standing.rank += (above + equal) as usize;
+        }
         let mark = running.mark;
         running.above += self.logits.iter().map(|logit| u32::from(*logit > mark)).sum::<u32>();
         running.cross = running.cross * self.rescale + cross(self.weights, self.first_logits, self.logits);
@@ -365,17 +436,26 @@ fn add_top(top: &mut Vec<(f32, u32)>, k: usize, logits: &[f32], first: usize) {
 }
 
 #[inline(always)]
-fn add_exponentials(running: &mut Running, logits: &[f32]) {
+fn add_exponentials(running: &mut Running, logits: &[f32], and_spread: bool) {
     let largest = simd::max(logits);
     if largest > running.largest {
-        running.sum_exp *= f64::from(running.largest - largest).exp();
+        let further = f64::from(largest - running.largest);
+        let scale = (-further).exp();
+        if running.sum_exp > 0.0 {
+            running.spread = scale * (running.spread + further * running.sum_exp);
+        }
+        running.sum_exp *= scale;
         running.largest = largest;
     }
     let mut terms = [0f32; BLOCK];
+    let ends = [running.largest; BLOCK];
     for block in logits.chunks(BLOCK) {
         let terms = &mut terms[..block.len()];
         simd::exp_all(block, running.largest, terms);
         running.sum_exp += f64::from(simd::sum(terms));
+        if and_spread {
+            running.spread += f64::from(simd::dot_difference(terms, &ends[..block.len()], block));
+        }
     }
 }
 
@@ -412,7 +492,13 @@ mod tests {
         let bias = take(&[vocab], 4);
         for soft_cap in [None, Some(30.0)] {
             let head = Unembedding::new(&unembedding, d, Some(bias.clone()), soft_cap, Precision::F32);
-            let both = scan(&[model.clone(), rows.clone()].concat(), &head, k, &targets);
+            let asked = [0, 5, TILE as u32, (vocab - 1) as u32];
+            let stacked = [model.clone(), rows.clone()].concat();
+            let both = scan_closely(&stacked, &head, k, &targets, &asked);
+            let plain = scan(&stacked, &head, k, &targets);
+            assert!(both.iter().zip(&plain).all(|(closely, plain)| {
+                RowScan { closer: None, ..closely.clone() } == *plain && closely.closer.is_some()
+            }));
             assert!(both[..n].iter().all(|own| own.kl < 1e-6 && own.rank == 1));
             let scans = &both[n..];
             let cap = |z: f64| soft_cap.map_or(z, |cap| f64::from(cap) * (z / f64::from(cap)).tanh());
@@ -438,6 +524,14 @@ mod tests {
                 order.sort_by(|a, b| z[*b].total_cmp(&z[*a]));
                 let top: Vec<usize> = scan.top.iter().map(|(_, token)| *token as usize).collect();
                 assert_eq!(top, order[..k]);
+                let closer = scan.closer.as_ref().unwrap();
+                let entropy: f64 = z.iter().map(|z| (z - lse).exp() * (lse - z)).sum();
+                assert!((closer.entropy - entropy).abs() < 1e-5, "{} against {entropy}", closer.entropy);
+                for (standing, token) in closer.tokens.iter().zip(asked) {
+                    let rank = 1 + order.iter().position(|other| *other == token as usize).unwrap();
+                    assert_eq!(standing.rank, rank, "token {token}");
+                    assert!((f64::from(standing.logit) - z[token as usize]).abs() < 1e-5);
+                }
                 let model_top = (0..vocab).max_by(|a, b| m[*a].total_cmp(&m[*b])).unwrap();
                 assert_eq!(scan.rank, 1 + order.iter().position(|token| *token == model_top).unwrap());
                 let logit = head.logit(order[0] as u32, &rows[i * d..][..d]);
@@ -461,5 +555,9 @@ mod tests {
         let unembedding = Unembedding::new(&[1.0; 40], 2, None, None, Precision::F32);
         let scans = scan(&[0.5, 0.25], &unembedding, 3, &[None]);
         assert_eq!(scans[0].top.iter().map(|(_, token)| *token).collect::<Vec<_>>(), [0, 1, 2]);
+        let scans = scan_closely(&[0.5, 0.25], &unembedding, 3, &[None], &[0, 19, 7]);
+        let closer = scans[0].closer.as_ref().unwrap();
+        assert_eq!(closer.tokens.iter().map(|standing| standing.rank).collect::<Vec<_>>(), [1, 20, 8]);
+        assert!((closer.entropy - 20f64.ln()).abs() < 1e-6);
     }
 }

@@ -13,7 +13,7 @@ pub(crate) use architecture::{Architecture, Place};
 pub(crate) use config::config;
 pub(crate) use header::{Header, Type};
 pub(crate) use quant::Quant;
-pub(crate) use tokenizer::tokenizer_json;
+pub(crate) use tokenizer::{chat, tokenizer_json};
 
 use crate::error::Result;
 use crate::fields::AllowUnread;

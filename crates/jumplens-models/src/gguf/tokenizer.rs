@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::fields::AllowUnread;
 use crate::files::SourceFile;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 /// Of `tokenizer.ggml.token_type`: an ordinary token, the unknown one, one with a meaning of its own, one
 /// that a user added.
@@ -55,6 +55,22 @@ pub(crate) fn tokenizer_json(file: &SourceFile, allowed: &AllowUnread) -> Result
         None => return Err(header.damaged("no tokenizer (`tokenizer.ggml.model`) in its metadata")),
     };
     serde_json::to_vec(&tokenizer).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// The template of chats, where the file has one, and the special tokens by the names that templates have for them.
+pub(crate) fn chat(file: &SourceFile) -> Result<(Option<String>, BTreeMap<String, String>)> {
+    let header = Header::read(file)?;
+    let tokens = header.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
+    let mut special = BTreeMap::new();
+    for (name, key) in [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")] {
+        let id = header.natural(&format!("tokenizer.ggml.{key}_token_id")).unwrap_or_default();
+        if let Some(token) = id.and_then(|id| tokens.get(usize::try_from(id).ok()?)) {
+            special.insert(format!("{name}_token"), (*token).to_owned());
+        }
+    }
+    // Only chats take it: one that is no text stops nobody else.
+    let template = header.text("tokenizer.chat_template").unwrap_or_default();
+    Ok((template.map(str::to_owned), special))
 }
 
 /// The tokens and what each is.

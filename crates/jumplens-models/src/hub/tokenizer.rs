@@ -35,6 +35,8 @@ pub struct TokenizerFiles {
     pub added_tokens: Option<SourceFile>,
     /// `special_tokens_map.json`: which tokens are special, and what for.
     pub special_tokens_map: Option<SourceFile>,
+    /// `chat_template.jinja`: how a chat becomes a text. No token of a text depends on it, and [`files`](Self::files) leaves it out.
+    pub chat_template: Option<SourceFile>,
     /// `tokenizer_class` of the model's `config.json`, which counts where `tokenizer_config.json` names none.
     pub class: Option<String>,
     /// Which fields of these files may go unread, and which did.
@@ -45,6 +47,9 @@ pub struct TokenizerFiles {
 pub(super) const COMPANIONS: [&str; 3] =
     ["tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"];
 
+/// Lies beside a vocabulary where chats have a template of their own file.
+pub(super) const CHAT_TEMPLATE: &str = "chat_template.jinja";
+
 impl From<Vocabulary> for TokenizerFiles {
     /// A vocabulary with nothing beside it.
     fn from(vocabulary: Vocabulary) -> Self {
@@ -53,6 +58,7 @@ impl From<Vocabulary> for TokenizerFiles {
             config: None,
             added_tokens: None,
             special_tokens_map: None,
+            chat_template: None,
             class: None,
             allow_unread: AllowUnread::default(),
         }
@@ -80,6 +86,7 @@ impl TokenizerFiles {
             config: config?,
             added_tokens: added_tokens?,
             special_tokens_map: special_tokens_map?,
+            chat_template: open(CHAT_TEMPLATE)?,
             ..Self::from(vocabulary)
         }))
     }

@@ -3,6 +3,7 @@
 mod adapt;
 mod byte_pairs;
 mod charsmap;
+mod chat;
 mod class;
 mod growth;
 mod settings;
@@ -15,6 +16,7 @@ use crate::gguf;
 use crate::hub::{TokenizerFiles, Vocabulary};
 use crate::words::{HowMany, Kind, Spec, in_random_order};
 use adapt::adapt;
+use chat::Chat;
 use growth::Growth;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -101,6 +103,9 @@ pub struct Tokenizer {
     kind: Kind,
     vocab_size: usize,
     mask: Option<u32>,
+    /// What masked models guess behind, whether or not it takes the place of tokens.
+    mask_token: Option<u32>,
+    chat: Chat,
     notes: Vec<String>,
 }
 
@@ -142,9 +147,20 @@ impl Tokenizer {
             Some(settings) => adapt(&mut inner, settings, &path, is_json, &growth, &files.allow_unread)?,
             None => Vec::new(),
         };
+        let chat = chat_of(files, settings.as_ref())?;
         notes.extend(vocabulary_note(&inner, spec.vocab_size, &unnamed));
         let vocab_size = spec.vocab_size;
-        let mut tokenizer = Self { inner, growth, path, kind: spec.kind, vocab_size, mask: None, notes };
+        let mut tokenizer = Self {
+            inner,
+            growth,
+            path,
+            kind: spec.kind,
+            vocab_size,
+            mask: None,
+            mask_token: None,
+            chat,
+            notes,
+        };
         let special = tokenizer.encode("")?.len();
         if special >= spec.max_positions {
             return Err(Error::Option(format!(
@@ -166,6 +182,7 @@ impl Tokenizer {
             }
             // A class adds one that is in no file behind the vocabulary, where it was never trained.
             let id = tokenizer.inner.token_to_id(mask_token).filter(|_| mask_is_there);
+            tokenizer.mask_token = id;
             tokenizer.mask = mask.then(|| id.ok_or_else(|| missing(SpecialToken::Mask))).transpose()?;
             tokenizer.check(tokenizer.mask.as_slice(), "")?;
         }
@@ -192,10 +209,31 @@ impl Tokenizer {
     /// [`Error::NoEmbedding`] where the model has none for one of them; [`Error::Config`] where the tokenizer makes
     /// the text more than 64 times as long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encoded(text, true)
+    }
+
+    /// As [`encode`](Self::encode), without the tokens that the tokenizer puts around a text.
+    pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>> {
+        self.encoded(text, false)
+    }
+
+    fn encoded(&self, text: &str, with_special: bool) -> Result<Vec<u32>> {
         self.growth.check(text)?;
-        let encoding = caught(&self.path, || self.inner.encode_fast(text, true))?;
+        let encoding = caught(&self.path, || self.inner.encode_fast(text, with_special))?;
         self.check(encoding.get_ids(), text)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// A chat as the text that the model was trained on, as far as to where its answer begins: what the tokenizer's template
+    /// makes of `messages`, a list of objects with `role` and `content`. [`Error::Option`] where there is no template,
+    /// [`Error::Config`] where it does not take them.
+    pub fn chat(&self, messages: &serde_json::Value) -> Result<String> {
+        self.chat.render(messages)
+    }
+
+    /// The token that a masked model guesses behind.
+    pub fn mask_token(&self) -> Option<u32> {
+        self.mask_token
     }
 
     /// Fails where the model has no embedding for one of the tokens of `text`.
@@ -212,16 +250,17 @@ impl Tokenizer {
         }
     }
 
-    /// As [`encode`](Self::encode), and how many tokens were cut off.
-    pub fn encode_cut(&self, text: &str) -> Result<(Vec<u32>, usize)> {
-        let ids = self.encode(text)?;
+    /// As [`encode`](Self::encode), or where not `with_special` [`encode_bare`](Self::encode_bare), and how many tokens were cut
+    /// off.
+    pub fn encode_cut(&self, text: &str, with_special: bool) -> Result<(Vec<u32>, usize)> {
+        let ids = self.encoded(text, with_special)?;
         if self.inner.get_truncation().is_none_or(|longest| ids.len() < longest.max_length) {
             return Ok((ids, 0));
         }
         // Tokens behind the end are not made, so that they have to be made to be counted.
         let mut uncut = self.inner.clone();
         uncut.with_truncation(None).map_err(Error::format(&self.path))?;
-        let whole = caught(&self.path, || uncut.encode_fast(text, true))?.len();
+        let whole = caught(&self.path, || uncut.encode_fast(text, with_special))?.len();
         let cut = whole.saturating_sub(ids.len());
         Ok((ids, cut))
     }
@@ -273,6 +312,24 @@ impl Tokenizer {
         };
         Ok(chosen.into_iter().map(sample).collect())
     }
+}
+
+/// What renders chats: chat_template.jinja comes before what tokenizer_config.json says.
+fn chat_of(files: &TokenizerFiles, settings: Option<&Settings>) -> Result<Chat> {
+    if let Vocabulary::Gguf(file) = &files.vocabulary {
+        let (template, special) = gguf::chat(file)?;
+        return Ok(Chat { path: file.path.clone(), template, special });
+    }
+    let special = settings.map(Settings::specials).unwrap_or_default();
+    let (path, template) = match (&files.chat_template, &files.config) {
+        (Some(file), _) => {
+            // Only chats take it: it stops nobody else.
+            (&file.path, Some(String::from_utf8_lossy(file.bytes()).into_owned()))
+        }
+        (None, Some(config)) => (&config.path, Chat::of_config(config)?),
+        (None, None) => (&files.files()[0].path, None),
+    };
+    Ok(Chat { path: path.clone(), template, special })
 }
 
 /// The beginning of a text, for a message.

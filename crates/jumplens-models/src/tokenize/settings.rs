@@ -153,7 +153,7 @@ impl Settings {
             Some(name) => match class::named(&name) {
                 Some(class) => class,
                 None if files.allow_unread.allows("tokenizer_class") => {
-                    by_leave = Some(format!("went unread by leave: `tokenizer_class` (\"{name}\")"));
+                    by_leave = Some(format!("not read, as allowed: `tokenizer_class` (\"{name}\")"));
                     &BASE
                 }
                 None => {
@@ -251,6 +251,11 @@ impl Settings {
     /// The special token that is called `name`: `bos_token`, ….
     pub fn special(&self, name: &str) -> Option<&str> {
         self.named.iter().find(|(named, _)| *named == name).map(|(_, token)| token.text())
+    }
+
+    /// The special tokens that have a name, by it.
+    pub fn specials(&self) -> BTreeMap<String, String> {
+        self.named.iter().map(|(name, token)| ((*name).to_owned(), token.text().to_owned())).collect()
     }
 
     /// True where the files add `token` to the vocabulary under an id.

@@ -54,7 +54,7 @@ pub fn read_pickle(file: &SourceFile) -> Result<(Array, Option<Array>)> {
     let (pickle, end) = pickle::read(checkpoint.path, checkpoint.bytes, 0, ARRAYS)?;
     if end < checkpoint.bytes.len() {
         let more = checkpoint.bytes.len() - end;
-        return Err(checkpoint.damaged(format!("{more} bytes behind the end of the pickle")));
+        return Err(checkpoint.damaged(format!("{more} bytes after the end of the pickle")));
     }
     let contents = Contents { checkpoint, pickle, storages: HashMap::new() };
     let root = contents.pickle.root();

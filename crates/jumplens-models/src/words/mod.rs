@@ -27,7 +27,7 @@ pub use shard::{LEARNING_CURVE, MOST_SHARES, VAL, piece, segment};
 pub use shard::{PIECES, Shard};
 pub use stage::Stage;
 #[doc(hidden)]
-pub use stage::{MOMENTS, REPORT, RESULTS, SUMMARY, samples_file};
+pub use stage::{EVALUATING, EXAMPLES, LENS, MOMENTS, REPORT, RESULTS, SUMMARY, samples_file};
 #[doc(hidden)]
 pub use text_check::{CONTEXT_LENGTH, CONTEXT_MARGIN, CONTEXT_WINDOW};
 pub use text_check::{Comparison, TextCheck};

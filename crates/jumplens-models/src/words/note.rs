@@ -3,7 +3,7 @@
 use jumplens_core::cast::{Cast, Form};
 use std::fmt;
 
-/// What is to be said of a run, and can be mended.
+/// What is to be said of a run, and can be fixed.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Note {

@@ -1,17 +1,26 @@
 //! The lens: what each cast predicts at every position of a text, layer by layer, and how that is shown.
 
+mod answer;
+mod cells;
 mod color;
+mod figure;
 mod html;
+mod measure;
+mod prompts;
 mod shown;
 mod svg;
 
+pub use answer::{Answer, Target, TargetCell};
+pub use cells::CellTable;
 pub use color::{Rgb, color};
-pub use html::html;
+pub use figure::{Drawn, figure};
+pub use html::{Page, html};
+pub use measure::{Coloring, Measure};
+pub use prompts::{Asked, Prompt, read_prompts};
 pub use shown::{clipped, is_hidden, shown, spelled, width};
-pub use svg::svg;
 
 use crate::batch::PackedBatch;
-use crate::eval::{BlockCasts, ExitRule, Unembedding, maps_to_last, predict, with_unembedding};
+use crate::eval::{BlockCasts, ExitRule, Standing, Unembedding, maps_to_last, predict, with_unembedding};
 use crate::models::{Head, Kind, Transformer};
 use crate::nn::{Linear, Precision};
 use crate::shortcut::MapStore;
@@ -24,13 +33,19 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// What casts predict at the positions of one text: the object that `jumplens lens --format json` writes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// The model's name.
     pub model: String,
-    /// The text.
+    /// How many tokens its vocabulary has.
+    #[serde(default)]
+    pub vocab_size: usize,
+    /// The text that was run.
     pub text: String,
-    /// All of its tokens.
+    /// What was said in the chat that the text was made of, where it was made of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<String>,
+    /// All tokens of the text.
     pub tokens: Vec<Token>,
     /// The positions that were looked at, from 0: what `cells` has an entry for.
     pub positions: Vec<usize>,
@@ -42,6 +57,9 @@ pub struct Reading {
     pub tokens_cut: usize,
     /// λ of the exit rule, where one was given.
     pub lambda: Option<f64>,
+    /// The tokens that were looked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<Target>,
     /// Why this cast was taken, where none was asked for and there were figures to go by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen: Option<String>,
@@ -50,6 +68,13 @@ pub struct Reading {
     pub warnings: Vec<String>,
     /// One cast after another.
     pub casts: Vec<CastReading>,
+}
+
+/// What `lens.json` of a run holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sentences {
+    /// Some of its validation sentences.
+    pub sentences: Vec<Reading>,
 }
 
 impl Reading {
@@ -94,10 +119,13 @@ pub struct CastReading {
     /// By position: the layer at which the exit rule stops, where a λ was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_layer: Option<Vec<usize>>,
+    /// `[target][position]`: what becomes of each target over all layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Vec<Answer>>,
 }
 
 /// What a cast predicts at one position from one layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     /// The most probable tokens, best first; none where the cast's state is not finite.
     pub top: Vec<Guess>,
@@ -105,6 +133,18 @@ pub struct Cell {
     pub confidence: Option<f32>,
     /// −ln p_model(most probable token), nats.
     pub surprisal: Option<f32>,
+    /// Entropy of the cast's distribution, nats.
+    #[serde(default)]
+    pub entropy: Option<f32>,
+    /// KL(model ‖ cast), nats.
+    #[serde(default)]
+    pub kl: Option<f32>,
+    /// Place of the model's own token in the order of the cast's, from 1.
+    #[serde(default)]
+    pub rank: Option<usize>,
+    /// Where each target stands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<TargetCell>,
 }
 
 /// A token with its probability.
@@ -129,6 +169,8 @@ pub struct View {
     pub top: usize,
     /// λ of the exit rule.
     pub lambda: Option<f64>,
+    /// Tokens to look for in every prediction.
+    pub targets: Vec<Target>,
     /// N of the exit rule ([`mean_run`](crate::eval::mean_run) of the validation samples); for `None` the mean over the
     /// text's own positions.
     pub mean_run: Option<f64>,
@@ -137,7 +179,14 @@ pub struct View {
 impl Default for View {
     /// The best token of every layer and position.
     fn default() -> Self {
-        Self { positions: Vec::new(), layers: Vec::new(), top: 1, lambda: None, mean_run: None }
+        Self {
+            positions: Vec::new(),
+            layers: Vec::new(),
+            top: 1,
+            lambda: None,
+            targets: Vec::new(),
+            mean_run: None,
+        }
     }
 }
 
@@ -262,21 +311,40 @@ impl<'a> Lens<'a> {
         };
         let positions = chosen("position", &view.positions, n)?;
         let layers = chosen("layer", &view.layers, spec.n_layers + 1)?;
+        let asked: Vec<u32> = view.targets.iter().map(|target| target.token.id).collect();
+        if let Some(id) = asked.iter().find(|id| **id as usize >= unembedding.vocab()) {
+            let last = unembedding.vocab() - 1;
+            return Err(Error::Option(format!(
+                "token {id} was asked for, the last that the model predicts is {last}"
+            )));
+        }
 
         let text_of = |id: u32| tokenizer.map_or_else(|| id.to_string(), |tokenizer| tokenizer.text_of(id));
         let finite = |value: f64| value.is_finite().then_some(value as f32);
         let mut cells = self
-            .predictions(&input.ids, unembedding, view.top, |prediction, scan| {
+            .predictions(&input.ids, &positions, unembedding, view.top, &asked, |prediction, scan| {
+                let probability = |logit: f32| (f64::from(logit) - scan.log_sum_exp).exp() as f32;
                 let guess = |&(logit, id): &(f32, u32)| Guess {
                     id,
                     text: text_of(id),
-                    probability: (f64::from(logit) - scan.log_sum_exp).exp() as f32,
+                    probability: probability(logit),
                 };
-                let shown = if prediction.is_there() { view.top } else { 0 };
+                let is_there = prediction.is_there();
+                let shown = if is_there { view.top } else { 0 };
+                let standing = |standing: &Standing| TargetCell {
+                    probability: is_there.then(|| probability(standing.logit)),
+                    rank: is_there.then_some(standing.rank),
+                };
+                let closer = scan.closer.as_ref();
                 let cell = Cell {
                     top: scan.top.iter().take(shown).map(guess).collect(),
                     confidence: finite(prediction.confidence),
                     surprisal: finite(prediction.surprisal),
+                    entropy: closer.filter(|_| is_there).and_then(|closer| finite(closer.entropy)),
+                    kl: finite(prediction.kl),
+                    rank: is_there.then_some(prediction.rank),
+                    targets: closer
+                        .map_or_else(Vec::new, |closer| closer.tokens.iter().map(standing).collect()),
                 };
                 (cell, prediction.confidence)
             })?
@@ -288,44 +356,62 @@ impl<'a> Lens<'a> {
         let cast = |(cast, _): &(Cast, Arc<Way>)| {
             let mut rows: Vec<_> = cells.by_ref().take(spec.n_layers).collect();
             rows.push(own.clone());
-            let exit = |&position: &usize, lambda| {
-                rule.first_sure(position, lambda, spec.n_layers, |layer| rows[layer][position].1)
+            let exit = |(place, &position): (usize, &usize), lambda| {
+                rule.first_sure(position, lambda, spec.n_layers, |layer| rows[layer][place].1)
             };
+            let answer =
+                |target: usize, place: usize| Answer::of(target, rows.iter().map(|row| &row[place].0));
+            let answers = |target: usize| (0..positions.len()).map(|place| answer(target, place)).collect();
             CastReading {
                 cast: cast.clone(),
                 layers: layers.clone(),
                 cells: layers
                     .iter()
-                    .map(|layer| positions.iter().map(|position| rows[*layer][*position].0.clone()).collect())
+                    .map(|layer| rows[*layer].iter().map(|(cell, _)| cell.clone()).collect())
                     .collect(),
-                exit_layer: view.lambda.map(|lambda| positions.iter().map(|p| exit(p, lambda)).collect()),
+                exit_layer: view
+                    .lambda
+                    .map(|lambda| positions.iter().enumerate().map(|at| exit(at, lambda)).collect()),
+                answers: (0..asked.len()).map(answers).collect(),
             }
         };
         let casts = self.casts.iter().map(cast).collect();
         Ok(Reading {
             model: model.to_owned(),
+            vocab_size: unembedding.vocab(),
             text: input.text.clone(),
             tokens: input.ids.iter().map(|&id| Token { id, text: text_of(id) }).collect(),
             positions,
-            truncated: false,
-            tokens_cut: 0,
             lambda: view.lambda,
-            chosen: None,
-            warnings: Vec::new(),
+            targets: view.targets.clone(),
             casts,
+            ..Reading::default()
         })
     }
 
-    /// The model's own predictions at every position of the sequence `ids`, then those of each cast from the layers
+    /// The model's own predictions at `positions` of the sequence `ids`, then those of each cast from the layers
     /// 0…L−1: what `take` makes of them, a list a layer.
     fn predictions<T>(
         &self,
         ids: &[u32],
+        positions: &[usize],
         unembedding: &Unembedding,
         k: usize,
+        asked: &[u32],
         take: impl Fn(crate::eval::Prediction, &crate::eval::RowScan) -> T,
     ) -> Result<Vec<Vec<T>>> {
-        let states = run_sequence(self.model, ids)?;
+        // A row of each layer that is stacked in `states` for each position that is looked at.
+        let at_positions = |states: &Tensor| -> Result<Tensor> {
+            if positions.len() == ids.len() && positions.iter().copied().eq(0..ids.len()) {
+                return Ok(states.clone());
+            }
+            let layers = states.dim(0)? / ids.len();
+            let rows =
+                (0..layers).flat_map(|layer| positions.iter().map(move |p| (layer * ids.len() + p) as u32));
+            let rows = Tensor::from_iter(rows, states.device())?;
+            Ok(states.index_select(&rows, 0)?)
+        };
+        let states = run_sequence(self.model, ids)?.iter().map(at_positions).collect::<Result<Vec<_>>>()?;
         let Some((last, earlier)) = states.split_last() else { return Ok(Vec::new()) };
         let mut lasts = vec![last.clone()];
         for (_, way) in &self.casts {
@@ -336,10 +422,10 @@ impl<'a> Lens<'a> {
                         lasts.push(map.forward(h)?);
                     }
                 }
-                How::Blocks(casts) => lasts.push(self.run_blocks(casts, ids)?),
+                How::Blocks(casts) => lasts.push(at_positions(&self.run_blocks(casts, ids)?)?),
             }
         }
-        predict(self.head, unembedding, &lasts, k, &vec![None; ids.len()], take)
+        predict(self.head, unembedding, &lasts, k, &vec![None; positions.len()], Some(asked), take)
     }
 
     /// What `casts` (of one kind of sub-module) bring to the last layer from the layers 0…L−1: `[L · tokens, d]`.

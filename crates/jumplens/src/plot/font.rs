@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use ttf_parser::Face;
 
 /// What the font is called: the licence reserves `Source` for the unchanged one.
-pub(super) const FAMILY: &str = "Jumplens Sans";
+pub(crate) const FAMILY: &str = "Jumplens Sans";
 /// Height of capitals and digits in em.
 pub(super) const CAPITALS: f64 = 0.66;
 
@@ -37,12 +37,12 @@ pub(super) fn database() -> Arc<fontdb::Database> {
 }
 
 /// `text` with `?` for each character that the font does not have.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().map(|char| if FACE.glyph_index(char).is_some() { char } else { '?' }).collect()
 }
 
 /// The width of `text` as [`shown`].
-pub(super) fn text_width(text: &str, size: f64) -> f64 {
+pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let advance = |char| FACE.glyph_index(char).and_then(|glyph| FACE.glyph_hor_advance(glyph)).unwrap_or(0);
     let units: u32 = shown(text).chars().map(|char| u32::from(advance(char))).sum();
     size * f64::from(units) / f64::from(FACE.units_per_em())

@@ -60,7 +60,7 @@ impl Run {
             Some(_) => shortcuts.casts()?,
             None => self.manifest.fits.casts(),
         };
-        if casts.is_empty() {
+        if casts.is_empty() && elsewhere.is_some() {
             // The first file that is missing is then named.
             casts.push(Cast::MAT);
         }
@@ -77,6 +77,11 @@ impl Run {
     /// From here on maps are applied even where they were fitted on another model.
     pub fn force_shortcuts(&mut self) {
         self.force = true;
+    }
+
+    /// From here on these casts alone are measured.
+    pub fn measure_only(&mut self, casts: Vec<Cast>) {
+        self.only = Some(casts);
     }
 
     pub(super) fn shortcuts(&self, elsewhere: Option<&Path>) -> Result<Shortcuts> {

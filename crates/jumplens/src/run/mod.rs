@@ -1,6 +1,7 @@
 //! A run folder and its stages. Each stage reads what the ones before it left on disk; [`Run::all`] is nothing but all
 //! of them in order.
 
+mod evaluation;
 mod figures;
 mod import;
 mod maps;
@@ -27,7 +28,7 @@ use crate::results::current_tables;
 use crate::store::lock::Lock;
 use crate::store::{FolderKind, Found, Stage, damaged, integrity, look, note_replaced};
 use crate::tokenize::{Sample, Tokenizer, write_samples};
-use crate::words::{MOMENTS, Note, REPORT, RESULTS, samples_file};
+use crate::words::{Cast, EVALUATING, MOMENTS, Note, REPORT, RESULTS, samples_file};
 use crate::{Error, Lacking, Result};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -60,6 +61,8 @@ pub struct Run {
     intact: RefCell<BTreeSet<Stage>>,
     /// Apply maps that were fitted on another model.
     force: bool,
+    /// The casts that are measured, where they were chosen.
+    only: Option<Vec<Cast>>,
 }
 
 impl Run {
@@ -150,6 +153,9 @@ impl Run {
             && let Ok(files) = ModelFiles::find(&own.pin(name), sources, observer)
         {
             check_model(folder, own, &files)?;
+        }
+        if folder.join(RESULTS).join(EVALUATING).exists() {
+            return Ok(None);
         }
         for record in manifest.stages.values() {
             if integrity::changed(folder, &record.files)?.is_some() {
@@ -281,6 +287,24 @@ impl Run {
         Self::open_with(lock, folder, manifest, needs_model, sources, observer)
     }
 
+    /// Opens a run, or what was fitted from sums, for [`Run::merge_evaluation`]. [`Error::StageDone`] where it is evaluated, and
+    /// `again` does not allow that to be done again; as [`Run::open`].
+    pub fn open_to_merge(
+        folder: &Path,
+        again: bool,
+        sources: &Sources,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let run = Self::open(folder, sources, observer)?;
+        match run.manifest.is_done(Stage::Evaluate) && !again {
+            true => {
+                let (path, kind, stage) = (folder.to_owned(), run.manifest.kind, Stage::Evaluate);
+                Err(Error::StageDone { path, kind, stage })
+            }
+            false => Ok(run),
+        }
+    }
+
     /// As [`Run::open`], for what writes nothing into the folder: any number of processes may, beside one that works on it.
     /// What is fitted from sums is opened too.
     pub fn open_to_read(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
@@ -332,7 +356,7 @@ impl Run {
         tokenizer: Option<TokenizerFiles>,
     ) -> Self {
         let (folder, intact) = (folder.to_owned(), RefCell::default());
-        Self { _lock: lock, folder, manifest, sizes, model, tokenizer, intact, force: false }
+        Self { _lock: lock, folder, manifest, sizes, model, tokenizer, intact, force: false, only: None }
     }
 
     /// The run's folder.
@@ -383,7 +407,8 @@ impl Run {
         match self.manifest.kind {
             FolderKind::Run => {
                 self.needs(Stage::Samples, Stage::Evaluate)?;
-                Ok(self.known_samples("val")?.map(|samples| mean_run(&samples)))
+                let samples = self.known_samples("val")?;
+                Ok(samples.map(|samples| mean_run(samples.iter().map(|sample| sample.position))))
             }
             _ => Ok(None),
         }
@@ -583,6 +608,7 @@ fn make(
     observer: &dyn Observer,
 ) -> Result<(Manifest, [Vec<Sample>; 2])> {
     crate::lenses::chosen(&settings.fits)?;
+    crate::lenses::check_ranks(&settings.fits, model.spec().d_model)?;
     let made =
         crate::samples::make(&settings.samples, settings.seed, files, model.spec(), sources, observer)?;
     let mut samples = [made.train, made.val];

@@ -72,6 +72,8 @@ pub struct Asked {
     pub ranks: Option<Vec<usize>>,
     /// As [`Fits::lenses`].
     pub lenses: Option<Vec<Cast>>,
+    /// As [`Fits::only`]: with it, of the five above only [`Asked::pairs`] and [`Asked::ridge`] are looked at.
+    pub casts: Option<Vec<Cast>>,
     /// As [`Settings::dtype`].
     pub dtype: Option<Precision>,
     /// As [`Settings::shard`].
@@ -90,6 +92,7 @@ impl From<&Settings> for Asked {
             ridge: fits.ridge,
             ranks: Some(fits.ranks),
             lenses: Some(fits.lenses),
+            casts: fits.only,
             dtype: Some(dtype),
             shard,
             ..Self::default()
@@ -118,20 +121,28 @@ impl From<&Settings> for Asked {
 impl Asked {
     /// What is asked for, and for the rest what is `usual`.
     pub fn over(&self, usual: &Settings) -> Settings {
-        let fits = Fits {
-            pairs: self.pairs.unwrap_or(usual.fits.pairs),
-            intercept: self.intercept.unwrap_or(usual.fits.intercept),
-            ridge: self.ridge.or(usual.fits.ridge),
-            ranks: self.ranks.clone().unwrap_or_else(|| usual.fits.ranks.clone()),
-            lenses: self.lenses.clone().unwrap_or_else(|| usual.fits.lenses.clone()),
-        };
         Settings {
             model: self.model.clone().unwrap_or_else(|| usual.model.clone()),
             samples: self.samples_over(&usual.samples),
             seed: self.seed.unwrap_or(usual.seed),
-            fits,
+            fits: self.fits_over(&usual.fits),
             dtype: self.dtype.unwrap_or(usual.dtype),
             shard: self.shard.or(usual.shard),
+        }
+    }
+
+    fn fits_over(&self, usual: &Fits) -> Fits {
+        let pairs = self.pairs.unwrap_or(usual.pairs);
+        match &self.casts {
+            Some(casts) => Fits::only(casts, self.ridge, pairs),
+            None => Fits {
+                pairs,
+                intercept: self.intercept.unwrap_or(usual.intercept),
+                ridge: self.ridge.or(usual.ridge),
+                ranks: self.ranks.clone().unwrap_or_else(|| usual.ranks.clone()),
+                lenses: self.lenses.clone().unwrap_or_else(|| usual.lenses.clone()),
+                only: usual.only.clone(),
+            },
         }
     }
 
@@ -191,16 +202,7 @@ impl Asked {
             })
             .or_else(|| self.samples_difference(manifest, &begun.samples))
             .or_else(|| differing("the seed", self.seed, Some(begun.seed)))
-            .or_else(|| {
-                let fits = Fits {
-                    pairs: self.pairs.unwrap_or(begun.fits.pairs),
-                    intercept: self.intercept.unwrap_or(begun.fits.intercept),
-                    ridge: self.ridge.or(begun.fits.ridge),
-                    ranks: self.ranks.clone().unwrap_or_else(|| begun.fits.ranks.clone()),
-                    lenses: self.lenses.clone().unwrap_or_else(|| begun.fits.lenses.clone()),
-                };
-                other_maps(&fits, &begun.fits)
-            })
+            .or_else(|| other_maps(&self.fits_over(&begun.fits), &begun.fits))
             .or_else(|| differing("the number format", self.dtype, Some(begun.dtype)))
             .or_else(|| differing("the share", self.shard, begun.shard))
     }

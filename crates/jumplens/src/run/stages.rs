@@ -3,13 +3,10 @@
 use super::figures::draw_tables;
 use super::{Run, samples_path};
 use crate::batch::{PackedBatch, tokens};
-use crate::eval::tables::{ExitLayerRow, ExitRow, write_csv};
-use crate::eval::{
-    ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, exit_layers, layer_rows, r2_table,
-    rank_rows, sentences, spectra, write_predictions,
-};
-use crate::files::{write_atomically, write_durably};
-use crate::lens::{Input, Reading, View};
+use crate::eval::tables::write_csv;
+use crate::eval::{Evaluation, Summary, advise, diagnose, examples, r2_table, spectra};
+use crate::files::{create_folder, write_atomically, write_durably};
+use crate::lens::{Input, Sentences, View};
 use crate::lenses;
 use crate::manifest::StageRecord;
 use crate::models::{Head, Transformer};
@@ -22,7 +19,7 @@ use crate::shortcut::{Fits, Shortcuts, fit_pairs, fit_parts};
 use crate::states::{Begun, CHUNK, Kept, StateFiles, TOKEN_BUDGET};
 use crate::store::Stage;
 use crate::tokenize::{Sample, read_samples};
-use crate::words::{Cast, MOMENTS, RESULTS, SUMMARY};
+use crate::words::{Cast, EXAMPLES, LENS, MOMENTS, RESULTS, Refusal, SUMMARY};
 use crate::{Error, Lacking, Result};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -36,10 +33,9 @@ const LENS_LONGEST: usize = 256;
 /// Tokens of each prediction there.
 const LENS_TOP: usize = 5;
 
-/// `lens.json`.
-#[derive(serde::Serialize)]
-struct Sentences {
-    sentences: Vec<Reading>,
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_vec(value).map_err(|error| Error::Internal(error.to_string()))?;
+    write_atomically(path, &json)
 }
 
 impl Run {
@@ -55,6 +51,9 @@ impl Run {
             let path = self.folder.join(RESULTS).join(SUMMARY);
             observer.note(&format!("`{}` was changed or removed since: it is written again", path.display()));
             self.write_summary(None)?;
+        }
+        if self.manifest.is_done(Stage::Evaluate) {
+            self.forget_pieces()?;
         }
         for stage in Stage::OF_RUN {
             if stage == Stage::Evaluate && self.manifest.headless {
@@ -92,11 +91,14 @@ impl Run {
             _ => Default::default(),
         };
         let spec = self.model(Stage::States.name())?.spec().clone();
+        // The parts' maps are fitted on the train samples alone.
+        let needs_attention = !self.manifest.fits.blocks().is_empty();
+        let with_attention = |split: &str| needs_attention && split == "train";
         let begun = |(split, samples): &(&'static str, Vec<Sample>)| {
             let chunks = chunks.get(*split).copied().unwrap_or(0);
             let kept = Kept { chunks, digests: kept.clone() };
             let files = StateFiles::new(&self.folder, split);
-            files.begun(&spec, samples.len(), *split == "train", &kept, observer)
+            files.begun(&spec, samples.len(), with_attention(split), &kept, observer)
         };
         let earlier = splits.iter().map(begun).collect::<Result<Vec<_>>>()?;
         for ((split, _), _) in splits.iter().zip(&earlier).filter(|(_, earlier)| earlier.chunks == 0) {
@@ -125,10 +127,9 @@ impl Run {
         let mut run = 0;
         for ((split, samples), earlier) in splits.iter().zip(earlier) {
             let files = StateFiles::new(&self.folder, split);
-            // The parts' maps are fitted on the train samples alone.
             let model =
                 self.model.as_ref().ok_or_else(|| self.lacks(Lacking::Model, Stage::States.name()))?;
-            run += files.collect(model, samples, *split == "train", earlier, observer, |kept| {
+            run += files.collect(model, samples, with_attention(split), earlier, observer, |kept| {
                 if let Some(record) = self.manifest.stages.get_mut(&Stage::States) {
                     record.chunks.insert((*split).to_owned(), kept.chunks);
                     record.kept.extend(kept.digests);
@@ -151,10 +152,19 @@ impl Run {
     pub fn fit(&mut self, fits: Fits, observer: &dyn Observer) -> Result<()> {
         self.needs(Stage::States, Stage::Fit)?;
         let lenses = lenses::chosen(&fits)?;
+        lenses::check_ranks(&fits, self.sizes.d_model)?;
         self.manifest.forget(Stage::Fit);
         self.manifest.fits = fits.clone();
         self.manifest.write(&self.folder)?;
         let sizes = self.sizes;
+        // What the parts' maps are fitted on does not come with imported states.
+        let with_parts = self.model.as_ref().filter(|_| self.manifest.samples.imported().is_none());
+        if with_parts.is_some()
+            && let Some(cast) = fits.blocks().first()
+            && !StateFiles::new(&self.folder, "train").has_attention()
+        {
+            return Err(Refusal::NoAttention { cast: Cast::Blocks(*cast) }.into());
+        }
         let [train, _] = self.manifest.counts();
         if train <= sizes.d_model {
             observer.note(&format!(
@@ -163,18 +173,21 @@ impl Run {
                 sizes.d_model
             ));
         }
-        // What the parts' maps are fitted on does not come with imported states.
-        let with_parts = self.model.as_ref().filter(|_| self.manifest.samples.imported().is_none());
-        let maps = fits.count(sizes.n_layers)
-            + with_parts.map_or(0, |model| sizes.n_layers * model.spec().parts.len());
+        let needed = |model: &Transformer| {
+            let parts = model.spec().parts.iter();
+            parts.filter(|part| fits.needs_part(part.name)).count()
+        };
+        let maps = fits.count(sizes.n_layers) + with_parts.map_or(0, |model| sizes.n_layers * needed(model));
         observer.begin(Stage::Fit.name(), maps as u64, "maps");
         let started = Instant::now();
         let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None)?);
         let shortcuts = shortcuts.with_origin(self.origin()?);
-        shortcuts.forget_other_casts()?;
+        // There, even where nothing is fitted.
+        create_folder(&self.folder.join(Stage::Fit.place()))?;
+        shortcuts.forget_others(&fits)?;
         fit_pairs(sizes, &states, fits.pairs, &lenses, &shortcuts, observer)?;
         if let Some(model) = with_parts {
-            fit_parts(model, &states, &shortcuts, observer)?;
+            fit_parts(model, &states, &|part| fits.needs_part(part), &shortcuts, observer)?;
         }
         self.finish_timed(Stage::Fit, started, observer)
     }
@@ -196,12 +209,14 @@ impl Run {
     pub fn r2(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
         self.needs_maps(Stage::R2, shortcuts)?;
         let sizes = self.sizes;
-        let (maps, casts) = self.map_casts(shortcuts, observer)?;
-        let pairs = self.manifest.fits.pairs.count(sizes.n_layers);
-        observer.begin(Stage::R2.name(), (casts.len() * pairs + sizes.n_layers) as u64, "maps and layers");
+        let (maps, mut casts) = self.measured_casts(shortcuts, observer)?;
+        casts.retain(|cast| !matches!(cast, Cast::Id | Cast::Blocks(_)));
+        let pairs = self.manifest.fits.pairs;
+        let total = casts.len() * pairs.count(sizes.n_layers) + sizes.n_layers;
+        observer.begin(Stage::R2.name(), total as u64, "maps and layers");
         let started = Instant::now();
         let files = |split| StateFiles::new(&self.folder, split);
-        let rows = r2_table(sizes, &files("train"), &files("val"), &maps, &casts, observer)?;
+        let rows = r2_table(sizes, &files("train"), &files("val"), &maps, &casts, pairs, observer)?;
         let samples = self.known_samples("train")?;
         let (sources, curve) = diagnose(sizes, &files("train"), &files("val"), samples.as_deref(), observer)?;
         let spectra = spectra(sizes, &maps, &casts, observer)?;
@@ -215,35 +230,6 @@ impl Run {
         write_csv(&results.join("learning_curve.csv"), &curve)?;
         self.write_summary(Some(Stage::R2))?;
         self.finish_measured(Stage::R2, started, shortcuts, observer)
-    }
-
-    /// `layers.csv`, `early_exit.csv`, `predictions.parquet`, for the maps of this run or those in another folder.
-    /// [`Error::NoHead`] where the model makes no predictions.
-    pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
-        self.needs_maps(Stage::Evaluate, shortcuts)?;
-        let (model, head) = self.evaluable()?;
-        let (maps, casts) = self.map_casts(shortcuts, observer)?;
-        let samples = self.read_samples("val")?;
-        let spec = model.spec();
-        observer.begin(Stage::Evaluate.name(), tokens(&batches(&samples, spec.kind)) as u64, "tokens");
-        let started = Instant::now();
-        let states = StateFiles::new(&self.folder, "val");
-        let evaluation =
-            evaluate(model, head, self.manifest.dtype, &samples, &states, &maps, &casts, observer)?;
-        let rule = ExitRule::new(&samples, spec.kind);
-        let exits: Vec<ExitRow> = evaluation.of_states().flat_map(|cast| early_exit(cast, &rule)).collect();
-        let sentences = sentences(&samples, spec.kind);
-        let exit_layers: Vec<ExitLayerRow> =
-            evaluation.of_states().flat_map(|cast| exit_layers(cast, &rule)).collect();
-        let results = self.replace(Stage::Evaluate)?;
-        write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, &sentences, self.manifest.seed))?;
-        write_csv(&results.join("early_exit.csv"), &exits)?;
-        write_csv(&results.join("exits.csv"), &exit_layers)?;
-        write_csv(&results.join("ranks.csv"), &rank_rows(&evaluation))?;
-        write_predictions(&results.join("predictions.parquet"), &evaluation)?;
-        self.write_sentences(&samples, &maps, &casts[0], observer)?;
-        self.write_summary(Some(Stage::Evaluate))?;
-        self.finish_measured(Stage::Evaluate, started, shortcuts, observer)
     }
 
     /// The figures, from the result tables that are there, as [`draw`](super::draw) does it.
@@ -261,17 +247,18 @@ impl Run {
         self.finish_timed(Stage::Plot, started, observer)
     }
 
-    /// Some validation sentences through the lens, by `id` and by `cast`, for the report.
-    pub(super) fn write_sentences(
+    /// What the report shows as texts: some validation sentences through the lens, by every cast that was evaluated, and the
+    /// predictions for the first samples.
+    pub(super) fn write_texts(
         &self,
         samples: &[Sample],
         shortcuts: &Shortcuts,
-        cast: &Cast,
+        evaluation: &Evaluation,
         observer: &dyn Observer,
     ) -> Result<()> {
         let tokenizer = match self.tokenizer().map(Some) {
             Err(error) if self.tokenizer.is_some() => {
-                observer.note(&format!("lens.json spells tokens as numbers: {error}"));
+                observer.note(&format!("lens.json and examples.json spell tokens as numbers: {error}"));
                 None
             }
             tokenizer => tokenizer.unwrap_or_default(),
@@ -288,11 +275,14 @@ impl Run {
         };
         let inputs: Vec<Input> = chosen.iter().map(input).collect();
         let view = View { top: LENS_TOP, ..View::default() };
-        let lens = self.lens(Some(shortcuts), &[Cast::Id, cast.clone()])?;
+        let casts: Vec<Cast> = evaluation.casts.iter().map(|cast| cast.mapping.clone()).collect();
+        let lens = self.lens(Some(shortcuts), &casts)?;
         let sentences = lens.read(self.manifest.model_name(), &inputs, tokenizer.as_ref(), &view)?;
-        let json = serde_json::to_vec(&Sentences { sentences })
-            .map_err(|error| Error::Internal(error.to_string()))?;
-        write_atomically(&self.results()?.join("lens.json"), &json)
+        let text_of =
+            |id: u32| tokenizer.as_ref().map_or_else(|| id.to_string(), |tokenizer| tokenizer.text_of(id));
+        let results = self.results()?;
+        write_json(&results.join(LENS), &Sentences { sentences })?;
+        write_json(&results.join(EXAMPLES), &examples(evaluation, samples, text_of))
     }
 
     /// Of the stages that are done, and of `stage` once its tables are there.

@@ -157,7 +157,7 @@ impl Origin {
         }
         if differ(&self.last_state, &own.last_state) {
             return Some(
-                "they lead behind the final norm, and what is applied here are maps to the state before it"
+                "they lead to the state after the final norm, and what is applied here are maps to the state before it"
                     .to_owned(),
             );
         }

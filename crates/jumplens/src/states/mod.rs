@@ -192,6 +192,11 @@ impl StateFiles {
         self.run.join(self.layer_name(layer))
     }
 
+    /// True where the attention outputs are kept.
+    pub(crate) fn has_attention(&self) -> bool {
+        self.attention_path(0).exists()
+    }
+
     fn attention_path(&self, layer: usize) -> PathBuf {
         self.run.join(self.attention_name(layer))
     }

@@ -223,7 +223,7 @@ pub(crate) fn may_be_a_run(folder: &Path) -> bool {
 /// Says that a folder is replaced whose manifest cannot be read.
 pub(crate) fn note_replaced(folder: &Path, message: &str, observer: &dyn Observer) {
     let path = folder.join(MANIFEST);
-    observer.note(&format!("`{}` is damaged ({message}): what lies beside it is replaced", path.display()));
+    observer.note(&format!("`{}` is damaged ({message}): what lies next to it is replaced", path.display()));
 }
 
 /// A folder that is no run, while it is written.

@@ -228,6 +228,13 @@ pub(crate) struct Difference {
     pub there: String,
 }
 
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { what, here, there } = self;
+        write!(f, "{what} is {here} here and {there} there")
+    }
+}
+
 impl Difference {
     /// Of two values; `None` where they read the same.
     pub fn of(what: &str, here: impl fmt::Display, there: impl fmt::Display) -> Option<Self> {
@@ -505,7 +512,13 @@ pub(crate) fn other_maps(fits: &Fits, there: &Fits) -> Option<Difference> {
         let names: Vec<String> = fits.lenses.iter().map(Cast::to_string).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
+    let only = |fits: &Fits| {
+        let names: Option<Vec<String>> =
+            fits.only.as_ref().map(|only| only.iter().map(Cast::to_string).collect());
+        names.map_or("all".to_owned(), |names| names.join(", "))
+    };
     Difference::of("the choice of pairs of layers", fits.pairs, there.pairs)
+        .or_else(|| Difference::of("the choice of casts", only(fits), only(there)))
         .or_else(|| Difference::of_optional("the bias", bias(fits), bias(there)))
         .or_else(|| Difference::of_optional("the ridge penalty", fits.ridge, there.ridge))
         .or_else(|| Difference::of_optional("the choice of ranks", ranks(fits), ranks(there)))

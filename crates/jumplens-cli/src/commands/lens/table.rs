@@ -1,6 +1,7 @@
-//! A reading as lines for people, fitted to the terminal.
+//! Readings as lines for people, fitted to the terminal.
 
-use jumplens::lens::{CastReading, Cell, Reading, clipped, color, shown, spelled, width};
+use super::targets;
+use jumplens::lens::{CastReading, Coloring, Measure, Reading, clipped, color, shown, spelled, width};
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::ops::Range;
@@ -14,9 +15,9 @@ const EXIT: &str = "▸";
 /// Probabilities, where there are no colours.
 const BARS: [&str; 8] = ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
 
-/// How probabilities are shown.
+/// How shares are shown, from the worst, 0, to the best, 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ink {
+pub enum Ink {
     /// By a bar behind the token.
     Bars,
     /// By the nearest of 256 colours.
@@ -44,9 +45,19 @@ impl Ink {
         }
     }
 
-    /// `text` on the colour of that probability.
-    fn paint(self, text: &str, probability: f32, exits: bool) -> String {
-        let ([r, g, b], [tr, tg, tb]) = color(probability);
+    /// The bar of a share, where there are no colours.
+    pub fn bar(self, share: f32) -> &'static str {
+        if self == Self::Bars { BARS[((share * 8.0) as usize).min(7)] } else { "" }
+    }
+
+    /// Columns of a bar.
+    pub fn bar_width(self) -> usize {
+        usize::from(self == Self::Bars)
+    }
+
+    /// `text` on the colour of that share.
+    pub fn paint(self, text: &str, share: f32, exits: bool) -> String {
+        let ([r, g, b], [tr, tg, tb]) = color(share);
         let bold = if exits { "\x1b[1;4m" } else { "" };
         match self {
             Self::Bars => text.to_owned(),
@@ -76,116 +87,201 @@ fn columns() -> usize {
     set.or_else(terminal).unwrap_or(WIDTH)
 }
 
-/// Layers down, positions across, in as many panels below one another as it takes; for one position the tokens of each
-/// prediction across instead.
-pub fn render(reading: &Reading, width: Option<usize>) -> String {
-    draw(reading, width.unwrap_or_else(columns), Ink::of_stdout())
+/// Where tokens are looked for, where they stand; else layers down, positions across, in as many panels below one another as it
+/// takes, two readings side by side; for one position of one reading the tokens of each prediction across instead.
+pub fn render(readings: &[Reading], width: Option<usize>, measure: Measure) -> String {
+    draw(readings, width.unwrap_or_else(columns), Ink::of_stdout(), &Coloring::of(measure, readings))
 }
 
-fn draw(reading: &Reading, columns: usize, ink: Ink) -> String {
-    let several =
-        reading.casts.iter().flat_map(|cast| cast.cells.iter().flatten()).any(|cell| cell.top.len() > 1);
-    let ranked = several && reading.positions.len() == 1;
+fn draw(readings: &[Reading], columns: usize, ink: Ink, coloring: &Coloring) -> String {
+    let reading = &readings[0];
+    let most =
+        reading.casts.iter().flat_map(|cast| cast.cells.iter().flatten()).map(|cell| cell.top.len()).max();
+    let targeted = !reading.targets.is_empty();
+    let ranked = most > Some(1) && reading.positions.len() == 1 && readings.len() == 1 && !targeted;
     let mut text = reading.choice().map_or(String::new(), |choice| format!("{}\n\n", spelled(&choice)));
-    text += &match ranked {
-        true => ranking(reading, columns, ink),
-        false => grid(reading, columns, ink),
+    let mut left_out = None;
+    text += &match (targeted, ranked) {
+        (true, _) => targets::render(readings, columns, ink),
+        (_, true) => ranking(reading, columns, ink, &mut left_out),
+        _ if readings.len() > 1 => compared(readings, columns, ink, coloring),
+        _ => {
+            let sides: Vec<Side> =
+                reading.casts.iter().map(|cast| (reading, cast, spelled(&cast.cast.name()))).collect();
+            grid(&sides, columns, ink, coloring)
+        }
     };
     let mut legend = vec!["layer 0 is the embedding".to_owned()];
-    if let Some(lambda) = reading.lambda {
+    if let Some(lambda) = reading.lambda.filter(|_| !targeted) {
         legend.push(format!("{EXIT} early exit at λ = {lambda}"));
     }
-    if ranked {
+    if targeted {
+        legend.push("p is the probability".to_owned());
+    } else if ranked {
         legend.push("probability behind each token".to_owned());
-    } else if ink == Ink::Bars {
-        legend.push(format!("{} to {} probability 0 to 1", BARS[0], BARS[7]));
     } else {
-        let scale: String = (0..=10).map(|i| ink.paint(" ", i as f32 / 10.0, false)).collect();
-        legend.push(format!("probability 0 {scale} 1"));
+        let (what, worst, best) = coloring.legend(reading);
+        let what = spelled(&what);
+        if ink == Ink::Bars {
+            legend.push(format!("{} to {} {what} {worst} to {best}", BARS[0], BARS[7]));
+        } else {
+            let scale: String = (0..=10).map(|i| ink.paint(" ", i as f32 / 10.0, false)).collect();
+            legend.push(format!("{what} {worst} {scale} {best}"));
+        }
+    }
+    if let Some((shown, asked)) = left_out {
+        legend.push(format!("{shown} of {asked} tokens fit in {columns} columns, more with `--width`"));
     }
     let _ = writeln!(text, "{}", legend.join("; "));
-    for note in reading.notes() {
-        let _ = writeln!(text, "note: {}", spelled(&note));
+    let mut notes: Vec<String> = Vec::new();
+    for note in readings.iter().flat_map(Reading::notes) {
+        if !notes.contains(&note) {
+            let _ = writeln!(text, "note: {}", spelled(&note));
+            notes.push(note);
+        }
     }
     text
 }
 
-fn padded(text: &str, columns: usize) -> String {
+/// Cast by cast, two texts side by side.
+fn compared(readings: &[Reading], columns: usize, ink: Ink, coloring: &Coloring) -> String {
+    let mut text = String::new();
+    for (letter, reading) in ["A", "B"].iter().zip(readings) {
+        let said = spelled(reading.chat.as_ref().unwrap_or(&reading.text));
+        let _ = writeln!(text, "{letter}: {}", clipped(&said, columns.saturating_sub(3)));
+    }
+    text.push('\n');
+    for cast in 0..readings[0].casts.len() {
+        let side = |(number, reading): (usize, &'_ Reading)| {
+            format!("{}  {}", ["A", "B"][number.min(1)], spelled(&reading.casts[cast].cast.name()))
+        };
+        let sides: Vec<Side> = readings
+            .iter()
+            .enumerate()
+            .map(|(number, reading)| (reading, &reading.casts[cast], side((number, reading))))
+            .collect();
+        text += &grid(&sides, columns, ink, coloring);
+    }
+    text
+}
+
+/// What stands side by side: a cast of a reading, under a name.
+type Side<'a> = (&'a Reading, &'a CastReading, String);
+
+pub fn padded(text: &str, columns: usize) -> String {
     let text = clipped(text, columns);
     let spaces = columns - width(&text);
     text + &" ".repeat(spaces)
 }
 
 /// A cell in `columns` columns.
-fn cell(cast: &CastReading, row: usize, place: usize, columns: usize, ink: Ink) -> String {
-    let Cell { top, .. } = &cast.cells[row][place];
+fn cell(
+    cast: &CastReading,
+    row: usize,
+    place: usize,
+    columns: usize,
+    ink: Ink,
+    coloring: &Coloring,
+) -> String {
+    let cell = &cast.cells[row][place];
     let exits = cast.exit_layer.as_ref().is_some_and(|exits| exits[place] == cast.layers[row]);
-    let (token, probability) =
-        top.first().map_or(("—".to_owned(), 0.0), |guess| (shown(&guess.text), guess.probability));
+    let token = cell.top.first().map_or("—".to_owned(), |guess| shown(&guess.text));
+    let share = coloring.share(cell);
     let mark = if exits { EXIT } else { " " };
-    let bar = if ink == Ink::Bars { BARS[((probability * 8.0) as usize).min(7)] } else { "" };
+    let bar = ink.bar(share);
     let token = padded(&token, columns - 1 - width(bar));
-    ink.paint(&format!("{mark}{token}{bar}"), probability, exits)
+    ink.paint(&format!("{mark}{token}{bar}"), share, exits)
 }
 
-fn grid(reading: &Reading, columns: usize, ink: Ink) -> String {
-    let n = reading.positions.len();
-    let casts = &reading.casts;
-    let extra = if ink == Ink::Bars { 2 } else { 1 };
-    // The same for every cast, so that a token stands in the same place of each.
-    let wide = |place: usize| {
-        let cells = casts.iter().flat_map(|cast| cast.cells.iter().map(move |row| &row[place]));
+fn grid(sides: &[Side], columns: usize, ink: Ink, coloring: &Coloring) -> String {
+    let extra = 1 + ink.bar_width();
+    // The number of the layer takes seven columns, and what is between two sides two.
+    let room = columns.saturating_sub(5 + 2 * sides.len()) / sides.len().max(1);
+    let room = room.max(extra + 3);
+    // The same for every cast of a reading, so that a token stands in the same place of each.
+    let wide = |reading: &Reading, place: usize| {
+        let casts = sides.iter().filter(|(other, ..)| std::ptr::eq(*other, reading)).map(|(_, cast, _)| cast);
+        let cells = casts.flat_map(|cast| cast.cells.iter().map(|row| &row[place]));
         let tokens = cells.filter_map(|cell| Some(width(&shown(&cell.top.first()?.text))));
         let own = width(&shown(&reading.tokens[reading.positions[place]].text));
-        extra + tokens.chain([own]).max().unwrap_or(0).clamp(3, LONGEST)
+        (extra + tokens.chain([own]).max().unwrap_or(0).clamp(3, LONGEST)).min(room)
     };
-    // The number of the layer takes seven columns, and what is between two casts two.
-    let room = columns.saturating_sub(5 + 2 * casts.len()) / casts.len().max(1);
-    let room = room.max(extra + 3);
-    let wides: Vec<usize> = (0..n).map(|place| wide(place).min(room)).collect();
-    let mut panels: Vec<Range<usize>> = Vec::new();
-    let mut first = 0;
-    while first < n {
-        let mut end = first;
-        let mut taken = 0;
-        while end < n && (end == first || taken + wides[end] <= room) {
-            taken += wides[end] + 1;
-            end += 1;
-        }
-        panels.push(first..end);
-        first = end;
-    }
+    let wides: Vec<Vec<usize>> = sides
+        .iter()
+        .map(|(reading, ..)| (0..reading.positions.len()).map(|place| wide(reading, place)).collect())
+        .collect();
+    let panels: Vec<Vec<Range<usize>>> = wides.iter().map(|wides| panels(wides, room)).collect();
     let mut text = String::new();
-    for places in panels {
-        let across = places.clone().map(|place| wides[place] + 1).sum::<usize>() - 1;
-        let mut line = |start: &str, part: &dyn Fn(&CastReading) -> String| {
-            let parts: Vec<String> = casts.iter().map(part).collect();
+    for number in 0..panels.iter().map(Vec::len).max().unwrap_or(0) {
+        // A text that has ended leaves its place free.
+        let places: Vec<Range<usize>> =
+            panels.iter().map(|panels| panels.get(number).cloned().unwrap_or(0..0)).collect();
+        let across = |side: usize| {
+            // As wide as it was where it began.
+            let first = panels[side].first().cloned().unwrap_or(0..0);
+            let range = if places[side].is_empty() { first } else { places[side].clone() };
+            let cells = wides[side][range].iter().map(|wide| wide + 1).sum::<usize>().saturating_sub(1);
+            cells.max(if sides.len() > 1 && side + 1 < sides.len() { 1 + width(&sides[side].2) } else { 0 })
+        };
+        let mut line = |start: &str, part: &dyn Fn(usize, usize) -> String, name: bool| {
+            let parts: Vec<String> = (0..sides.len())
+                .map(|side| {
+                    let cells: Vec<String> = places[side].clone().map(|place| part(side, place)).collect();
+                    let last = side + 1 == sides.len();
+                    if name {
+                        let name =
+                            if cells.is_empty() { String::new() } else { format!(" {}", sides[side].2) };
+                        return if last { name } else { padded(&name, across(side)) };
+                    }
+                    // What is painted fills its columns, though it has more characters.
+                    let filled = wides[side][places[side].clone()].iter().map(|wide| wide + 1).sum::<usize>();
+                    let rest = if last { 0 } else { across(side).saturating_sub(filled.saturating_sub(1)) };
+                    cells.join(" ") + &" ".repeat(rest)
+                })
+                .collect();
             let line = format!("{start:>5} │{}", parts.join(" │"));
             text.push_str(line.trim_end());
             text.push('\n');
         };
-        line("", &|cast| padded(&format!(" {}", spelled(&cast.cast.name())), across));
-        let each = |what: &dyn Fn(usize) -> String| {
-            let cells: Vec<String> =
-                places.clone().map(|place| padded(&format!(" {}", what(place)), wides[place])).collect();
-            cells.join(" ")
+        let of = |side: usize, place: usize, what: String| padded(&format!(" {what}"), wides[side][place]);
+        line("", &|_, _| String::new(), true);
+        line("", &|side, place| of(side, place, sides[side].0.positions[place].to_string()), false);
+        let token = |side: usize, place: usize| {
+            let reading = sides[side].0;
+            of(side, place, shown(&reading.tokens[reading.positions[place]].text))
         };
-        line("", &|_| each(&|place| reading.positions[place].to_string()));
-        line("layer", &|_| each(&|place| shown(&reading.tokens[reading.positions[place]].text)));
-        for (row, layer) in casts.first().map_or(&[][..], |cast| &cast.layers).iter().enumerate() {
-            line(&layer.to_string(), &|cast| {
-                let cells: Vec<String> =
-                    places.clone().map(|place| cell(cast, row, place, wides[place], ink)).collect();
-                cells.join(" ")
-            });
+        line("layer", &token, false);
+        for (row, layer) in sides.first().map_or(&[][..], |(_, cast, _)| &cast.layers).iter().enumerate() {
+            let cells = |side: usize, place: usize| {
+                cell(sides[side].1, row, place, wides[side][place], ink, coloring)
+            };
+            line(&layer.to_string(), &cells, false);
         }
         text.push('\n');
     }
     text
 }
 
-/// Layer by layer the most probable tokens at one position.
-fn ranking(reading: &Reading, columns: usize, ink: Ink) -> String {
+/// Which positions stand side by side in `room` columns.
+fn panels(wides: &[usize], room: usize) -> Vec<Range<usize>> {
+    let mut panels = Vec::new();
+    let mut first = 0;
+    while first < wides.len() {
+        let mut end = first;
+        let mut taken = 0;
+        while end < wides.len() && (end == first || taken + wides[end] <= room) {
+            taken += wides[end] + 1;
+            end += 1;
+        }
+        panels.push(first..end);
+        first = end;
+    }
+    panels
+}
+
+/// Layer by layer the most probable tokens at one position. Where not all of them have room, `left_out` says how many have, and of
+/// how many.
+fn ranking(reading: &Reading, columns: usize, ink: Ink, left_out: &mut Option<(usize, usize)>) -> String {
     let position = reading.positions[0];
     let mut text = format!("position {position}, {}\n", shown(&reading.tokens[position].text));
     for cast in &reading.casts {
@@ -194,10 +290,13 @@ fn ranking(reading: &Reading, columns: usize, ink: Ink) -> String {
             let exits = cast.exit_layer.as_ref().is_some_and(|exits| exits[0] == *layer);
             let mut line = format!("{layer:>5} │{}", if exits { EXIT } else { " " });
             let mut taken = 8;
-            for guess in &cast.cells[row][0].top {
+            let top = &cast.cells[row][0].top;
+            for (place, guess) in top.iter().enumerate() {
                 let token = format!("{} {:.3} ", padded(&shown(&guess.text), LONGEST), guess.probability);
                 taken += width(&token);
                 if taken > columns && taken > 8 + LONGEST + 7 {
+                    let fewest = left_out.map_or(place, |(shown, _)| shown.min(place));
+                    *left_out = Some((fewest, top.len()));
                     break;
                 }
                 line += &ink.paint(&token, guess.probability, false);
