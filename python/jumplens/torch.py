@@ -980,6 +980,11 @@ def _input_embedding(model: nn.Module) -> Any:
         embedding = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
     if embedding is None:
         raise ValueError(f"{type(model).__name__} has no embedding of tokens: it is no language model")
+    if embedding.weight.is_meta:
+        raise ValueError(
+            "the embedding of tokens is not in memory: it has no values yet, or `device_map` put it on a disk; blocks may be there, the "
+            "embedding may not"
+        )
     return embedding
 
 

@@ -641,7 +641,9 @@
       const end = cast.layers.length - 1;
       const within = (said, usual, most) => Math.max(0, Math.min(most, said === undefined ? usual : Number.parseInt(said, 10) || 0));
       if (state.layer === null) state.layer = within(said.layer, Math.ceil(end / 2), end);
-      if (state.position === null) state.position = within(said.position, Math.floor(width / 2), width - 1);
+      // Where something is masked, that is what is asked for.
+      const masked = sentence.tokens.findIndex((token) => textOf(token) === "[MASK]");
+      if (state.position === null) state.position = within(said.position, masked < 0 ? Math.floor(width / 2) : masked, width - 1);
       said.position = undefined;
       const heads = sentence.tokens.map((token, position) => element("th", { scope: "col" }, element("small", {}, String(position)), textOf(token)));
       const tile = (row, position) => {
