@@ -446,13 +446,13 @@ fn the_model_tells_what_states_are() {
     assert_eq!(last, FinalNormOutput);
     let mut imported = Run::open(&out, &common::sources(), &Silent).unwrap();
     imported.all(&Silent).unwrap();
-    assert!(imported.manifest().warnings()[0].contains("behind the final norm"));
-    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("behind the final norm"));
+    assert!(imported.manifest().warnings()[0].contains("after the final norm"));
+    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("after the final norm"));
     assert!(!out.join("results/layers.csv").exists());
     let error = imported.evaluate(None, &Silent).unwrap_err().to_string();
     assert!(error.contains("evaluate needs that"), "{error}");
     let error = Session::of_run(imported, MapsFrom::default(), &Silent).err().unwrap().to_string();
-    assert!(error.contains("behind the final norm"), "{error}");
+    assert!(error.contains("after the final norm"), "{error}");
 
     let refused = |result: jumplens::Result<(PathBuf, LastState)>, says: &str| {
         let error = result.unwrap_err().to_string();
@@ -472,7 +472,7 @@ fn the_model_tells_what_states_are() {
         take(&|layers| drop(layers.pop()), None, true),
         "layers 0 to 11 of width 128, and `tiny-gpt2` has layers 0 to 12",
     );
-    refused(take(&as_they_are, None, false), "may be the last block's output, or be behind the final norm");
+    refused(take(&as_they_are, None, false), "may be the last block's output, or come from after the final norm");
     // Where it was said without samples, there are no predictions.
     let (out, _) = take(&as_they_are, Some(BlockOutput), false).unwrap();
     let mut imported = Run::open(&out, &common::sources(), &Silent).unwrap();
