@@ -35,6 +35,6 @@ pub fn maps(args: &BeginArgs, printer: &Printer) -> Result<(), Failure> {
 }
 
 fn say(what: &str, folder: &Path, printer: &Printer) {
-    let run = quoted(&folder.display().to_string());
+    let run = quoted(folder.display().to_string());
     printer.note(&format!("The maps {what}; `jumplens lens --run {run} \"TEXT\"` looks through them"));
 }
