@@ -472,7 +472,10 @@ fn the_model_tells_what_states_are() {
         take(&|layers| drop(layers.pop()), None, true),
         "layers 0 to 11 of width 128, and `tiny-gpt2` has layers 0 to 12",
     );
-    refused(take(&as_they_are, None, false), "may be the last block's output, or come from after the final norm");
+    refused(
+        take(&as_they_are, None, false),
+        "may be the last block's output, or come from after the final norm",
+    );
     // Where it was said without samples, there are no predictions.
     let (out, _) = take(&as_they_are, Some(BlockOutput), false).unwrap();
     let mut imported = Run::open(&out, &common::sources(), &Silent).unwrap();
