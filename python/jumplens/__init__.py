@@ -16,9 +16,10 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from ._bundled import bundled
 from ._jumplens import Map, Maps, Run, Sums, __version__, fit, fit_layers
 
-__all__ = ["Map", "Maps", "Run", "Sums", "__version__", "fit", "fit_layers", "torch"]
+__all__ = ["Map", "Maps", "Run", "Sums", "__version__", "bundled", "fit", "fit_layers", "torch"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -53,7 +53,8 @@ def fit(x: _Rows, y: _Rows, *, intercept: bool = False, ridge: _Ridge = None, ra
     -----
     Least squares as if by f64 SVD of `x`: singular values at or below 1e-6 of the largest count as zero, and of several maps the one of
     minimum norm is taken. Products are in f32. The same bits on any number of threads (``RAYON_NUM_THREADS``). The GIL is released;
-    Ctrl-C ends the call at once, while what is being computed comes to its end unseen. Do not write into the arrays meanwhile.
+    Ctrl-C ends the call at once, and what it computes a moment later, at the end of a product or of a decomposition. Do not write into
+    the arrays meanwhile.
 
     The method is that of arXiv 2303.09435, section 3.
 
@@ -332,4 +333,5 @@ def layer_table(
     sentences: Sequence[int],
     seed: int,
 ) -> Any: ...
+def bundled_files(name: str) -> dict[str, bytes]: ...
 def main(args: Sequence[str]) -> int: ...

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -175,6 +178,11 @@ def test_at_most_one_copy_is_made(order: str, copied: float) -> None:
     assert copied - 1 <= float(done.stdout) < copied + 25
 
 
+def closed_file() -> io.IOBase:
+    with io.BytesIO() as file:
+        return file
+
+
 WRONG = {
     "another width": (lambda: jl.fit(X, Y)(random(3, 7)), ValueError, "24 is expected"),
     "other lengths": (lambda: jl.fit(X, Y[:5]), ValueError, "600 are expected"),
@@ -196,6 +204,11 @@ WRONG = {
     "sums of other layers": (lambda: jl.Sums(3, 2) + jl.Sums(3, 3), ValueError, "do not add up"),
     "no samples": (lambda: jl.Sums(3, 2).fit(), ValueError, "`add` some"),
     "no file": (lambda: jl.Maps.load("nowhere"), FileNotFoundError, "check the path"),
+    "an open file": (lambda: jl.Sums.load(io.BytesIO()), TypeError, "an open file, .*: pass the path"),
+    "a closed file": (lambda: jl.Maps.load(closed_file()), TypeError, "a closed file, .*: pass the path"),
+    "a closed file to save to": (lambda: jl.Sums(3, 2).save(closed_file()), TypeError, "a closed file, .*: pass the path"),
+    "maps in a closed file": (lambda: jl.fit_layers([X, X]).save(closed_file()), TypeError, "a closed file, .*: pass the path"),
+    "a path that is none": (lambda: jl.Sums.load(3), TypeError, "PathLike"),
     "no run": (lambda: jl.Run("nowhere"), FileNotFoundError, "jumplens run"),
 }
 
@@ -215,6 +228,50 @@ def test_ctrl_c_stops_a_long_call_within_a_second() -> None:
     with pytest.raises(KeyboardInterrupt):
         jl.fit_layers(h, pairs="all")
     assert time.monotonic() - begun < 1.5
+
+
+def test_what_ctrl_c_stopped_is_not_computed_to_its_end() -> None:
+    x = random(60_000, 512)
+    begun, used = time.monotonic(), time.process_time()
+    jl.fit(x, x, intercept=True)
+    took, whole = time.monotonic() - begun, time.process_time() - used
+    threading.Timer(0.25 * took, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        jl.fit(x, x, intercept=True)
+    used = time.process_time()
+    time.sleep(2 * took)
+    assert time.process_time() - used < 0.4 * whole
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    h = [random(300, 24, seed=layer) for layer in range(4)]
+    maps = jl.fit_layers(h, pairs="all", ridge="auto")
+    expected = [maps.cast(cast)[pair].weight for cast in maps.casts for pair in maps]
+
+    def work() -> list[np.ndarray]:
+        again, A = jl.fit_layers(h, pairs="all", ridge="auto"), jl.fit(X, Y)
+        A.r2(X, Y), A.then(jl.Map(random(3, 10))).spectrum(), A(X)
+        return [again.cast(cast)[pair].weight for cast in again.casts for pair in again]
+
+    for _ in range(3):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            same = all(map(np.array_equal, work(), expected))
+            grandchild = os.fork()
+            if grandchild == 0:
+                os._exit(0 if all(map(np.array_equal, work(), expected)) else 1)
+            os.write(writer, bytes([same and os.waitpid(grandchild, 0)[1] == 0]))
+            os._exit(0)
+        os.close(writer)
+        answered = select.select([reader], [], [], 30)[0]
+        if not answered:
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert answered and os.read(reader, 1) == b"\x01"
+        os.close(reader)
+    assert all(map(np.array_equal, work(), expected))
 
 
 def test_other_threads_run_while_a_map_is_fitted() -> None:

@@ -68,6 +68,31 @@ def test_nothing_is_written_into_a_run(run: jl.Run) -> None:
             run.maps().save(place, overwrite=True)
 
 
+def test_what_is_bundled_is_what_the_program_brings(tmp_path: Path) -> None:
+    for name in ("tiny-gpt2", "tiny-bert"):
+        folder = jl.bundled(name, tmp_path)
+        assert folder == tmp_path / name
+        files = [jumplens("info", model).stdout.partition("sha256")[2].split() for model in (name, str(folder))]
+        assert len(files[0]) == 9 and files[0] == files[1][:9]
+    sentences = jl.bundled("wikipedia-sample", tmp_path)
+    for corpus, out in (("wikipedia-sample", "named"), (str(sentences), "written")):
+        jumplens("samples", "--corpus", corpus, "--train", "40", "--val", "9", "--out", str(tmp_path / out))
+    for split in ("train", "val"):
+        assert (tmp_path / "named/samples" / f"{split}.jsonl").read_bytes() == (tmp_path / "written/samples" / f"{split}.jsonl").read_bytes()
+    with pytest.raises(ValueError, match='"tiny-bert"'):
+        jl.bundled("gpt2", tmp_path)
+
+
+def test_what_is_written_out_is_mended_and_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = jl.bundled("tiny-bert") / "config.json"
+    written, text = config.stat().st_mtime_ns, config.read_text()
+    assert jl.bundled("tiny-bert") / "config.json" == config and config.stat().st_mtime_ns == written
+    config.write_text("{")
+    jl.bundled("tiny-bert")
+    assert config.read_text() == text and tmp_path in config.parents and len(list(config.parent.iterdir())) == 4
+
+
 def test_predictions_need_a_library_that_reads_parquet(run: jl.Run) -> None:
     try:
         predictions = run.predictions()

@@ -232,6 +232,17 @@ def test_reduced_products_are_turned_off_and_put_back(m: Any) -> None:
         hook.remove()
 
 
+def test_logits_of_positions_that_nobody_looks_at_are_not_made(m: Any) -> None:
+    made = []
+    hook = m.model.register_forward_hook(lambda module, args, output: made.append(output.logits.shape[:2].numel()))
+    try:
+        m.fit(texts(30), progress=False)
+        m.states(texts(1, longest=20))
+    finally:
+        hook.remove()
+    assert sum(made) <= 31
+
+
 def test_memory_does_not_grow_with_the_number_of_texts(m: Any) -> None:
     def peak(number: int) -> tuple[int, int]:
         """Values of states that are held, and bytes of Python's own objects."""
@@ -260,6 +271,74 @@ def test_memory_does_not_grow_with_the_number_of_texts(m: Any) -> None:
 
     few, many = peak(1500), peak(4500)
     assert 0 < many[0] <= 1.05 * few[0] and many[1] <= 1.2 * few[1], (few, many)
+
+
+def bundled(folder: Path, **options: Any) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(jl.bundled("tiny-gpt2", folder), **options).eval()
+
+
+def test_a_model_spread_by_a_device_map_is_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    plain = jl.torch.wrap(bundled(tmp_path, dtype=torch.float32))
+    ids = [texts(1, longest=20)[0] for _ in range(3)]
+    sentences = texts(200, seed=6)
+    maps = plain.fit(sentences, pairs="all", progress=False)
+    places = {f"transformer.h.{i}": "disk" if i % 2 else "cpu" for i in range(12)}
+    places |= {name: "cpu" for name in ("transformer.wte", "transformer.wpe", "transformer.ln_f", "lm_head")}
+    for device_map in ("cpu", "auto", places):
+        model = bundled(tmp_path, dtype=torch.float32, device_map=device_map, offload_folder=str(tmp_path / "offload"))
+        assert (device_map is places) == any(parameter.is_meta for parameter in model.parameters())
+        m = jl.torch.wrap(model)
+        with torch.no_grad():
+            for state, expected in zip(m.states(ids[:1]), plain.states(ids[:1])):
+                torch.testing.assert_close(state, expected)
+            with m.shortcut(3, 9, maps), plain.shortcut(3, 9, maps):
+                torch.testing.assert_close(model(torch.tensor(ids[:1])).logits, plain.model(torch.tensor(ids[:1])).logits)
+            torch.testing.assert_close(model(torch.tensor(ids[:1])).logits, plain.model(torch.tensor(ids[:1])).logits)
+        again = m.fit(sentences, pairs="all", progress=False)
+        np.testing.assert_allclose(again[3, 9].weight, maps[3, 9].weight, atol=1e-3)
+        m.evaluate(maps, texts(30, seed=7), casts=["id"], progress=False)
+    nowhere = bundled(tmp_path, dtype=torch.float32, device_map={"": "disk"}, offload_folder=str(tmp_path / "offload"))
+    with pytest.raises(ValueError, match="the embedding may not"):
+        jl.torch.wrap(nowhere)
+
+
+def test_a_model_in_4_bit_gives_its_own_states(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    options = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = bundled(tmp_path, dtype=torch.float32, device_map="cpu", quantization_config=options)
+    m = jl.torch.wrap(model)
+    ids = torch.tensor(texts(1, longest=20))
+    with torch.no_grad():
+        states, own = m.states(ids), model(ids, output_hidden_states=True)
+        for state, expected in list(zip(states, own.hidden_states))[:-1]:
+            torch.testing.assert_close(state, expected)
+        torch.testing.assert_close(m.logits(states[-1]), own.logits)
+        assert float((own.logits - bundled(tmp_path, dtype=torch.float32)(ids).logits).abs().max()) > 1e-3
+    sentences = texts(200, seed=6)
+    table = m.evaluate(m.fit(sentences, progress=False), texts(30, seed=7), casts=["mat"], progress=False)
+    assert len(table["kl"]) == 13
+
+
+def test_a_data_loader_that_forks_may_use_maps(m: Any) -> None:
+    from torch.utils.data import DataLoader, Dataset
+
+    jl.fit(*np.random.default_rng(0).normal(size=(2, 500, 8)).astype("f"))  # threads of this process
+    map = jl.Map(np.random.default_rng(0).normal(size=(D, D)).astype("f"))
+
+    class Cast(Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int) -> Any:
+            rows = np.random.default_rng(index).normal(size=(200, D)).astype("f")
+            return map(rows), jl.fit(rows, map(rows)).weight
+
+    context = "fork" if sys.platform == "linux" else None
+    loader = DataLoader(Cast(), batch_size=2, num_workers=2, multiprocessing_context=context, timeout=60)
+    for batch in loader:
+        torch.testing.assert_close(batch[1], torch.tensor(map.weight).expand(2, D, D), atol=1e-5, rtol=0)
 
 
 class NoBlocks(torch.nn.Module):

@@ -12,6 +12,8 @@ pub struct Model {
     pub weights: &'static [u8],
     /// `tokenizer.json`.
     pub tokenizer: &'static [u8],
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: &'static [u8],
 }
 
 /// Twelve layers of width 128, causal, byte-level BPE of 4,096 tokens.
@@ -20,6 +22,7 @@ pub const TINY_GPT2: Model = Model {
     config: include_bytes!("../assets/tiny-gpt2/config.json"),
     weights: include_bytes!("../assets/tiny-gpt2/model.safetensors"),
     tokenizer: include_bytes!("../assets/tiny-gpt2/tokenizer.json"),
+    tokenizer_config: include_bytes!("../assets/tiny-gpt2/tokenizer_config.json"),
 };
 
 /// Six layers of width 128, masked, uncased WordPiece of 4,096 tokens.
@@ -28,6 +31,7 @@ pub const TINY_BERT: Model = Model {
     config: include_bytes!("../assets/tiny-bert/config.json"),
     weights: include_bytes!("../assets/tiny-bert/model.safetensors"),
     tokenizer: include_bytes!("../assets/tiny-bert/tokenizer.json"),
+    tokenizer_config: include_bytes!("../assets/tiny-bert/tokenizer_config.json"),
 };
 
 /// A bundled corpus.

@@ -5,9 +5,10 @@ use crate::shell::quoted;
 use crate::sources::sources;
 use jumplens::files::Pointer;
 use jumplens::hub::RepoKind;
-use jumplens::store::{FolderKind, Stage};
-use jumplens::words::{Measure, Note, OfDocuments, Refusal};
-use jumplens::{Error, SpecialToken};
+use jumplens::store::{FolderKind, Found, Stage, look};
+use jumplens::words::{Cast, Measure, Note, OfDocuments, Refusal};
+use jumplens::{Error, Lacking, SpecialToken};
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -19,7 +20,100 @@ pub fn with_advice(error: &Error) -> String {
     }
 }
 
-/// The note, and how to mend what it says.
+/// The same of a command for `model`, and where that was looked for.
+pub fn about(error: &Error, model: Option<&str>) -> String {
+    match model.and_then(|model| looked_for(error, model)) {
+        Some(looked) => match advice(error) {
+            Some(advice) => format!("{error}; {looked}; {advice}"),
+            None => format!("{error}; {looked}"),
+        },
+        None => with_advice(error),
+    }
+}
+
+/// Where a model that is not there was looked for before the Hub was asked, and what may have been meant.
+fn looked_for(error: &Error, model: &str) -> Option<String> {
+    let is_asked = match error {
+        Error::NoSuchModel { kind, .. } | Error::NotCached { kind, .. } => *kind == RepoKind::Model,
+        Error::Network { url, .. } => !url.contains("/datasets/"),
+        Error::UnknownModel { .. } => true,
+        _ => false,
+    };
+    let bundled: Vec<&str> = sources().bundled.models.iter().map(|model| model.name).collect();
+    if !is_asked || bundled.contains(&model) || Path::new(model).exists() {
+        return None;
+    }
+    let names: Vec<String> = bundled.iter().map(|name| format!("`{name}`")).collect();
+    let looked = match error {
+        // It says so itself.
+        Error::UnknownModel { .. } => String::new(),
+        _ => format!("`{model}` is no bundled model ({}) and no folder or file here", names.join(", ")),
+    };
+    let meant = meant(model, bundled.into_iter().map(str::to_owned).chain(neighbours(Path::new(model))));
+    let said = [Some(looked).filter(|looked| !looked.is_empty()), meant];
+    let said: Vec<String> = said.into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// `did you mean …?`, where one of the names is close enough.
+fn meant(name: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
+    let likeness = |other: &String| strsim::normalized_damerau_levenshtein(name, other);
+    let nearest = names.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    nearest.filter(|nearest| likeness(nearest) >= ALIKE).map(|nearest| format!("did you mean `{nearest}`?"))
+}
+
+/// Names that are no less alike are likely meant.
+const ALIKE: f64 = 0.7;
+/// Folders and files that are looked at for names, at most.
+const LOOKED_AT: usize = 500;
+
+/// What lies where `path` would, as it would be given.
+fn neighbours(path: &Path) -> Vec<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let Ok(entries) = std::fs::read_dir(folder.unwrap_or(Path::new("."))) else { return Vec::new() };
+    let names = entries.take(LOOKED_AT).flatten().map(|entry| entry.file_name());
+    names
+        .map(|name| {
+            folder.map_or_else(|| name.clone().into(), |folder| folder.join(&name)).display().to_string()
+        })
+        .collect()
+}
+
+/// The runs below the folder `path`, which is none itself.
+fn runs_below(path: &Path) -> Vec<String> {
+    let mut runs = Vec::new();
+    let mut left = VecDeque::from([(path.to_owned(), 0)]);
+    let mut looked = 0;
+    while let Some((folder, depth)) = left.pop_front() {
+        let mut entries: Vec<_> =
+            std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        entries.sort();
+        for entry in entries.into_iter().filter(|entry| entry.is_dir() && !entry.is_symlink()) {
+            looked += 1;
+            if looked > LOOKED_AT {
+                return runs;
+            }
+            match look(&entry) {
+                Ok(Found::Run(_)) => runs.push(quoted(&entry)),
+                _ if depth < 2 => left.push_back((entry, depth + 1)),
+                _ => {}
+            }
+        }
+    }
+    runs
+}
+
+/// Which runs are in a folder that is none, in words; `None` where there are none.
+fn runs_in(path: &Path) -> Option<String> {
+    const NAMED: usize = 5;
+    let runs = runs_below(path);
+    let named: Vec<String> = runs.iter().take(NAMED).map(|run| format!("`{run}`")).collect();
+    let more = runs.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!runs.is_empty()).then(|| format!("it is no run, but these in it are: {}{more}", named.join(", ")))
+}
+
+/// The note, and how to fix what it says.
 pub fn with_remedy(note: &Note) -> String {
     match note {
         Note::NoBf16Products => format!(
@@ -42,7 +136,29 @@ pub fn usage(error: &clap::Error) -> String {
             !said.is_empty() && !said.starts_with("Usage:") && !said.starts_with("For more information")
         })
         .collect();
-    format!("{}; `--help` lists the options", said.join("; ").trim_start_matches("error: "))
+    let said = said.join("; ");
+    let said = in_words(said.trim_start_matches("error: "));
+    let end = if said.ends_with('?') { "" } else { ";" };
+    format!("{said}{end} `--help` lists the options")
+}
+
+/// Clap's tips and Rust's messages on numbers as the other messages are worded.
+fn in_words(said: &str) -> String {
+    let mut said = said.to_owned();
+    for kind in ["value", "argument", "subcommand"] {
+        let tip = format!("tip: a similar {kind} exists: '");
+        if let Some((before, rest)) = said.split_once(&tip)
+            && let Some((name, after)) = rest.split_once('\'')
+        {
+            said = format!("{before}did you mean `{name}`?{after}");
+        }
+    }
+    let numbers = [
+        ("invalid digit found in string", "give a whole number from 0 on"),
+        ("number too large to fit in target type", "the number is too large"),
+        ("invalid float literal", "give a number"),
+    ];
+    numbers.iter().fold(said, |said, (message, words)| said.replace(message, words))
 }
 
 /// The folder that a file is in, as it can be named.
@@ -54,6 +170,9 @@ fn folder_of(path: &Path) -> String {
 /// What to ask for in the place of what cannot be had.
 fn instead(refusal: &Refusal) -> Option<String> {
     let text = match refusal {
+        Refusal::WhichLastState { .. } => {
+            "say it by `--last-state block-output` or `--last-state final-norm-output`; with `--model` and samples it is seen"
+        }
         Refusal::NumberOfShards { shards, .. } => {
             return Some(format!("give `--shards` from 1 to {shards}, or leave it out"));
         }
@@ -78,6 +197,10 @@ fn instead(refusal: &Refusal) -> Option<String> {
         Refusal::AllSkipped { .. } => "give less for `--skip-first`",
         Refusal::NoSamples { .. } => "give at least 1 for `--train` and 1 for `--val`",
         Refusal::SumsToTheLast { .. } => "use `--pairs to-final`",
+        Refusal::NoRidge => "leave out `--ridge`, or name one in `--casts`, such as `mat_ridge`",
+        Refusal::NoAttention { .. } => "begin a run whose `--casts` name it, or leave `--casts` out there",
+        Refusal::NoMapsOf { .. } => "name some of these, or fit it with `fit --casts`",
+        Refusal::NoLens { .. } => "name some of these",
         _ => return None,
     };
     Some(text.to_owned())
@@ -112,6 +235,16 @@ fn advice(error: &Error) -> Option<String> {
             _ => return None,
         },
         Error::Refused(refusal) => return instead(refusal),
+        Error::ImportLacks { lacking: Lacking::LastBlock, .. } => {
+            "import states whose last layer is the last block's output, as a hook on that block gives it".to_owned()
+        }
+        Error::ImportLacks { path, .. } => format!(
+            "`jumplens states import --out {} --overwrite` with `--model`, `--train-samples` and `--val-samples` takes it in",
+            quoted(path)
+        ),
+        Error::Imported { path } => {
+            format!("`jumplens states import --out {} --overwrite` replaces them", quoted(path))
+        }
         Error::Core(jumplens_core::Error::Threads { .. }) => {
             format!("ask for fewer with `--threads`, or raise the limits that are set here (`ulimit -a`), then {}", go_on())
         }
@@ -119,7 +252,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::Format { path, .. } if path.extension().is_some_and(|e| e == "safetensors" || e == "gguf") => {
             "fetch or compute the file again".to_owned()
         }
-        Error::Format { .. } => "mend or replace the file".to_owned(),
+        Error::Format { .. } => "fix or replace the file".to_owned(),
         Error::RefusedPickle { .. } => {
             "get the model's `model.safetensors` instead, or save its `state_dict()` by itself".to_owned()
         }
@@ -149,7 +282,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::Unread { field, .. } => {
             format!("choose another `--model`, or go on as if it were the default by `--allow-unread {}`", quoted(field))
         }
-        Error::Config { .. } => "mend the file, or choose another `--model`".to_owned(),
+        Error::Config { .. } => "fix the file, or choose another `--model`".to_owned(),
         Error::UnknownModel { .. } => {
             "check the path, or give a name on the Hugging Face Hub, for example `gpt2` or `org/name@revision`".to_owned()
         }
@@ -164,7 +297,7 @@ fn advice(error: &Error) -> Option<String> {
                 names.join(", ")
             )
         }
-        Error::NoSuchRevision { .. } => "give a branch, a tag or a full commit hash behind the `@`".to_owned(),
+        Error::NoSuchRevision { .. } => "give a branch, a tag or a full commit hash after the `@`".to_owned(),
         Error::NotInModel { kind, .. } => format!("choose another revision or another {kind}"),
         Error::Gated { id, with_token: false, .. } => {
             format!("accept its terms on the page of `{id}`, then set `HF_TOKEN` to a token of your account")
@@ -177,11 +310,16 @@ fn advice(error: &Error) -> Option<String> {
         Error::Network { .. } => {
             "check the connection, the proxy and `HF_ENDPOINT`, then start again: what has come is kept".to_owned()
         }
-        Error::DamagedDownload { .. } => "it was thrown away: start again to fetch it anew".to_owned(),
-        Error::DamagedCache { .. } => "delete it, then start again to fetch it anew".to_owned(),
-        Error::UnknownCorpus { .. } => "check the path, or give a `.txt` file with one sentence a line as `--corpus`".to_owned(),
+        Error::DamagedDownload { .. } => "it was thrown away: start again to fetch it once more".to_owned(),
+        Error::DamagedCache { .. } => "delete it, then start again to fetch it once more".to_owned(),
+        Error::UnknownCorpus { name, .. } => {
+            let bundled = sources().bundled.corpora.iter().map(|corpus| corpus.name.to_owned()).collect::<Vec<_>>();
+            let meant = meant(name, bundled.into_iter().chain(neighbours(Path::new(name))));
+            let otherwise = "check the path, or give a `.txt` file with one sentence a line as `--corpus`";
+            meant.map_or_else(|| otherwise.to_owned(), |meant| format!("{meant} Otherwise {otherwise}"))
+        }
         Error::NotUtf8 { .. } => "save the file as UTF-8".to_owned(),
-        Error::CorpusRow { .. } => "mend or replace the file; nothing was written".to_owned(),
+        Error::CorpusRow { .. } => "fix or replace the file; nothing was written".to_owned(),
         Error::Damaged { .. } => "fetch the file again; nothing was written".to_owned(),
         Error::NoColumn { others, .. } | Error::NotTexts { others, .. } => match others.texts.len() {
             0 => "give a file that has one".to_owned(),
@@ -215,11 +353,17 @@ fn advice(error: &Error) -> Option<String> {
         }
         Error::SpecialToken { .. } => "use the tokenizer the model was trained with".to_owned(),
         Error::ForeignShortcuts { .. } => "give maps that were fitted on it, or apply these all the same by `--force`".to_owned(),
-        Error::NoCast { .. } => "choose one of them, or maps of that cast by `--run` or `--shortcuts`".to_owned(),
+        Error::NoCast { cast, there } => {
+            let otherwise = "choose one of them, or maps of that cast by `--run` or `--shortcuts`";
+            match meant(&cast.name(), there.iter().map(Cast::to_string)) {
+                Some(meant) => format!("{meant} Otherwise {otherwise}"),
+                None => otherwise.to_owned(),
+            }
+        }
         Error::NoHead { .. } => {
             "its states, maps and r² can be had; for predictions choose a checkpoint saved with its head".to_owned()
         }
-        Error::Sample { .. } => "mend or remove the line".to_owned(),
+        Error::Sample { .. } => "fix or remove the line".to_owned(),
         Error::EmptyCorpus { .. } => "give a file with at least one".to_owned(),
         Error::TooFewSentences { .. } => "lower `--train` and `--val`, or give a larger `--corpus`".to_owned(),
         Error::Occupied { kind: FolderKind::Run, .. } => {
@@ -250,13 +394,20 @@ fn advice(error: &Error) -> Option<String> {
             "leave it out to go on with the run as it began, or choose another `--out`".to_owned()
         }
         Error::FileExists { .. } => "choose another `--out`, or replace it by `--overwrite`".to_owned(),
-        Error::NotARun { .. } => "choose another `--out`".to_owned(),
-        Error::NoFolder { path } => format!("check the path, or run `jumplens samples --out {}` first", quoted(path)),
+        Error::NotARun { path } => runs_in(path).unwrap_or_else(|| "choose another `--out`".to_owned()),
+        Error::NoFolder { path } => {
+            let otherwise = format!("check the path, or run `jumplens samples --out {}` first", quoted(path));
+            match meant(&path.display().to_string(), neighbours(path)) {
+                Some(meant) => format!("{meant} Otherwise {otherwise}"),
+                None => otherwise,
+            }
+        }
+        Error::StageMissing { path, stage: Stage::Samples, .. } if runs_in(path).is_some() => runs_in(path)?,
         Error::StageMissing { path, stage, .. } => {
             format!("run `jumplens {stage} --out {}` first", quoted(path))
         }
         Error::Changed { path, .. } => {
-            format!("begin anew in another folder, or with `--overwrite --out {}`", quoted(path))
+            format!("start again in another folder, or with `--overwrite --out {}`", quoted(path))
         }
         Error::NotFinite { .. } => "every weight is finite: look at that sample, and at the largest weights of the checkpoint".to_owned(),
         error if error.is_bug() => "this is a bug in jumplens, please report it".to_owned(),

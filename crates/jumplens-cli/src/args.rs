@@ -5,13 +5,13 @@ mod lens;
 pub use lens::{LensArgs, LensFormat, Span};
 
 use crate::sources::sources;
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use jumplens::corpus::{self, DrawOptions, HowMany, Reading};
 use jumplens::hub::Sources;
 use jumplens::moments::Shard;
 use jumplens::nn::Precision;
 use jumplens::plot::{self, Style};
-use jumplens::run::{Asked, Existing, SampleSource, Settings};
+use jumplens::run::{Asked, Existing, Import, SampleSource, Settings};
 use jumplens::shortcut::{self, Fits, Ridge, Shortcuts};
 use jumplens::words::Cast;
 use std::path::PathBuf;
@@ -60,10 +60,26 @@ pub struct Args {
     pub verbose: bool,
 }
 
+/// The command line as it is parsed: with every number that an option takes, below 0 or not, as its value.
+pub fn program() -> clap::Command {
+    fn with_negative_numbers(command: clap::Command) -> clap::Command {
+        let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+            true if !arg.is_positional() => arg.allow_negative_numbers(true),
+            _ => arg,
+        });
+        let names: Vec<String> =
+            command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_negative_numbers))
+    }
+    with_negative_numbers(Args::command())
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Do everything: samples, states, fit, r2, evaluate, plot
-    Run(BeginArgs),
+    Run(RunArgs),
+    /// From a model to a lens: only the maps to its last layer, and their r²
+    Maps(BeginArgs),
     /// Draw sentences from a corpus and write them, one a line
     Sentences(SentencesArgs),
     /// Begin a run: tokenise sentences and choose a position in each
@@ -79,10 +95,10 @@ pub enum Command {
     /// Coefficients of determination of the maps
     R2(MapsArgs),
     /// Predictions of every cast from every layer, and early exit
-    Evaluate(MapsArgs),
-    /// Figures and report from the result tables; the model need not be there
+    Evaluate(EvaluateArgs),
+    /// Figures and report from the result tables, without the model
     Plot(PlotArgs),
-    /// Several runs beside one another: figures, and the differences of each from the first
+    /// Several runs side by side: figures, and the differences of each from the first
     Compare(CompareArgs),
     /// What each cast predicts at every position of a text, layer by layer
     Lens(LensArgs),
@@ -93,12 +109,67 @@ pub enum Command {
     Info(InfoArgs),
     /// Look at a model for what has made lenses wrong: unused tensors, states, head, outliers, special tokens
     Doctor(DoctorArgs),
+    /// Print the completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(ManArgs),
+}
+
+impl Command {
+    /// The model that is asked for, where one is.
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Run(args) => args.begin.input.model(),
+            Self::Samples(args) | Self::Maps(args) => args.input.model(),
+            Self::Moments(args) => args.input.model(),
+            Self::States(args) => args.model.as_deref(),
+            Self::Sentences(args) => args.model.as_deref(),
+            Self::Lens(args) => Some(&args.model),
+            Self::Info(args) => Some(args.model.name()),
+            Self::Doctor(args) => Some(args.model.name()),
+            Self::Shortcuts(ShortcutsCommand::Import(args)) => args.model.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// The model to look at, by its place or by name.
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct ModelArgs {
+    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub, which is fetched where necessary
+    #[arg(value_name = "MODEL")]
+    named: Option<String>,
+    /// The same
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+}
+
+impl ModelArgs {
+    /// Its name. One of the two is there.
+    pub fn name(&self) -> &str {
+        self.named.as_deref().or(self.model.as_deref()).unwrap_or(DEFAULT_MODEL)
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ManArgs {
+    /// Folder to write a page for every command to
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct DoctorArgs {
-    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub
-    pub model: String,
+    #[command(flatten)]
+    pub model: ModelArgs,
     #[command(flatten)]
     pub unread: UnreadArgs,
     /// Corpus whose first sentences are run
@@ -124,7 +195,7 @@ impl From<Pairs> for shortcut::Pairs {
     }
 }
 
-/// Which maps are fitted beside `mat`.
+/// Which maps are fitted in addition to `mat`.
 #[derive(Debug, Default, ClapArgs)]
 pub struct CastArgs {
     /// Fit every map with a bias too (casts `mat+b`, `mat+b_ridge`, …)
@@ -137,6 +208,11 @@ pub struct CastArgs {
     /// Fit the best maps of these ranks too (casts `mat_r64`, …), separated by commas
     #[arg(long, value_name = "RANK,…", value_delimiter = ',', value_parser = rank)]
     pub rank: Vec<usize>,
+    /// Only these casts, separated by commas, and nothing that none of them needs: `id`, `mat`, `mat+b`, `mat_ridge`, `mat_r64`, …,
+    /// and those that run blocks, `mat_attn`, `mat_ffn`, `mat_ln1_ln2` [default: id, mat, those of the options above, and those
+    /// that run blocks]
+    #[arg(long, visible_alias = "cast", value_name = "CAST,…", value_delimiter = ',', conflicts_with_all = ["intercept", "rank"])]
+    pub casts: Vec<Cast>,
 }
 
 fn ridge(text: &str) -> Result<Ridge, String> {
@@ -154,7 +230,15 @@ fn rank(text: &str) -> Result<usize, String> {
 impl CastArgs {
     /// The maps that are asked for, between `pairs`.
     fn fits(&self, pairs: shortcut::Pairs) -> Fits {
+        if let Some(casts) = self.chosen() {
+            return Fits::only(&casts, self.ridge, pairs);
+        }
         Fits { intercept: self.intercept, ridge: self.ridge, ranks: self.ranks(), ..Fits::plain(pairs) }
+    }
+
+    /// The casts that are named, where any are.
+    fn chosen(&self) -> Option<Vec<Cast>> {
+        Some(self.casts.clone()).filter(|casts| !casts.is_empty())
     }
 
     fn ranks(&self) -> Vec<usize> {
@@ -183,7 +267,7 @@ impl From<Dtype> for Precision {
     }
 }
 
-/// What of a model's files may be passed over.
+/// What of a model's files may be ignored.
 #[derive(Debug, Default, ClapArgs)]
 pub struct UnreadArgs {
     /// Go on where this field of the model's files changes what it computes and is not read (may be repeated)
@@ -210,9 +294,21 @@ pub struct BeginArgs {
     pub existing: ExistingArgs,
 }
 
+#[derive(Debug, ClapArgs)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub begin: BeginArgs,
+    /// How the results are written: tables, or the figures of `results/summary.json` with the folder and the warnings
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
 /// What a run is made from.
 #[derive(Debug, ClapArgs)]
 pub struct InputArgs {
+    /// The model, as for `--model`
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    named: Option<String>,
     /// Bundled model (`tiny-gpt2`, `tiny-bert`), folder with config.json, weights and tokenizer, `.gguf` file, or name on
     /// the Hugging Face Hub (`gpt2`, `org/name`, `org/name@revision`) [default: tiny-gpt2]
     #[arg(long)]
@@ -411,7 +507,7 @@ impl InputArgs {
     pub fn asked(&self) -> Asked {
         let files = self.train_samples.clone().zip(self.val_samples.clone());
         Asked {
-            model: self.model.clone(),
+            model: self.model().map(str::to_owned),
             corpus: self.corpus.clone(),
             train: self.train,
             val: self.val,
@@ -429,14 +525,30 @@ impl InputArgs {
             ridge: self.casts.ridge,
             ranks: Some(self.casts.ranks()).filter(|ranks| !ranks.is_empty()),
             lenses: None,
+            casts: self.casts.chosen(),
             dtype: self.dtype.map(Into::into),
             shard: None,
         }
     }
 
+    /// The model that is asked for.
+    pub fn model(&self) -> Option<&str> {
+        self.named.as_deref().or(self.model.as_deref())
+    }
+
+    /// The same of maps alone: `id` and the casts that are named, to the last layer where no pairs are.
+    pub fn asked_of_maps(&self) -> Asked {
+        let asked = self.asked();
+        let pairs = asked.pairs.unwrap_or(shortcut::Pairs::ToFinal);
+        let fits = self.casts.fits(pairs);
+        let all = || [Cast::Id].into_iter().chain(fits.casts()).collect();
+        let casts = self.casts.chosen().unwrap_or_else(all);
+        Asked { pairs: Some(pairs), casts: Some(casts), ..asked }
+    }
+
     /// Where a run of the model goes if nothing is said.
     pub fn default_folder(&self) -> PathBuf {
-        let name = self.model.as_deref().unwrap_or(DEFAULT_MODEL).trim_end_matches('/');
+        let name = self.model().unwrap_or(DEFAULT_MODEL).trim_end_matches('/');
         let last = name.rsplit('/').find(|part| !part.is_empty() && *part != "." && *part != "..");
         PathBuf::from("jumplens-runs").join(last.unwrap_or("model"))
     }
@@ -472,7 +584,7 @@ pub struct PlotArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct CompareArgs {
-    /// Run folders; the first is what the others are held against
+    /// Run folders; the first is what the others are compared with
     #[arg(required = true, num_args = 2.., value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// Folder to write figures and `differences.csv` to; it has to be empty or new
@@ -508,6 +620,23 @@ pub struct FigureArgs {
     /// Say above each figure what it shows, and of which model
     #[arg(long)]
     pub title: bool,
+    /// Width of the figures in mm, or `one-column` (80 mm) or `two-column` (165 mm) of a paper
+    #[arg(long, value_name = "MM", default_value = "one-column", value_parser = figure_width)]
+    pub width: f64,
+    /// Font size of labels, in points; that of ticks is 7/8 of it
+    #[arg(long, value_name = "PT", default_value_t = 8.0)]
+    pub font_size: f64,
+    /// Only these figures, with commas between
+    #[arg(long, value_name = "FIGURE,…", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(plot::NAMES))]
+    pub only: Vec<String>,
+}
+
+fn figure_width(text: &str) -> Result<f64, String> {
+    match text {
+        "one-column" => Ok(plot::Size::ONE_COLUMN),
+        "two-column" => Ok(plot::Size::TWO_COLUMNS),
+        _ => text.parse().map_err(|_| "give a number of mm, `one-column` or `two-column`".to_owned()),
+    }
 }
 
 impl FigureArgs {
@@ -524,15 +653,19 @@ impl FigureArgs {
                 formats.push(format);
             }
         }
-        Style { formats, dpi: self.dpi, title: self.title }
+        let size = plot::Size { width: self.width, font: self.font_size };
+        Style { formats, dpi: self.dpi, title: self.title, size, only: self.only.clone() }
     }
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct StatesArgs {
+    #[command(subcommand)]
+    pub command: Option<StatesCommand>,
     /// Run folder, begun by `samples`, or by this command where samples files are given
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    pub out: Option<PathBuf>,
     /// Begin a run with these samples to fit on: lines `{"ids": [...], "position": p}`
     #[arg(long, value_name = "FILE.jsonl", requires = "val_samples")]
     pub train_samples: Option<PathBuf>,
@@ -553,7 +686,62 @@ pub struct StatesArgs {
     pub overwrite: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum StatesCommand {
+    /// Make a run of states that another program computed: `fit`, `r2` and `plot` go on from there
+    Import(StatesImportArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct StatesImportArgs {
+    /// States to fit on: a folder with a file a layer (`00.safetensors`, `00.npy`, …), or a `.safetensors`, `.npz` or `.parquet`
+    /// file with an array or a column a layer; names end in the layer's number, from 0, the embedding
+    #[arg(long, value_name = "PATH")]
+    pub train: PathBuf,
+    /// States to measure on
+    #[arg(long, value_name = "PATH")]
+    pub val: PathBuf,
+    /// Run folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace the run in the folder
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Model that the states are of: layers and width are checked, and `evaluate` and `lens` can go on
+    #[arg(long)]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub unread: UnreadArgs,
+    /// The samples that the training states are of, in their order: lines `{"ids": [...], "position": p}`
+    #[arg(long, value_name = "FILE.jsonl", requires = "val_samples")]
+    pub train_samples: Option<PathBuf>,
+    /// The samples that the validation states are of
+    #[arg(long, value_name = "FILE.jsonl", requires = "train_samples")]
+    pub val_samples: Option<PathBuf>,
+    /// What the states of the last layer are; with `--model` and samples it is seen
+    #[arg(long, value_enum)]
+    pub last_state: Option<LastState>,
+}
+
+impl StatesImportArgs {
+    /// What the library takes in.
+    pub fn import(&self) -> Import {
+        let samples = self.train_samples.clone().zip(self.val_samples.clone());
+        Import {
+            states: [self.train.clone(), self.val.clone()],
+            samples: samples.map(|(train, val)| [train, val]),
+            model: self.model.clone(),
+            last_state: self.last_state.map(Into::into),
+        }
+    }
+}
+
 impl StatesArgs {
+    /// The run folder.
+    pub fn folder(&self) -> PathBuf {
+        self.out.clone().unwrap_or_default()
+    }
+
     /// What is asked of the run to begin, where samples files are given.
     pub fn asked(&self) -> Option<Asked> {
         let files = [self.train_samples.clone()?, self.val_samples.clone()?];
@@ -637,9 +825,36 @@ pub struct MapsArgs {
     /// Use these maps even where they were fitted on another model
     #[arg(long, requires = "shortcuts")]
     pub force: bool,
+    /// Measure these casts alone, separated by commas [default: all that the run was begun for, or that have maps]
+    #[arg(long, visible_alias = "cast", value_name = "CAST,…", value_delimiter = ',')]
+    pub casts: Vec<Cast>,
     /// Measure again where that is done, and replace the tables
     #[arg(long)]
     pub overwrite: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct EvaluateArgs {
+    #[command(flatten)]
+    pub maps: MapsArgs,
+    /// Evaluate this share of the validation samples alone, 1/n to n/n, and write its predictions to a file, for `--merge`
+    #[arg(long, value_name = "K/N", conflicts_with = "overwrite")]
+    pub shard: Option<Shard>,
+    /// File for the predictions of the share [default: evaluation-K-of-N.safetensors in the run folder]
+    #[arg(long, value_name = "FILE", requires = "shard")]
+    pub part: Option<PathBuf>,
+    /// Write the tables from the predictions of all shares, in any order; `--out` may be what `fit --moments` wrote
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["shard", "casts"])]
+    pub merge: Vec<PathBuf>,
+}
+
+impl EvaluateArgs {
+    /// Where the predictions of a share go.
+    pub fn part(&self, shard: Shard) -> PathBuf {
+        let width = shard.of.to_string().len();
+        let name = format!("evaluation-{:0width$}-of-{}.safetensors", shard.index, shard.of);
+        self.part.clone().unwrap_or_else(|| self.maps.out.join(name))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -759,7 +974,7 @@ fn cast_name(text: &str) -> Result<Cast, String> {
 pub enum LastState {
     /// The last block's output, before a final norm
     BlockOutput,
-    /// The state behind the final norm, as the last of Hugging Face's `hidden_states`
+    /// The state after the final norm, as the last of Hugging Face's `hidden_states`
     FinalNormOutput,
 }
 
@@ -783,11 +998,11 @@ pub enum Format {
 
 #[derive(Debug, ClapArgs)]
 pub struct InfoArgs {
-    /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub, which is fetched if need be
-    pub model: String,
+    #[command(flatten)]
+    pub model: ModelArgs,
     #[command(flatten)]
     pub unread: UnreadArgs,
-    /// Training samples of the run whose disk space and memory are reckoned
+    /// Training samples of the run whose disk space and memory are computed
     #[arg(long, value_name = "N", default_value_t = TRAIN as u32)]
     pub train: u32,
     /// Validation samples of that run

@@ -1,7 +1,7 @@
 //! Ctrl-C and `TERM`: a command stops at the next place where nothing is lost, and if it does not come to one in a moment,
 //! wherever it is. That loses nothing either but what it was about, since files are whole or not there.
 
-use crate::args::Command;
+use crate::args::{Command, RunArgs};
 use crate::printer::Printer;
 use crate::shell::quoted;
 use jumplens::Error;
@@ -52,10 +52,12 @@ pub struct Begun {
 impl Begun {
     fn new(command: &Command) -> Self {
         let (goes_on, folder, overwrite) = match command {
-            Command::Run(args) | Command::Samples(args) => {
+            Command::Run(RunArgs { begin: args, .. }) | Command::Samples(args) => {
                 (GoesOn::ByResume, args.folder(), args.existing.overwrite)
             }
-            Command::States(args) => (GoesOn::AsStates, args.out.clone(), args.overwrite),
+            Command::States(args) if args.command.is_none() => {
+                (GoesOn::AsStates, args.folder(), args.overwrite)
+            }
             Command::Moments(args) => (GoesOn::ByItself, args.folder(), args.overwrite),
             _ => (GoesOn::Anew, PathBuf::new(), false),
         };

@@ -8,13 +8,14 @@ mod args;
 mod commands;
 mod interrupt;
 mod memory;
+mod pace;
 mod printer;
 mod progress;
 mod shell;
 mod sources;
 mod table;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use clap::error::ErrorKind;
 use jumplens::nn::Isa;
 pub use memory::Allocator;
@@ -45,7 +46,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Printer::default().error(&format!("internal: {panic}; this is a bug in jumplens, please report it"));
         std::process::exit(BUG.into());
     }));
-    let args = match args::Args::try_parse_from(args) {
+    let parsed = args::program().try_get_matches_from(args);
+    let args = match parsed.and_then(|matches| args::Args::from_arg_matches(&matches)) {
         Ok(args) => args,
         Err(error) => {
             // Help and version go to stdout and are no errors; a bare `jumplens` gets the help as well.
@@ -77,6 +79,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         printer.error(&format!("cannot start threads: {error}; ask for fewer with `--threads`"));
         return ExitCode::from(USER);
     }
+    let model = args.command.model().map(str::to_owned);
     let done = commands::dispatch(args.command, &printer);
     interrupt::conclude();
     match done {
@@ -98,7 +101,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(INTERRUPT)
         }
         Err(commands::Failure::Library(error)) => {
-            printer.error(&advice::with_advice(&error));
+            printer.error(&advice::about(&error, model.as_deref()));
             ExitCode::from(if error.is_bug() { BUG } else { USER })
         }
     }

@@ -21,6 +21,11 @@ impl Printer {
         !self.quiet && io::stderr().is_terminal()
     }
 
+    /// True where lines that say how far the work is take the place of bars.
+    pub fn shows_lines(&self) -> bool {
+        !self.quiet && !io::stderr().is_terminal()
+    }
+
     /// Results as lines for people, to stdout. Names in them may be anyone's: nothing of them acts on the terminal.
     pub fn result(&self, text: &str) -> io::Result<()> {
         self.raw(&text.split('\n').map(spelled).collect::<Vec<_>>().join("\n"))

@@ -96,8 +96,13 @@ pub fn render(
     let mut text = tables(&casts(summary));
     let predicts = predicts(summary);
     let measures = if predicts { ", Precision@1, surprisal in nats" } else { "" };
-    let _ =
-        writeln!(text, "r² to layer {}{measures}; {} validation samples\n", summary.n_layers, summary.val);
+    let _ = writeln!(
+        text,
+        "r² to layer {}{measures}; {} validation sample{}\n",
+        summary.n_layers,
+        summary.val,
+        if summary.val == 1 { "" } else { "s" }
+    );
     if let Some(groups) = reliability(sources, curve) {
         text += &tables(&groups);
         let _ = writeln!(text, "r² of mat to layer {} by training samples\n", summary.n_layers);
@@ -173,7 +178,10 @@ fn reliability(sources: &[SourceRow], curve: &[CurveRow]) -> Option<Vec<Group>> 
     });
     let on_train = move |layer| number(find(layer, most).map(|row| row.r2_train), 3);
     let share = |layer: usize| number(sources.get(layer).map(|row| 100.0 * row.top_coordinate_share), 1);
-    let at_first = |layer: usize| number(sources.get(layer).map(|row| 100.0 * row.first_position_share), 1);
+    let at_first = |layer: usize| {
+        let share = sources.get(layer).and_then(|row| row.first_position_share);
+        number(share.map(|share| 100.0 * share), 1)
+    };
     let states: Vec<(String, usize, Column)> = vec![
         (
             "rank".into(),

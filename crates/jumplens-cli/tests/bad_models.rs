@@ -137,7 +137,7 @@ fn configuration_that_cannot_be_used() {
         let name = format!("m{number}");
         edit(&model(at.path(), &name).join("config.json"), from, to);
         let file = format!("{name}/config.json");
-        refused(at.path(), &name, &[what, &file, "; mend"]);
+        refused(at.path(), &name, &[what, &file, "; fix"]);
     }
 }
 
@@ -157,7 +157,7 @@ fn a_field_that_is_not_read_goes_unread_by_leave_alone() {
 
     let allowed = output(at, &[&run[..], &["--allow-unread", "is_causal"]].concat());
     let said = stderr(&allowed);
-    assert!(allowed.status.success() && said.contains("went unread by leave: `is_causal` (false)"), "{said}");
+    assert!(allowed.status.success() && said.contains("not read, as allowed: `is_causal` (false)"), "{said}");
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(at.join("out/manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["unread"], serde_json::json!(["is_causal"]));

@@ -70,7 +70,7 @@ fn samples_file_names_the_line_that_cannot_be_used() {
         fs::write(at.join("bad.jsonl"), format!("{good}\n\n{line}\n{good}\n")).unwrap();
         for (train, val) in [("bad.jsonl", "good.jsonl"), ("good.jsonl", "bad.jsonl")] {
             let args = ["--train-samples", train, "--val-samples", val];
-            refused(at, &args, &["`bad.jsonl` line 3: ", says, "; mend or remove the line"]);
+            refused(at, &args, &["`bad.jsonl` line 3: ", says, "; fix or remove the line"]);
         }
     }
     fs::write(at.join("bad.jsonl"), "\n").unwrap();

@@ -159,7 +159,7 @@ fn rows_that_cannot_be_read_are_named() {
         (&b"{\"text\": \"open"[..], "not JSON"),
         (b"nothing", "not JSON"),
         (b"{\"text\": \"a\"} {}", "not JSON"),
-        (b"[1, 2]", "not an object with a text `text`, but a list; mend or replace the file"),
+        (b"[1, 2]", "not an object with a text `text`, but a list; fix or replace the file"),
         (b"null", "not an object with a text `text`, but null"),
         (b"{\"text\": 5}", "its `text` is a number, not a text"),
         (b"{\"text\": [\"a\"]}", "its `text` is a list, not a text"),
@@ -313,7 +313,7 @@ fn pointers_are_named_in_the_place_of_any_file() {
 }
 
 #[test]
-fn what_is_behind_a_compressed_file_is_passed_over_or_named() {
+fn what_is_behind_a_compressed_file_is_skipped_or_named() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
     let whole = fs::read(dump()).unwrap();
@@ -322,8 +322,7 @@ fn what_is_behind_a_compressed_file_is_passed_over_or_named() {
     succeed(at, &args);
     fs::write(at.join("more.xml.bz2"), [&whole[..], b"<!-- saved -->"].concat()).unwrap();
     let byte = format!("`more.xml.bz2` is damaged at byte {}: ", whole.len());
-    let says =
-        "stands neither another one nor zeros to fill up with, but bytes that begin with \"<!-- saved -->\"";
+    let says = "there is neither another one nor padding zeros, but bytes that begin with \"<!-- saved -->\"";
     for name in ["drawn.txt", "drawn.txt.jsonl", "drawn.txt.json"] {
         fs::remove_file(at.join(name)).unwrap();
     }

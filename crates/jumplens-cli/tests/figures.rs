@@ -105,7 +105,7 @@ fn odd_tables_give_a_figure_or_one_clear_line() {
         if damaged.starts_with("mapping,from\n") {
             fail(at, &["plot", "--out", "out"], &["`out`"]);
         } else {
-            fail(at, &["plot", "--out", "out"], &["r2.csv", "mend or replace"]);
+            fail(at, &["plot", "--out", "out"], &["r2.csv", "fix or replace"]);
         }
     }
 }
@@ -190,7 +190,7 @@ fn differences_are_those_of_the_tables_and_say_how_they_were_found() {
     fail(at, &["compare", "a", "--out", "x"], &["2"]);
     fail(at, &["compare", "a", "b", "c", "d", "e", "f", "g", "h", "--out", "x"], &["8 runs", "2 to 7"]);
     fail(at, &["compare", "a", "./a", "--out", "x"], &["`./a` is given twice"]);
-    fail(at, &["compare", "a", "nowhere", "--out", "x"], &["nowhere/results", "check the path"]);
+    fail(at, &["compare", "a", "nowhere", "--out", "x"], &["no folder `nowhere`", "check the path"]);
     fail(at, &["compare", "a", "b", "--out", "c"], &["`c` holds a run", "choose another"]);
     succeed(at, &["samples", "--train", "20", "--val", "10", "--out", "begun"]);
     fail(at, &["compare", "a", "begun", "--out", "x"], &["run `jumplens states --out begun` first"]);

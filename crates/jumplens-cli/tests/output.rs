@@ -75,3 +75,68 @@ fn without_out_the_run_is_named_after_the_model() {
     common::succeed(at.path(), &["samples", "--train", "5", "--val", "5"]);
     assert!(at.path().join("jumplens-runs/tiny-gpt2/manifest.json").exists());
 }
+
+#[test]
+fn run_prints_its_summary_as_json_and_nothing_else() {
+    let at = tempfile::tempdir().unwrap();
+    let as_json = [&SMALL[..], &["--out", "out", "--format", "json"]].concat();
+    let said = output(at.path(), &as_json);
+    assert!(said.status.success(), "{}", stderr(&said));
+    let parsed = |output: &Output| serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
+    let shown = parsed(&said);
+    // Sixty samples fit noise, which is said in the tables too.
+    let warnings = shown["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|line| line.as_str().unwrap().contains("60 samples")), "{warnings:?}");
+    let folder = at.path().canonicalize().unwrap().join("out");
+    assert_eq!(shown["folder"], folder.to_str().unwrap());
+    let written = std::fs::read(at.path().join("out/results/summary.json")).unwrap();
+    let mut written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    let fields = written.as_object_mut().unwrap();
+    fields.remove(jumplens::seal::KEY);
+    for (field, value) in &*fields {
+        assert_eq!(&shown[field], value, "{field}");
+    }
+    assert_eq!(shown.as_object().unwrap().len(), fields.len() + 2);
+    // Whatever is left to do.
+    let resumed = ["run", "--resume", "--out", "out", "--format", "json"];
+    let nothing_left = output(at.path(), &resumed);
+    assert!(stderr(&nothing_left).contains("nothing is left to do"));
+    assert_eq!(parsed(&nothing_left), shown);
+    assert_eq!(parsed(&output(at.path(), &[&as_json[..], &["--resume"]].concat())), shown);
+    std::fs::remove_dir_all(at.path().join("out/plots")).unwrap();
+    assert_eq!(parsed(&output(at.path(), &resumed)), shown);
+}
+
+/// The program is held still for so long, which takes nobody's time.
+#[cfg(unix)]
+#[test]
+fn without_a_terminal_a_line_every_half_minute_says_how_far_the_work_is() {
+    let at = tempfile::tempdir().unwrap();
+    let begun = |out: &'static str, flags: &[&str]| {
+        let args = ["run", "--train", "4000", "--val", "20", "--pairs", "to-final", "--out", out];
+        let child = start(at.path(), &[&args[..], flags].concat());
+        while !at.path().join(out).join("states/train/00.safetensors.part").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        common::signal(&child, "STOP");
+        child
+    };
+    let children = [begun("loud", &[]), begun("quiet", &["-q"])];
+    std::thread::sleep(std::time::Duration::from_secs(31));
+    let [loud, quiet] = children.map(|child| {
+        common::signal(&child, "CONT");
+        child.wait_with_output().unwrap()
+    });
+    assert!(loud.status.success() && quiet.status.success());
+    assert_eq!(stderr(&quiet), "");
+    let said = stderr(&loud);
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains(" % ")).collect();
+    let [line] = lines[..] else { panic!("{said}") };
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let ["states", percent, "%", done, "/", all, "tokens", rate, .., "left"] = words[..] else {
+        panic!("{line}")
+    };
+    let number = |text: &str| text.replace(',', "").parse::<u64>().unwrap();
+    assert_eq!(number(percent), 100 * number(done) / number(all), "{line}");
+    assert!(number(percent) < 100 && rate.ends_with("/s"), "{line}");
+}

@@ -24,6 +24,7 @@ fn same_command_gives_same_bytes() {
     let names: Vec<&str> = results.keys().map(|path| path.to_str().unwrap()).collect();
     let mut tables = vec![
         "early_exit.csv",
+        "examples.json",
         "exits.csv",
         "layers.csv",
         "learning_curve.csv",

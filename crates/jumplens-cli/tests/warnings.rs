@@ -198,3 +198,23 @@ fn forget(run: &Path, stage: &str) {
         manifest["stages"].as_object_mut().unwrap().remove(stage).unwrap();
     });
 }
+
+/// What the stages note on standard error of the results, without what to do about it, is in the report too.
+#[test]
+fn the_report_has_the_notes_of_the_terminal() {
+    let at = tempfile::tempdir().unwrap();
+    let run = ["run", "--train", "300", "--val", "60", "--pairs", "to-final", "--out", "run"];
+    let said = common::stderr(&common::output(at.path(), &run));
+    let noise =
+        said.lines().find(|line| line.starts_with("`mat` fits noise")).unwrap_or_else(|| panic!("{said}"));
+    let noise = noise.split(": give more").next().unwrap();
+    let page = fs::read_to_string(at.path().join("run/report.html")).unwrap();
+    let data = page.split_once("id=\"data\">").unwrap().1.split_once("</script>").unwrap().0;
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    let notes: Vec<&str> =
+        data["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap()).collect();
+    assert_eq!(notes, [noise]);
+    // As the page is drawn again, without the stages.
+    succeed(at.path(), &["-q", "plot", "--out", "run"]);
+    assert_eq!(fs::read_to_string(at.path().join("run/report.html")).unwrap(), page);
+}

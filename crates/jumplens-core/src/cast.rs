@@ -263,21 +263,73 @@ pub struct Fits {
     /// Other ways to fit maps, by the casts that come of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lenses: Vec<Cast>,
+    /// The casts that are wanted, where it is not all of them: what none of these needs is not made.
+    #[serde(default, rename = "casts", skip_serializing_if = "Option::is_none")]
+    pub only: Option<Vec<Cast>>,
 }
 
 impl Fits {
-    /// Plain least squares without intercept.
+    /// Plain least squares without intercept, and all casts that run blocks.
     pub fn plain(pairs: Pairs) -> Self {
-        Self { pairs, intercept: false, ridge: None, ranks: Vec::new(), lenses: Vec::new() }
+        Self { pairs, intercept: false, ridge: None, ranks: Vec::new(), lenses: Vec::new(), only: None }
     }
 
-    /// The casts that come of it, `mat` first, those of other lenses last.
+    /// What is needed for `casts`, and nothing else. λ is chosen by itself for those with a penalty where no `ridge` is given.
+    /// A name that is no cast's stands among the [`lenses`](Self::lenses).
+    pub fn only(casts: &[Cast], ridge: Option<Ridge>, pairs: Pairs) -> Self {
+        let mut fits = Self { ridge, ..Self::plain(pairs) };
+        for cast in casts.iter().filter(|cast| **cast != Cast::Id) {
+            match cast {
+                Cast::Map { intercept, form } => {
+                    fits.intercept |= intercept;
+                    match form {
+                        Form::Plain => {}
+                        Form::Ridge => fits.ridge = Some(ridge.unwrap_or(Ridge::Auto)),
+                        Form::Rank(rank) => fits.ranks.push(*rank),
+                    }
+                }
+                Cast::Blocks(_) => {}
+                other => fits.lenses.push(other.clone()),
+            }
+        }
+        fits.ranks.sort_unstable();
+        fits.ranks.dedup();
+        fits.lenses.sort_unstable();
+        fits.lenses.dedup();
+        let mut only = casts.to_vec();
+        only.sort_unstable();
+        only.dedup();
+        Self { only: Some(only), ..fits }
+    }
+
+    /// True for a cast that is wanted.
+    pub fn wants(&self, cast: &Cast) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(cast))
+    }
+
+    /// The casts that are maps between layers, `mat` first, those of other lenses last.
     pub fn casts(&self) -> Vec<Cast> {
         self.least_squares().iter().map(MapCast::cast).chain(self.lenses.iter().cloned()).collect()
     }
 
+    /// The casts that run blocks.
+    pub fn blocks(&self) -> Vec<BlockCast> {
+        BlockCast::ALL.into_iter().filter(|cast| self.wants(&Cast::Blocks(*cast))).collect()
+    }
+
+    /// Whether a map of a block's part of that name is needed.
+    pub fn needs_part(&self, name: &str) -> bool {
+        self.only.is_none() || self.blocks().iter().any(|cast| cast.parts().contains(&name))
+    }
+
     /// Those that are fitted by least squares, `mat` first, those with a bias last.
     pub fn least_squares(&self) -> Vec<MapCast> {
+        let mut all = self.all_least_squares();
+        all.retain(|cast| self.wants(&cast.cast()));
+        all
+    }
+
+    fn all_least_squares(&self) -> Vec<MapCast> {
         let kinds = || {
             let ranks = self.ranks.iter().map(|rank| Kind::Rank(*rank));
             [Kind::Plain].into_iter().chain(self.ridge.map(Kind::Ridge)).chain(ranks)
@@ -338,6 +390,33 @@ mod tests {
                 .casts();
         let names: Vec<String> = casts.iter().map(Cast::to_string).collect();
         assert_eq!(names, ["mat", "mat_ridge", "mat_r8", "mat+b", "mat+b_ridge", "mat+b_r8"]);
+    }
+
+    #[test]
+    fn what_no_wanted_cast_needs_is_not_made() {
+        let fits = |names: &[&str]| {
+            let casts: Vec<Cast> = names.iter().copied().map(Cast::from).collect();
+            Fits::only(&casts, None, Pairs::ToFinal)
+        };
+        for names in [&["id"][..], &["id", "mat"], &["mat+b_r64", "mat_ridge"], &["mat", "mat_r8", "mat+b"]] {
+            let fits = fits(names);
+            let mut made: Vec<String> = fits.casts().iter().map(Cast::to_string).collect();
+            made.sort();
+            let mut wanted: Vec<&str> = names.iter().copied().filter(|name| *name != "id").collect();
+            wanted.sort_unstable();
+            assert_eq!(made, wanted);
+            assert!(fits.blocks().is_empty() && !fits.needs_part("attn"));
+            assert_eq!(fits.wants(&Cast::Id), names.contains(&"id"));
+        }
+        let blocks = fits(&["mat_ffn"]);
+        assert_eq!((blocks.casts(), blocks.blocks()), (vec![], vec![BlockCast::Ffn]));
+        assert!(blocks.needs_part("ffn") && !blocks.needs_part("ln1"));
+        assert_eq!(fits(&["mine", "mat"]).lenses, [Cast::from("mine")]);
+        let plain = Fits::plain(Pairs::All);
+        assert_eq!(plain.blocks(), BlockCast::ALL);
+        assert!(plain.needs_part("anything") && plain.wants(&Cast::Id));
+        let json = serde_json::to_string(&fits(&["mat", "id"])).unwrap();
+        assert_eq!(json, r#"{"pairs":"to-final","casts":["id","mat"]}"#);
     }
 
     proptest! {

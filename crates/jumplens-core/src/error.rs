@@ -67,6 +67,9 @@ pub enum Error {
         /// What the library said.
         reason: String,
     },
+    /// What was asked for is no longer wanted.
+    #[error("interrupted")]
+    Interrupted,
     /// A bias, or a λ that is to be found, of states whose spread was not given.
     #[error("no spread of the states to go by")]
     NoSpread,

@@ -25,6 +25,27 @@ impl std::fmt::Display for SpecialToken {
     }
 }
 
+/// What imported states may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lacking {
+    /// The model that they are of.
+    Model,
+    /// The samples that they are the states of.
+    Samples,
+    /// The last block's output: what came is after the final norm.
+    LastBlock,
+}
+
+impl std::fmt::Display for Lacking {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Model => "a model",
+            Self::Samples => "token ids and positions",
+            Self::LastBlock => "the output of the last block, since what came is after the final norm,",
+        })
+    }
+}
+
 /// Every way in which jumplens fails. Messages have no final period: a caller may add what to do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,6 +83,30 @@ pub enum Error {
     /// Products and maps: instructions that the CPU lacks, a decomposition that fails.
     #[error(transparent)]
     Core(#[from] CoreError),
+    /// States from elsewhere came without what is asked for takes.
+    #[error("the states in `{}` were imported without {lacking} and {needed_by} needs that", path.display())]
+    ImportLacks {
+        /// The run folder.
+        path: PathBuf,
+        /// What they came without.
+        lacking: Lacking,
+        /// What was asked for.
+        needed_by: &'static str,
+    },
+    /// States from elsewhere that are not what they should be.
+    #[error("the states in `{}` cannot be taken in: {message}", path.display())]
+    ForeignStates {
+        /// Where they are.
+        path: PathBuf,
+        /// What is wrong with them.
+        message: String,
+    },
+    /// A stage whose files were imported is to be done again.
+    #[error("the states in `{}` were imported, and are not computed here", path.display())]
+    Imported {
+        /// The run folder.
+        path: PathBuf,
+    },
     /// What is asked for and cannot be had.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -672,7 +717,10 @@ impl Error {
     pub fn is_bug(&self) -> bool {
         match self {
             Error::Tensor(_) | Error::Internal(_) => true,
-            Error::Core(error) => !matches!(error, CoreError::NoSuchIsa { .. } | CoreError::Threads { .. }),
+            Error::Core(error) => {
+                use CoreError::{Interrupted, NoSuchIsa, Threads};
+                !matches!(error, NoSuchIsa { .. } | Threads { .. } | Interrupted)
+            }
             _ => false,
         }
     }

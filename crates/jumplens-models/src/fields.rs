@@ -136,7 +136,7 @@ impl Class {
             }
         }
         let by_leave =
-            (!by_leave.is_empty()).then(|| format!("went unread by leave: {}", by_leave.join(", ")));
+            (!by_leave.is_empty()).then(|| format!("not read, as allowed: {}", by_leave.join(", ")));
         let said = object.keys().cloned().collect();
         Ok(Checked { path: path.to_owned(), class: self.name, said, values, unknown, by_leave })
     }
@@ -319,7 +319,7 @@ mod tests {
         let allowed = AllowUnread::new(&["scale", "depthwise"].map(str::to_owned).into());
         let Value::Object(object) = json!({"scale": 2, "depthwise": false}) else { panic!() };
         let checked = CLASS.check(Path::new("config.json"), object, &allowed).unwrap();
-        assert_eq!(checked.notes(), ["went unread by leave: `scale` (2)"]);
+        assert_eq!(checked.notes(), ["not read, as allowed: `scale` (2)"]);
         assert_eq!(allowed.used(), ["scale".to_owned()].into());
     }
 

@@ -50,5 +50,5 @@ pub mod weights;
 pub mod words;
 
 pub use caught::{catching, caught, panics_are_caught};
-pub use error::{Error, Others, Result, SpecialToken};
+pub use error::{Error, Lacking, Others, Result, SpecialToken};
 pub use fields::AllowUnread;

@@ -1,8 +1,8 @@
 //! Long calls: without the GIL, and stopped by Ctrl-C.
 
-use pyo3::PyResult;
-use pyo3::Python;
-use pyo3::exceptions::PyRuntimeError;
+use crate::threads::on_threads;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
+use pyo3::{PyResult, Python};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -20,10 +20,15 @@ impl Stop {
     pub fn is_wanted(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// An error once that is so.
+    pub fn check(&self) -> PyResult<()> {
+        if self.is_wanted() { Err(PyKeyboardInterrupt::new_err(())) } else { Ok(()) }
+    }
 }
 
-/// Does `work` on a thread of its own, with the GIL released. A signal whose handler raises, as that of Ctrl-C does, ends the
-/// call at once: the thread goes on to where it next looks at [`Stop`], and what it makes is dropped.
+/// Does `work` on a thread of its own, with the GIL released. A signal whose handler raises, as that of Ctrl-C does, ends the call at once:
+/// the thread goes on to where it next looks at [`Stop`], and what it makes is dropped.
 pub fn call<T: Send + 'static>(
     py: Python,
     work: impl FnOnce(&Stop) -> PyResult<T> + Send + 'static,
@@ -32,7 +37,7 @@ pub fn call<T: Send + 'static>(
     let stop = Stop::default();
     let its_stop = stop.clone();
     let worker = std::thread::Builder::new().name("jumplens".into()).spawn(move || {
-        let _ = sender.send(work(&its_stop));
+        let _ = sender.send(on_threads(|| work(&its_stop)).flatten());
     })?;
     loop {
         let outcome;

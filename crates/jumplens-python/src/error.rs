@@ -17,6 +17,7 @@ pub fn of_core(error: CoreError) -> PyErr {
         CoreError::Threads { .. } | CoreError::Decomposition { .. } | CoreError::NoSpread => {
             PyRuntimeError::new_err(error.to_string())
         }
+        CoreError::Interrupted => PyKeyboardInterrupt::new_err(()),
         CoreError::NotFinite { .. } => PyValueError::new_err(format!("{error}; leave such rows out")),
         _ => PyValueError::new_err(error.to_string()),
     }

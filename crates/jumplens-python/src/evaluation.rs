@@ -2,6 +2,7 @@
 
 use crate::error::of_library;
 use crate::run::table;
+use crate::threads::detached;
 use jumplens::corpus::HowMany;
 use jumplens::eval::{CastPredictions, Evaluation, NO_TOKEN, Prediction, TOP_K, layer_rows};
 use jumplens::tokenize::Positions;
@@ -77,6 +78,6 @@ pub fn layer_table<'py>(
             start - samples..start
         })
         .collect();
-    let rows = py.detach(|| layer_rows(&Evaluation { casts: all }, &ranges, seed));
+    let rows = detached(py, || layer_rows(&Evaluation { casts: all }, &ranges, seed))?;
     table(py, &rows)
 }

@@ -10,7 +10,7 @@ use jumplens_core::cast::{Cast, Fits, Kind, MapCast, Pairs, Ridge};
 use jumplens_core::linalg::parallel;
 use jumplens_core::solver::{self, Fitted, Rows};
 use jumplens_core::spread::Spread;
-use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 
@@ -63,12 +63,14 @@ fn needs_spread(casts: &[MapCast]) -> bool {
 /// The maps of all `casts`, from what `factored` makes for those with a bias and those without.
 pub fn maps_of(
     casts: &[MapCast],
+    stop: &Stop,
     factored: impl Fn(bool) -> jumplens_core::Result<Fitted>,
 ) -> PyResult<Vec<(Cast, solver::Maps)>> {
     let mut maps = Vec::new();
     for casts in casts.chunk_by(|one, next| one.intercept == next.intercept) {
         let fitted = factored(casts[0].intercept).map_err(of_core)?;
         for cast in casts {
+            stop.check()?;
             maps.push((cast.cast(), fitted.maps(cast.kind).map_err(of_core)?));
         }
     }
@@ -165,7 +167,8 @@ pub fn name(layer: usize) -> String {
 /// -----
 /// Least squares as if by f64 SVD of `x`: singular values at or below 1e-6 of the largest count as zero, and of several maps the one of
 /// minimum norm is taken. Products are in f32. The same bits on any number of threads (``RAYON_NUM_THREADS``). The GIL is released;
-/// Ctrl-C ends the call at once, while what is being computed comes to its end unseen. Do not write into the arrays meanwhile.
+/// Ctrl-C ends the call at once, and what it computes a moment later, at the end of a product or of a decomposition. Do not write into
+/// the arrays meanwhile.
 ///
 /// The method is that of arXiv 2303.09435, section 3.
 ///
@@ -188,12 +191,15 @@ pub fn fit(
     let options = Wanted::new(intercept, ridge, rank)?.one()?;
     let (x, y) = (Matrix::of("x", x)?, Matrix::of("y", y)?);
     y.expect("y", Some(x.rows()), y.columns())?;
-    let work = move |_: &Stop| {
+    let work = move |stop: &Stop| {
         x.expect_finite("x")?;
         y.expect_finite("y")?;
         let needs_spread = needs_spread(&[options]);
         let (of_x, of_y) = (x.spread(needs_spread), y.spread(needs_spread));
-        let fitted = Fitted::of_rows(x.with(&of_x), &[y.with(&of_y)], options.intercept).map_err(of_core)?;
+        let targets = [y.with(&of_y)];
+        let is_unwanted = || stop.is_wanted();
+        let fitted = Fitted::of_rows_unless(x.with(&of_x), &targets, options.intercept, &is_unwanted);
+        let fitted = fitted.map_err(of_core)?;
         Ok(fitted.maps(options.kind).map_err(of_core)?.maps.remove(0))
     };
     Ok(call(py, work)?.into())
@@ -246,11 +252,10 @@ pub fn fit_layers(
         let rows_of = |layer: &usize| states[layer].with(&spreads[layer]);
         let mut fitting = Fitting::new(d, layers.last().copied().unwrap_or(0), rows);
         let fit = |(from, to): &(usize, Vec<usize>)| {
-            if stop.is_wanted() {
-                return Err(Failure(PyKeyboardInterrupt::new_err(())));
-            }
             let y: Vec<Rows> = to.iter().map(rows_of).collect();
-            maps_of(&casts, |intercept| Fitted::of_rows(rows_of(from), &y, intercept)).map_err(Failure)
+            let is_unwanted = || stop.is_wanted();
+            let factored = |intercept| Fitted::of_rows_unless(rows_of(from), &y, intercept, &is_unwanted);
+            maps_of(&casts, stop, factored).map_err(Failure)
         };
         let outcome = parallel::for_each(&sources, LANES, fit, |index, maps| {
             let (from, to) = &sources[index];

@@ -1,6 +1,7 @@
 //! The extension module of the Python package `jumplens`. What Python code sees of it is documented in
 //! `python/jumplens/_jumplens.pyi`.
 
+mod bundled;
 mod call;
 mod error;
 mod evaluation;
@@ -8,8 +9,10 @@ mod fit;
 mod map;
 mod maps;
 mod matrix;
+mod path;
 mod run;
 mod sums;
+mod threads;
 
 use pyo3::pymodule;
 
@@ -19,6 +22,8 @@ mod _jumplens {
     use crate::error::of_core;
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::bundled::bundled_files;
     #[pymodule_export]
     use crate::evaluation::{layer_table, positions};
     #[pymodule_export]
@@ -43,6 +48,7 @@ mod _jumplens {
     #[pymodule_init]
     fn init(module: &Bound<PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        crate::threads::loaded();
         match std::env::var_os("JUMPLENS_ISA").filter(|isa| !isa.is_empty()) {
             Some(isa) => {
                 let isa: jumplens_core::linalg::Isa = isa.to_string_lossy().parse().map_err(of_core)?;

@@ -2,6 +2,7 @@
 
 use crate::error::of_core;
 use crate::matrix::{Matrix, as_array};
+use crate::threads::detached;
 use jumplens_core::LinearMap;
 use jumplens_core::metrics::{Source, Target, inspect};
 use numpy::ndarray::{ArrayView1, ArrayView2};
@@ -30,15 +31,19 @@ impl From<LinearMap> for Map {
 impl Map {
     #[new]
     #[pyo3(signature = (weight, bias = None))]
-    fn new(weight: &Bound<PyAny>, bias: Option<&Bound<PyAny>>) -> PyResult<Self> {
+    fn new(py: Python, weight: &Bound<PyAny>, bias: Option<&Bound<PyAny>>) -> PyResult<Self> {
         let weight = Matrix::of("weight", weight)?;
-        weight.expect_finite("weight")?;
-        let map = LinearMap::from_rows(weight.values().to_vec(), weight.rows(), weight.columns());
-        let map = map.map_err(of_core)?;
-        let Some(bias) = bias else { return Ok(map.into()) };
-        let bias = Matrix::of("bias", &as_array("bias", bias)?.call_method1("reshape", (1, -1))?)?;
-        bias.expect_finite("bias")?;
-        Ok(map.with_bias(bias.values().to_vec()).map_err(of_core)?.into())
+        let bias =
+            bias.map(|bias| Matrix::of("bias", &as_array("bias", bias)?.call_method1("reshape", (1, -1))?));
+        let bias = bias.transpose()?;
+        detached(py, || {
+            weight.expect_finite("weight")?;
+            let map = LinearMap::from_rows(weight.values().to_vec(), weight.rows(), weight.columns());
+            let map = map.map_err(of_core)?;
+            let Some(bias) = bias else { return Ok(map.into()) };
+            bias.expect_finite("bias")?;
+            Ok(map.with_bias(bias.values().to_vec()).map_err(of_core)?.into())
+        })?
     }
 
     /// ``A``, ``[d_out, d_in]``: rows are outputs. A view that cannot be written into.
@@ -87,7 +92,7 @@ impl Map {
             return py.import("numpy")?.call_method1("zeros", (shape, "float32"));
         }
         let rows = Matrix::of("x", &array.call_method1("reshape", (-1, self.0.d_in()))?)?;
-        let out = py.detach(|| self.0.apply(rows.values()));
+        let out = detached(py, || self.0.apply(rows.values()))?;
         PyArray1::from_vec(py, out).call_method1("reshape", (shape,))
     }
 
@@ -96,28 +101,28 @@ impl Map {
         let (x, y) = (Matrix::of("x", x)?, Matrix::of("y", y)?);
         x.expect("x", None, self.0.d_in())?;
         y.expect("y", Some(x.rows()), self.0.d_out())?;
-        x.expect_finite("x")?;
-        y.expect_finite("y")?;
-        Ok(py.detach(|| {
+        detached(py, || {
+            x.expect_finite("x")?;
+            y.expect_finite("y")?;
             let source = Source::of(x.values(), x.columns());
-            Target::of(y.values(), y.columns()).score_of_map(&source, &self.0)
-        }))
+            Ok(Target::of(y.values(), y.columns()).score_of_map(&source, &self.0))
+        })?
     }
 
     /// The singular values of ``A``, largest first.
     fn spectrum<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        Ok(py.detach(|| self.0.singular_values()).map_err(of_core)?.to_pyarray(py))
+        Ok(detached(py, || self.0.singular_values())?.map_err(of_core)?.to_pyarray(py))
     }
 
     /// Norms, the largest singular values, effective rank (Roy and Vetterli 2007), and the distance from the identity.
     fn inspect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let found = py.detach(|| inspect(&self.0)).map_err(of_core)?;
+        let found = detached(py, || inspect(&self.0))?.map_err(of_core)?;
         Ok(pythonize::pythonize(py, &found)?)
     }
 
     /// `next` after this map, as one.
     fn then(&self, py: Python, next: &Self) -> PyResult<Self> {
-        Ok(py.detach(|| self.0.compose(&next.0)).map_err(of_core)?.into())
+        Ok(detached(py, || self.0.compose(&next.0))?.map_err(of_core)?.into())
     }
 
     /// A ``torch.nn.Linear`` with these weights, in float32 on the CPU. Needs PyTorch.

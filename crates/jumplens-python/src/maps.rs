@@ -2,6 +2,8 @@
 
 use crate::error::{of_io, of_library};
 use crate::map::Map;
+use crate::path::FilePath;
+use crate::threads::detached;
 use jumplens::shortcut::{Foreign, Format, LastState, Notes, Origin, Shortcuts, chosen_pairs, export};
 use jumplens::store::check_outside;
 use jumplens_core::LinearMap;
@@ -12,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// By source and target layer.
@@ -253,17 +255,17 @@ impl Maps {
     /// ValueError
     ///     Where there are no maps, or a file is not as it was written.
     #[staticmethod]
-    fn load(path: PathBuf) -> PyResult<Self> {
-        Self::open(&path)
+    fn load(py: Python, path: FilePath) -> PyResult<Self> {
+        detached(py, || Self::open(&path.0))?
     }
 
-    fn __getitem__(&self, layers: &Bound<PyAny>) -> PyResult<Map> {
+    fn __getitem__(&self, py: Python, layers: &Bound<PyAny>) -> PyResult<Map> {
         let (from, to) = layers.extract().map_err(|_| {
             PyTypeError::new_err(
                 "maps are chosen by two layers: `maps[3, 12]`; casts by `maps.cast(\"mat+b\")`",
             )
         })?;
-        Ok(Map(self.get(from, to)?))
+        Ok(Map(detached(py, || self.get(from, to))??))
     }
 
     fn __contains__(&self, layers: &Bound<PyAny>) -> bool {
@@ -298,7 +300,7 @@ impl Maps {
 
     /// The maps of the cast `name`. `KeyError` where there are none.
     #[pyo3(signature = (name = None))]
-    fn cast(&self, name: Option<&str>) -> PyResult<Self> {
+    fn cast(&self, py: Python, name: Option<&str>) -> PyResult<Self> {
         let cast = name.map_or(self.cast.clone(), Cast::from);
         if !self.whole.casts.contains(&cast) {
             let there = self.casts().join("`, `");
@@ -306,7 +308,7 @@ impl Maps {
                 "there are no maps of `{cast}`: there are those of `{there}`"
             )));
         }
-        Self::of_cast(self.whole.clone(), cast)
+        detached(py, || Self::of_cast(self.whole.clone(), cast))?
     }
 
     /// Writes the maps: all casts to a folder, or those of this cast to one file that ends in ``.npz`` or ``.safetensors``.
@@ -316,27 +318,30 @@ impl Maps {
     /// FileExistsError
     ///     Where something is there, and `overwrite` does not allow it to be replaced.
     #[pyo3(signature = (path, *, overwrite = false))]
-    fn save(&self, py: Python, path: PathBuf, overwrite: bool) -> PyResult<()> {
-        let is_there = may_write(&path, overwrite)?;
+    fn save(&self, py: Python, path: FilePath, overwrite: bool) -> PyResult<()> {
+        let path = path.0;
         let format = match path.extension().and_then(|ending| ending.to_str()) {
             Some("npz") => Some(Format::Npz),
             Some("safetensors") => Some(Format::Safetensors),
             _ => None,
         };
-        py.detach(|| match format {
-            None => {
-                if is_there {
-                    remove_maps(&path)?;
+        detached(py, || {
+            let is_there = may_write(&path, overwrite)?;
+            match format {
+                None => {
+                    if is_there {
+                        remove_maps(&path)?;
+                    }
+                    self.whole.write(&self.whole.casts, &path)
                 }
-                self.whole.write(&self.whole.casts, &path)
+                Some(format) => {
+                    let folder = tempfile::tempdir()?;
+                    self.whole.write(std::slice::from_ref(&self.cast), folder.path())?;
+                    let maps = Shortcuts::new(folder.path()).cast(&self.cast);
+                    export(&maps, Pairs::All, format, &path).map(drop).map_err(of_library)
+                }
             }
-            Some(format) => {
-                let folder = tempfile::tempdir()?;
-                self.whole.write(std::slice::from_ref(&self.cast), folder.path())?;
-                let maps = Shortcuts::new(folder.path()).cast(&self.cast);
-                export(&maps, Pairs::All, format, &path).map(drop).map_err(of_library)
-            }
-        })
+        })?
     }
 
     /// What is known of them: casts, width, pairs of layers, origin (model, samples, seed …) and notes.
@@ -348,7 +353,7 @@ impl Maps {
         info.set_item("pairs", &self.pairs)?;
         info.set_item("origin", pythonize::pythonize(py, &self.whole.origin)?)?;
         let notes = match self.pairs.first() {
-            Some((from, _)) => self.whole.notes(&self.cast, *from)?,
+            Some((from, _)) => detached(py, || self.whole.notes(&self.cast, *from))??,
             None => Notes::new(),
         };
         info.set_item("notes", pythonize::pythonize(py, &notes)?)?;

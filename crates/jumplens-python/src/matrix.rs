@@ -103,7 +103,8 @@ impl Matrix {
 /// `value` as an array of f32 or f64, without a copy where it is one, or a tensor of PyTorch on the CPU.
 pub fn as_array<'py>(what: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     let py = value.py();
-    let value = match value.hasattr("detach")? {
+    let is_tensor = value.hasattr("detach")?;
+    let value = match is_tensor {
         // A tensor of PyTorch: with a gradient, or somewhere else than in the CPU's memory, it is no array.
         true => {
             let said = |error: PyErr| {
@@ -120,7 +121,8 @@ pub fn as_array<'py>(what: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'p
     match (dtype.kind(), dtype.itemsize()) {
         (b'f', 4 | 8) => Ok(array),
         _ => Err(PyTypeError::new_err(format!(
-            "{what} is of type {dtype}, where float32 or float64 is expected: pass it as `{what}.astype(\"float32\")`"
+            "{what} is of type {dtype}, where float32 or float64 is expected: pass it as `{what}.{}`",
+            if is_tensor { "float()" } else { "astype(\"float32\")" }
         ))),
     }
 }

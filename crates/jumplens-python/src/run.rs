@@ -2,6 +2,8 @@
 
 use crate::error::of_library;
 use crate::maps::Maps;
+use crate::path::FilePath;
+use crate::threads::detached;
 use jumplens::eval::tables::Tables;
 use jumplens::manifest::Manifest;
 use jumplens::states::{StateFiles, States};
@@ -56,22 +58,25 @@ impl Run {
     }
 
     /// A table of `stage`, as it was left.
-    fn table_of<'py, T: Serialize>(
+    fn table_of<'py, T: Serialize + Send>(
         &self,
         py: Python<'py>,
         stage: Stage,
-        choose: impl FnOnce(Tables) -> Vec<T>,
+        choose: impl FnOnce(Tables) -> Vec<T> + Send,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.needs(stage)?;
-        table(py, &choose(jumplens::tables(&self.folder).map_err(of_library)?))
+        let rows = detached(py, || {
+            self.needs(stage)?;
+            jumplens::tables(&self.folder).map(choose).map_err(of_library)
+        })??;
+        table(py, &rows)
     }
 }
 
 #[pymethods]
 impl Run {
     #[new]
-    fn new(folder: PathBuf) -> PyResult<Self> {
-        let run = Self { folder };
+    fn new(folder: FilePath) -> PyResult<Self> {
+        let run = Self { folder: folder.0 };
         run.read_manifest()?;
         Ok(run)
     }
@@ -120,22 +125,23 @@ impl Run {
 
     /// ``predictions.parquet``. `ImportError` where no library is there that reads it.
     fn predictions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.needs(Stage::Evaluate)?;
         // Sees that the file is as it was left.
-        jumplens::tables(&self.folder).map_err(of_library)?;
+        detached(py, || {
+            self.needs(Stage::Evaluate)?;
+            jumplens::tables(&self.folder).map_err(of_library)
+        })??;
         let path = self.folder.join("results").join("predictions.parquet");
         py.import("jumplens._tables")?.call_method1("of_parquet", (path,))
     }
 
     /// The run's maps.
-    fn maps(&self) -> PyResult<Maps> {
-        Maps::open(&self.folder)
+    fn maps(&self, py: Python) -> PyResult<Maps> {
+        detached(py, || Maps::open(&self.folder))?
     }
 
     /// The states of a layer at the chosen positions, ``[n, d]``, as a copy.
     #[pyo3(signature = (layer, split = "val"))]
     fn states<'py>(&self, py: Python<'py>, layer: usize, split: &str) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        self.needs(Stage::States)?;
         let split = match split {
             "train" => "train",
             "val" => "val",
@@ -145,7 +151,10 @@ impl Run {
             }
         };
         let files = StateFiles::new(&self.folder, split);
-        let file = files.layer(layer).map_err(of_library)?;
+        let file = detached(py, || {
+            self.needs(Stage::States)?;
+            files.layer(layer).map_err(of_library)
+        })??;
         file.values().to_pyarray(py).reshape([file.n, file.d])
     }
 

@@ -4,13 +4,15 @@ use crate::call::{Stop, call};
 use crate::error::of_io;
 use crate::fit::{Wanted, maps_of, name, pairs_of, states_of, targets};
 use crate::maps::{Fitting, Maps, may_write};
+use crate::path::FilePath;
 use crate::run::table;
+use crate::threads::detached;
 use jumplens::eval::tables::R2Row;
 use jumplens_core::cast::{Cast, Pairs};
 use jumplens_core::metrics::score;
 use jumplens_core::solver::{Fitted, PairSums};
 use numpy::{PyArrayLike1, PyArrayLike2};
-use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
@@ -152,8 +154,8 @@ impl Sums {
             return Err(PyValueError::new_err(message));
         }
         self.samples(py)?;
-        let casts = maps.each_cast()?;
-        py.detach(|| {
+        detached(py, || {
+            let casts = maps.each_cast()?;
             let mut state = lock(&self.state);
             let mut rows = Vec::new();
             for (from, (to, sums)) in &*state.whole()? {
@@ -169,7 +171,7 @@ impl Sums {
                 }
             }
             Ok(rows)
-        })
+        })?
     }
 }
 
@@ -243,7 +245,7 @@ impl Sums {
             }
             lock(&state).taking(|sources| {
                 sources.iter_mut().try_for_each(|(from, (to, sums))| {
-                    check(stop)?;
+                    stop.check()?;
                     sums.add(states[from].values(), to.iter().map(|to| states[to].values()));
                     Ok(())
                 })
@@ -302,8 +304,8 @@ impl Sums {
         let work = move |stop: &Stop| {
             let mut fitting = Fitting::new(d, last, n);
             for (from, (to, sums)) in &*lock(&state).whole()? {
-                check(stop)?;
-                let maps = maps_of(&casts, |intercept| Fitted::of_sums(sums, intercept))?;
+                stop.check()?;
+                let maps = maps_of(&casts, stop, |intercept| Fitted::of_sums(sums, intercept))?;
                 maps.into_iter().for_each(|(cast, maps)| fitting.take(cast, *from, to, maps));
             }
             Ok(fitting)
@@ -330,29 +332,27 @@ impl Sums {
 
     /// Writes them to a safetensors file. `FileExistsError` where one is there, and `overwrite` does not allow it to be replaced.
     #[pyo3(signature = (path, *, overwrite = false))]
-    fn save(&self, py: Python, path: PathBuf, overwrite: bool) -> PyResult<()> {
-        may_write(&path, overwrite)?;
+    fn save(&self, py: Python, path: FilePath, overwrite: bool) -> PyResult<()> {
         let record = serde_json::json!({
             "d": self.layout.d, "layers": self.layout.layers, "pairs": self.layout.pairs, "version": 1,
             "n": self.n(py),
         });
-        py.detach(|| write(&path, record.to_string(), lock(&self.state).whole()?))
+        detached(py, || {
+            may_write(&path.0, overwrite)?;
+            write(&path.0, record.to_string(), lock(&self.state).whole()?)
+        })?
     }
 
     /// Those that `save` wrote. `ValueError` where the file is none.
     #[staticmethod]
-    fn load(py: Python, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| read(&path))
+    fn load(py: Python, path: FilePath) -> PyResult<Self> {
+        py.detach(|| read(&path.0))
     }
 
     fn __repr__(&self, py: Python) -> String {
         let Layout { d, layers, pairs } = &self.layout;
         format!("<jumplens.Sums {pairs} of {} layers of width {d}: {} samples>", layers.len(), self.n(py))
     }
-}
-
-fn check(stop: &Stop) -> PyResult<()> {
-    if stop.is_wanted() { Err(PyKeyboardInterrupt::new_err(())) } else { Ok(()) }
 }
 
 fn bytes(values: impl IntoIterator<Item = f64>) -> Vec<u8> {

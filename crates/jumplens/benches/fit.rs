@@ -7,7 +7,7 @@ use common::{print_machine, tensor, values};
 use criterion::{Criterion, criterion_group, criterion_main};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, Par};
-use jumplens::models::{Kind, Spec};
+use jumplens::models::Sizes;
 use jumplens::nn::{Linear, Precision, WeightLayout};
 use jumplens::progress::Silent;
 use jumplens::shortcut::{Fits, Pairs, Shortcuts, fit_pairs};
@@ -44,20 +44,11 @@ fn fit(c: &mut Criterion) {
     group.sample_size(10);
     let run = tempfile::tempdir().unwrap();
     save_states(run.path());
-    let spec = Spec {
-        family: "gpt2",
-        kind: Kind::Causal,
-        n_layers: LAYERS,
-        d_model: D,
-        n_heads: 12,
-        vocab_size: 50257,
-        max_positions: 1024,
-        parts: &[],
-    };
+    let sizes = Sizes { n_layers: LAYERS, d_model: D };
     let lenses = jumplens::lenses::chosen(&Fits::plain(Pairs::All)).unwrap();
     let (states, shortcuts) = (StateFiles::new(run.path(), "train"), Shortcuts::new(run.path().join("maps")));
     group.bench_function(format!("fit_all_pairs_{SAMPLES}x{D}"), |b| {
-        b.iter(|| fit_pairs(&spec, &states, Pairs::All, &lenses, &shortcuts, &Silent).unwrap());
+        b.iter(|| fit_pairs(sizes, &states, Pairs::All, &lenses, &shortcuts, &Silent).unwrap());
     });
 
     // A source layer: XᵀX and X·T, half of each, in f64. A pair: (X·T)ᵀ·Y in f32.

@@ -19,6 +19,8 @@ const FEWEST: usize = 2;
 pub struct Evidence {
     /// Samples that the maps were fitted on.
     samples: Option<usize>,
+    /// Samples that the figures are measured on.
+    val: Option<usize>,
     /// Width of a state, d.
     width: Option<usize>,
     /// r² to the last layer, which is `to`.
@@ -74,10 +76,11 @@ impl Evidence {
             Some(manifest) => Some(manifest.train),
             None => summary.as_ref().map(|summary| summary.train),
         };
+        let val = summary.as_ref().map(|summary| summary.val);
         let width = summary.map(|summary| summary.d_model);
         let tables = finished_tables(folder, manifest.as_ref())?;
         let last = tables.last_layer();
-        Ok(Self { samples, width, ..Self::default() }.with(last, tables.r2, tables.layers))
+        Ok(Self { samples, val, width, ..Self::default() }.with(last, tables.r2, tables.layers))
     }
 
     /// Of the run's own maps in the run folder `folder`, which are of states of `width` coordinates. Figures that were
@@ -131,6 +134,13 @@ impl Evidence {
                 if samples == 1 { "" } else { "s" },
                 FEWEST * width
             ));
+        }
+        if self.val == Some(1) {
+            warnings.push(
+                "there is 1 validation sample, which has no spread to be explained: r² is 0 or 1 by convention, and no \
+                 interval has a width"
+                    .to_owned(),
+            );
         }
         let mut bad: Vec<(&Cast, Vec<usize>)> = Vec::new();
         for row in self.r2.iter().filter(|row| is_fitted(&row.mapping) && shown(&row.mapping) && row.r2 < 0.0)
@@ -190,7 +200,7 @@ fn are_of_others(manifest: &Manifest, stage: Stage) -> bool {
 }
 
 /// Layers in as few words as can be: `layer 3`, `layers 0–4, 7`.
-fn ranges(mut layers: Vec<usize>) -> String {
+pub(crate) fn ranges(mut layers: Vec<usize>) -> String {
     layers.sort_unstable();
     layers.dedup();
     let ranges = layers.chunk_by(|a, b| a + 1 == *b).map(|range| match range {

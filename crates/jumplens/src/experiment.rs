@@ -1,7 +1,7 @@
 //! The experiment in memory: samples to states, maps and figures, as a run does it on its folder ([`crate::run`]).
 
 use crate::eval::tables::{LayerRow, R2Row};
-use crate::eval::{Evaluation, evaluate, layer_rows, r2_table, sentences};
+use crate::eval::{Evaluation, Subject, evaluate, layer_rows, r2_table, sentences};
 use crate::lenses::Fit;
 use crate::models::Transformer;
 use crate::nn::Precision;
@@ -9,7 +9,7 @@ use crate::progress::Observer;
 use crate::shortcut::{MapStore, MapsInMemory, Pairs, fit_pairs, fit_parts};
 use crate::states::{StateChunk, run_samples};
 use crate::tokenize::Sample;
-use crate::words::Cast;
+use crate::words::{BlockCast, Cast};
 use crate::{Error, Result};
 use jumplens_core::LinearMap;
 
@@ -21,6 +21,7 @@ pub struct Experiment<'a> {
     train_states: StateChunk,
     val_states: StateChunk,
     casts: Vec<Cast>,
+    pairs: Pairs,
     maps: MapsInMemory,
 }
 
@@ -40,10 +41,10 @@ impl<'a> Experiment<'a> {
     ) -> Result<Self> {
         let (train_states, val_states) = (run_samples(model, train, true)?, run_samples(model, val, false)?);
         let maps = MapsInMemory::default();
-        fit_pairs(model.spec(), &train_states, pairs, lenses, &maps, observer)?;
-        fit_parts(model, &train_states, &maps, observer)?;
+        fit_pairs(model.spec().sizes(), &train_states, pairs, lenses, &maps, observer)?;
+        fit_parts(model, &train_states, &|_| true, &maps, observer)?;
         let casts = lenses.iter().map(|lens| lens.cast()).collect();
-        Ok(Self { model, val, train_states, val_states, casts, maps })
+        Ok(Self { model, val, train_states, val_states, casts, pairs, maps })
     }
 
     /// The map of `cast` between two layers.
@@ -59,7 +60,8 @@ impl<'a> Experiment<'a> {
 
     /// The rows of `r2.csv`.
     pub fn r2(&self, observer: &dyn Observer) -> Result<Vec<R2Row>> {
-        r2_table(self.model.spec(), &self.train_states, &self.val_states, &self.maps, &self.casts, observer)
+        let (train, val) = (&self.train_states, &self.val_states);
+        r2_table(self.model.spec().sizes(), train, val, &self.maps, &self.casts, self.pairs, observer)
     }
 
     /// What every cast predicts from every layer for the validation samples, the unembedding's products done in `precision`.
@@ -67,7 +69,11 @@ impl<'a> Experiment<'a> {
     pub fn evaluate(&self, precision: Precision, observer: &dyn Observer) -> Result<Evaluation> {
         let model = self.model;
         let head = model.head().ok_or_else(|| Error::NoHead { model: model.spec().family.to_owned() })?;
-        evaluate(model, head, precision, self.val, &self.val_states, &self.maps, &self.casts, observer)
+        let blocks = BlockCast::ALL.map(Cast::Blocks);
+        let casts: Vec<Cast> =
+            [Cast::Id].into_iter().chain(self.casts.iter().cloned()).chain(blocks).collect();
+        let (samples, states, shortcuts) = (self.val, &self.val_states, &self.maps);
+        evaluate(&Subject { model, head, precision, samples, states, shortcuts, casts: &casts }, observer)
     }
 
     /// The rows of `layers.csv` of an evaluation, with intervals from resamples of sentences that `seed` draws.

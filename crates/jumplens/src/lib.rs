@@ -85,6 +85,6 @@ pub use store::manifest;
 pub use jumplens_data::corpus;
 use jumplens_models::tensor_file;
 pub use jumplens_models::{
-    AllowUnread, Error, Others, Result, SpecialToken, batch, files, hub, models, nn, panics_are_caught,
-    progress, runner, seal, tokenize, weights, words,
+    AllowUnread, Error, Lacking, Others, Result, SpecialToken, batch, files, hub, models, nn,
+    panics_are_caught, progress, runner, seal, tokenize, weights, words,
 };

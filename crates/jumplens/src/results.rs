@@ -80,6 +80,10 @@ pub(crate) fn read_tables(folder: &Path, reader: &'static str, may_lack: &[&str]
     }
     let tables = finished_tables(folder, manifest.as_ref())?;
     match tables.is_empty() {
+        true if manifest.is_none() && !folder.exists() => Err(Error::NoFolder { path: folder.to_owned() }),
+        true if manifest.is_none() && !folder.join(RESULTS).exists() => {
+            Err(Error::NotARun { path: folder.to_owned() })
+        }
         true if manifest.is_none() => {
             Err(Error::io("read", &folder.join(RESULTS))(std::io::ErrorKind::NotFound.into()))
         }

@@ -33,6 +33,13 @@ pub enum SampleSource {
         /// Which of their positions are.
         positions: Positions,
     },
+    /// States that another program computed, which came with what is known of their samples: none can be made for them.
+    Imported {
+        /// Where the training states came from.
+        train: PathBuf,
+        /// Where the validation states came from.
+        val: PathBuf,
+    },
     /// Samples files, as [`read_samples`] reads them.
     Files {
         /// The training samples.
@@ -80,11 +87,12 @@ pub(crate) fn make(
     observer: &dyn Observer,
 ) -> Result<Samples> {
     match source {
+        SampleSource::Imported { train, .. } => Err(Error::Option(format!(
+            "no samples can be made for the states that were imported from `{}`",
+            train.display()
+        ))),
         SampleSource::Files { train, val } => {
             let samples = [read_samples(train, spec)?, read_samples(val, spec)?];
-            let record = |path: &Path| -> Result<SourceRecord> {
-                Ok(SourceRecord { id: absolute(&path.display().to_string()), sha256: sha256_of(path)? })
-            };
             let record = SamplesRecord::Files { train_samples: record(train)?, val_samples: record(val)? };
             Ok(Samples::new(samples, record))
         }
@@ -112,6 +120,11 @@ pub(crate) fn make(
             maker.drawn(counts, observer)
         }
     }
+}
+
+/// What is recorded of a samples file.
+pub(crate) fn record(path: &Path) -> Result<SourceRecord> {
+    Ok(SourceRecord { id: absolute(&path.display().to_string()), sha256: sha256_of(path)? })
 }
 
 /// The tokenizer of the model called `name`, as [`ModelFiles::find`] takes it. Of the model only its sizes

@@ -3,7 +3,7 @@
 use crate::evidence::{Best, Evidence};
 use crate::hub::{ModelFiles, SourceFile};
 use crate::lens::{Input, Lens, Prompt, Reading, Target, Token, View, Way, available};
-use crate::models::{Kind, Spec, Transformer, load};
+use crate::models::{Kind, Transformer, load};
 use crate::nn::Precision;
 use crate::progress::Observer;
 use crate::run::{Run, record_model};
@@ -87,9 +87,9 @@ impl Session {
             None => run.own_shortcuts()?,
         };
         let path = maps.path.unwrap_or(run.folder());
-        let evidence = evidence(path, shortcuts.as_ref(), run.spec())?;
+        let evidence = evidence(path, shortcuts.as_ref(), run.sizes().d_model)?;
         let (mean_run, tokenizer) = (run.mean_run()?, if_there(run.tokenizer())?);
-        let (name, precision) = (run.manifest().model.short_name().to_owned(), run.manifest().dtype);
+        let (name, precision) = (run.manifest().model_name().to_owned(), run.manifest().dtype);
         let (model, lock) = run.into_model()?;
         let session = Self::new(name, model, precision, tokenizer, shortcuts, evidence, mean_run, observer);
         Ok(Self { _lock: lock, ..session })
@@ -124,7 +124,7 @@ impl Session {
             None => None,
         };
         let path = maps.path.unwrap_or(Path::new(""));
-        let evidence = evidence(path, shortcuts.as_ref(), spec)?;
+        let evidence = evidence(path, shortcuts.as_ref(), spec.d_model)?;
         let (name, precision) = (files.id.clone(), Precision::F32);
         Ok(Self::new(name, model, precision, tokenizer, shortcuts, evidence, mean_run, observer))
     }
@@ -320,9 +320,9 @@ fn has_maps(shortcuts: Shortcuts, path: &Path) -> Result<Shortcuts> {
 }
 
 /// What is known of the maps: where `path` is a run folder, by its results, else by what the files say of themselves.
-fn evidence(path: &Path, shortcuts: Option<&Shortcuts>, spec: &Spec) -> Result<Evidence> {
+fn evidence(path: &Path, shortcuts: Option<&Shortcuts>, d_model: usize) -> Result<Evidence> {
     let Some(shortcuts) = shortcuts else { return Ok(Evidence::default()) };
-    if let Some(evidence) = Evidence::of_maps(path, spec.d_model)? {
+    if let Some(evidence) = Evidence::of_maps(path, d_model)? {
         return Ok(evidence);
     }
     let origin = shortcuts.origins()?.into_iter().find_map(|(_, origin)| origin);

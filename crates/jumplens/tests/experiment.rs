@@ -47,7 +47,7 @@ fn memory_and_files_give_the_same_figures() {
         let written: Vec<LayerRow> = read_csv(&out.join("results/layers.csv")).unwrap();
         assert_eq!(format!("{layers:?}"), format!("{written:?}"), "{model}");
 
-        let last = run.spec().n_layers;
+        let last = run.sizes().n_layers;
         let map = experiment.map(&Cast::MAT, 1, last).unwrap();
         let saved = run.own_shortcuts().unwrap().unwrap().load_pairs(1, &[last], map.d_in()).unwrap();
         assert_eq!(map, saved[&last]);

@@ -286,7 +286,7 @@ fn a_window_is_that_of_the_model_the_file_came_from() {
         .agrees_with("qwen2_sliding");
     qwen2.is_refused("`qwen2.attention.sliding_window` is 4, and is not read");
     let notes = qwen2.load_with(&["qwen2.attention.sliding_window"]).unwrap().notes;
-    assert_eq!(notes, ["went unread by leave: `qwen2.attention.sliding_window` (4)"]);
+    assert_eq!(notes, ["not read, as allowed: `qwen2.attention.sliding_window` (4)"]);
     qwen2
         .with("attention.sliding_window_pattern", truths(&[true]))
         .is_refused("`qwen2.attention.sliding_window_pattern` has 1 values for 2 blocks");
@@ -353,7 +353,7 @@ fn keys_that_change_the_states_are_read_or_refused_by_name() {
         changed.is_refused(&format!("`{name}` is "));
         let notes = changed.load_with(&[&name]).unwrap().notes;
         assert!(
-            notes.len() == 1 && notes[0].contains(&format!("went unread by leave: `{name}`")),
+            notes.len() == 1 && notes[0].contains(&format!("not read, as allowed: `{name}`")),
             "{notes:?}"
         );
         file.clone().with(key, neutral).agrees_with("llama");

@@ -459,7 +459,7 @@ fn a_run_stays_with_its_commit() {
         state.models.insert("org/tiny".into(), later);
     });
     let run = Run::open(&out, &sources, &Silent).unwrap();
-    assert_eq!(run.manifest().model.revision.as_deref(), Some(COMMIT));
+    assert_eq!(run.manifest().model.as_ref().unwrap().revision.as_deref(), Some(COMMIT));
     drop(run);
     Run::begin(&out, &settings("org/tiny"), Existing::Resume, &sources, &Silent).unwrap();
     let other = Run::begin(&out, &settings("org/tiny@main"), Existing::Resume, &sources, &Silent);

@@ -79,7 +79,7 @@ fn readings(run: &Run, casts: &[Cast], samples: &[Sample], view: &View) -> Vec<R
 #[test]
 fn the_lens_shows_what_evaluate_measures() {
     for run in &runs() {
-        let model = &run.manifest().model.id;
+        let model = &run.manifest().model.as_ref().unwrap().id;
         let (table, samples) = (predictions(run), &samples(run)[..SAMPLES]);
         let casts = available(run.own_shortcuts().unwrap().as_ref().map(|maps| maps as _)).unwrap();
         let readings = readings(run, &casts, samples, &View { top: 10, ..View::default() });
@@ -87,7 +87,7 @@ fn the_lens_shows_what_evaluate_measures() {
         for (index, (sample, reading)) in samples.iter().zip(&readings).enumerate() {
             assert_eq!(reading.positions, (0..sample.ids.len()).collect::<Vec<_>>());
             for cast in &reading.casts {
-                assert_eq!(cast.layers, (0..=run.spec().n_layers).collect::<Vec<_>>());
+                assert_eq!(cast.layers, (0..=run.sizes().n_layers).collect::<Vec<_>>());
                 for (layer, cells) in cast.cells.iter().enumerate() {
                     let what = format!("{model}, sample {index}, {} from layer {layer}", cast.cast);
                     let (top, surprisal, confidence) = &table[&(index, cast.cast.to_string(), layer)];
@@ -152,7 +152,7 @@ fn a_view_is_a_part_of_the_whole() {
 #[test]
 fn the_runs_own_sentences_are_read_as_the_lens_reads_them() {
     for run in &runs() {
-        let model = &run.manifest().model.id;
+        let model = &run.manifest().model.as_ref().unwrap().id;
         let json: serde_json::Value =
             serde_json::from_slice(&std::fs::read(run.folder().join("results/lens.json")).unwrap()).unwrap();
         let written: Vec<Reading> = serde_json::from_value(json["sentences"].clone()).unwrap();
@@ -160,7 +160,9 @@ fn the_runs_own_sentences_are_read_as_the_lens_reads_them() {
         let expected: Vec<Sample> = samples(run).into_iter().filter(short).take(5).collect();
         assert_eq!(expected.len(), 5, "the sample has short sentences");
         let shortcuts = run.own_shortcuts().unwrap().unwrap();
-        let lens = run.lens(Some(&shortcuts), &[Cast::Id, Cast::MAT]).unwrap();
+        let casts = available(Some(&shortcuts)).unwrap();
+        assert!(casts.len() >= 5, "{casts:?}");
+        let lens = run.lens(Some(&shortcuts), &casts).unwrap();
         for (written, sample) in written.iter().zip(&expected) {
             let input = Input { text: sample.text.clone().unwrap(), ids: sample.ids.clone() };
             let view = View { top: 5, ..View::default() };
@@ -168,7 +170,7 @@ fn the_runs_own_sentences_are_read_as_the_lens_reads_them() {
             assert_eq!(*written, reading[0]);
             // Tokens are spelled so that they make the text again; the masked one is not in it.
             let spelled: String = written.tokens.iter().map(|token| token.text.as_str()).collect();
-            match run.spec().kind {
+            match run.spec().unwrap().kind {
                 Kind::Causal => assert_eq!(spelled, written.text),
                 Kind::Masked => assert!(spelled.contains("[MASK]"), "{spelled}"),
             }
@@ -192,7 +194,7 @@ fn a_mask_in_the_text_is_guessed() {
 #[test]
 fn a_session_packs_once_and_reads_as_the_lens_does() {
     for run in runs() {
-        let name = run.manifest().model.short_name().to_owned();
+        let name = run.manifest().model_name().to_owned();
         let samples = &samples(&run)[..10];
         let view = View { top: 3, ..View::default() };
         let alone = readings(&run, &[Cast::MAT], samples, &view);
@@ -228,7 +230,7 @@ fn target(id: u32) -> Target {
 #[test]
 fn ranks_and_entropy_are_those_of_the_whole_distribution() {
     for run in &runs() {
-        let vocab = run.spec().vocab_size;
+        let vocab = run.spec().unwrap().vocab_size;
         let asked = [0, 17, 600, vocab as u32 - 1];
         let casts = available(run.own_shortcuts().unwrap().as_ref().map(|maps| maps as _)).unwrap();
         let sample = &samples(run)[..1];
@@ -236,7 +238,7 @@ fn ranks_and_entropy_are_those_of_the_whole_distribution() {
         let view = View {
             top: vocab,
             positions: vec![0, last],
-            layers: vec![0, 3, run.spec().n_layers],
+            layers: vec![0, 3, run.spec().unwrap().n_layers],
             targets: asked.map(target).into(),
             ..View::default()
         };

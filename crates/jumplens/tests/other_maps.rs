@@ -125,7 +125,7 @@ fn the_learning_curve_ends_at_the_maps_that_were_fitted() {
         }
         let curve: Vec<CurveRow> = table(&run, "learning_curve.csv");
         let sources: Vec<SourceRow> = table(&run, "sources.csv");
-        let n_layers = run.spec().n_layers;
+        let n_layers = run.sizes().n_layers;
         assert_eq!(sources.len(), n_layers);
         for (from, source) in sources.iter().enumerate() {
             let of_layer: Vec<&CurveRow> = curve.iter().filter(|row| row.from == from).collect();
@@ -144,7 +144,7 @@ fn the_learning_curve_ends_at_the_maps_that_were_fitted() {
             assert!(source.effective_rank <= source.rank as f64 + 1e-9);
         }
         let said = notes.0.borrow().join("\n");
-        let few = format!("for each of the {} coordinates of a state", run.spec().d_model);
+        let few = format!("for each of the {} coordinates of a state", run.sizes().d_model);
         assert!(said.contains("`mat` fits noise") && said.contains(&few), "{model}: {said}");
     }
 }

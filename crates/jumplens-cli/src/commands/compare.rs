@@ -48,7 +48,7 @@ fn table(reference: &ComparedRun, other: &ComparedRun, rows: &[DifferenceRow]) -
     };
     let method = match first.method {
         Method::Paired => "paired bootstrap, both have the same validation samples",
-        Method::Independent => "as of independent runs, for want of the same validation samples",
+        Method::Independent => "as of independent runs, since their validation samples differ",
     };
     let _ = writeln!(text, "`{}` − `{}`, 95 % intervals: {method}", other.name, reference.name);
     let by_depth = rows.iter().any(|row| row.layer != row.reference_layer);

@@ -14,7 +14,7 @@ const SENTENCES: usize = 2000;
 
 pub fn doctor(args: &DoctorArgs, printer: &Printer) -> Result<(), Failure> {
     let (sources, progress) = (args.unread.sources(), Progress::new(printer));
-    let files = ModelFiles::find(&args.model, &sources, &progress)?;
+    let files = ModelFiles::find(args.model.name(), &sources, &progress)?;
     let corpus = Corpus::open(&args.corpus, &Reading::default(), 0, &sources, &progress)?;
     let sentences = corpus.first_sentences(SENTENCES, &progress)?;
     let mut findings = examine(&files, sentences.iter().map(String::as_str), &progress)?;
@@ -30,7 +30,7 @@ pub fn doctor(args: &DoctorArgs, printer: &Printer) -> Result<(), Failure> {
     };
     printer.result(&findings.iter().map(line).collect::<String>())?;
     match findings.iter().find(|finding| finding.outcome == Outcome::Bad) {
-        Some(bad) => Err(Failure::Unsound(format!("`{}` is not sound: {}", args.model, bad.detail))),
+        Some(bad) => Err(Failure::Unsound(format!("`{}` is not sound: {}", args.model.name(), bad.detail))),
         None => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use std::fmt::Write;
 
 pub fn info(args: &InfoArgs, printer: &Printer) -> Result<(), Failure> {
-    let files = ModelFiles::find(&args.model, &args.unread.sources(), &Progress::new(printer))?;
+    let files = ModelFiles::find(args.model.name(), &args.unread.sources(), &Progress::new(printer))?;
     let model = describe(&files)?;
     model.notes.iter().for_each(|note| printer.note(&format!("`{}`: {note}", files.id)));
     match args.format {

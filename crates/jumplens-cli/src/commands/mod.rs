@@ -1,9 +1,11 @@
 //! The commands, one file each where there is more to one than a call.
 
 mod compare;
+mod completions;
 mod doctor;
 mod info;
 mod lens;
+mod maps;
 mod moments;
 mod run;
 mod sentences;
@@ -51,6 +53,7 @@ impl From<std::io::Error> for Failure {
 pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args, printer),
+        Command::Maps(args) => maps::maps(&args, printer),
         Command::Sentences(args) => sentences::sentences(&args, printer),
         Command::Samples(args) => stage::samples(&args, printer),
         Command::States(args) => stage::states(&args, printer),
@@ -65,14 +68,25 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Compare(args) => compare::run(&args, printer),
         Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),
+        Command::Completions(args) => completions::completions(&args, printer),
+        Command::Man(args) => completions::man(&args, printer),
     }
 }
 
 /// What has to be said of a run before anything else, and what looks closer.
 fn loudest(manifest: &Manifest) -> Vec<String> {
-    let model = quoted(&manifest.model.id);
-    let advised = |line: String| format!("{line}; `jumplens doctor {model}` looks closer");
+    let advised = |line: String| match &manifest.model {
+        Some(model) if manifest.samples.imported().is_none() => {
+            format!("{line}; `jumplens doctor {}` looks closer", quoted(&model.id))
+        }
+        _ => line,
+    };
     manifest.warnings().into_iter().map(advised).collect()
+}
+
+/// Says it.
+fn warn(manifest: &Manifest, printer: &Printer) {
+    loudest(manifest).iter().for_each(|line| printer.warning(line));
 }
 
 /// Begins a run, or goes on with one.
@@ -98,16 +112,21 @@ fn begin_in(
 
 /// For `--verbose`: what the run is made from.
 fn describe(run: &Run, printer: &Printer) {
-    let spec = run.spec();
-    printer.detail(&format!(
-        "{}: {} layers, width {}, {} heads, {} tokens, {} positions; weights sha256 {}",
-        spec.family,
-        spec.n_layers,
-        spec.d_model,
-        spec.n_heads,
-        spec.vocab_size,
-        spec.max_positions,
-        run.manifest().model.weights_sha256
-    ));
+    match (run.spec(), &run.manifest().model) {
+        (Some(spec), Some(model)) => printer.detail(&format!(
+            "{}: {} layers, width {}, {} heads, {} tokens, {} positions; weights sha256 {}",
+            spec.family,
+            spec.n_layers,
+            spec.d_model,
+            spec.n_heads,
+            spec.vocab_size,
+            spec.max_positions,
+            model.weights_sha256
+        )),
+        _ => {
+            let sizes = run.sizes();
+            printer.detail(&format!("imported states: {} layers, width {}", sizes.n_layers, sizes.d_model));
+        }
+    }
     printer.detail(&format!("run folder `{}`: {}", run.folder().display(), run.manifest().describe()));
 }

@@ -61,12 +61,27 @@ impl Fitted {
     /// the number of rows. Targets have as many rows as the source, and all the same width.
     /// [`Error::NoSpread`] where a bias is wanted and a spread is missing.
     pub fn of_rows(source: Rows, targets: &[Rows], intercept: bool) -> Result<Self> {
+        Self::of_rows_unless(source, targets, intercept, &|| false)
+    }
+
+    /// As [`Fitted::of_rows`], and [`Error::Interrupted`] soon after `is_unwanted` is true: after the block of rows, the target or
+    /// the decomposition that is being worked on.
+    pub fn of_rows_unless(
+        source: Rows,
+        targets: &[Rows],
+        intercept: bool,
+        is_unwanted: &dyn Fn() -> bool,
+    ) -> Result<Self> {
         if intercept && (source.spread.is_none() || targets.iter().any(|target| target.spread.is_none())) {
             return Err(Error::NoSpread);
         }
+        let check = || if is_unwanted() { Err(Error::Interrupted) } else { Ok(()) };
         let mut factoring = Factoring::new(source.d);
         let whitening = loop {
-            source.blocks(intercept).try_for_each(|block| factoring.add(&block))?;
+            source.blocks(intercept).try_for_each(|block| {
+                check()?;
+                factoring.add(&block)
+            })?;
             factoring = match factoring.finish_pass()? {
                 Outcome::AnotherPass(factoring) => factoring,
                 Outcome::Whitening(whitening) => break whitening,
@@ -76,9 +91,12 @@ impl Fitted {
         let mut solving = Solving::new(&whitening, targets.len(), d_out);
         let mut blocks: Vec<_> = targets.iter().map(|target| target.blocks(intercept)).collect();
         for x in source.blocks(intercept) {
+            check()?;
             // One target's block at a time.
-            solving.add(&x, blocks.iter_mut().filter_map(Iterator::next));
+            let targets = blocks.iter_mut().filter_map(Iterator::next);
+            solving.add(&x, targets.take_while(|_| !is_unwanted()));
         }
+        check()?;
         drop(blocks);
         let coordinates = solving.finish();
         let spreads = targets.iter().map(|target| target.spread.cloned()).collect();
@@ -254,6 +272,30 @@ mod tests {
         let spread = Spread::of(values, d);
         let mean = |j: usize| if intercept { spread.mean[j] } else { 0.0 };
         Mat::from_fn(values.len() / d, d, |i, j| f64::from(values[i * d + j]) - mean(j))
+    }
+
+    #[test]
+    fn what_is_no_longer_wanted_ends_wherever_it_is() {
+        let (x, y) = sines();
+        let (of_x, of_y) = (Spread::of(&x, 5), Spread::of(&y, 5));
+        let rows = |values, spread| Rows { values, d: 5, spread: Some(spread) };
+        let asked = std::cell::Cell::new(0);
+        let fit = |last: usize| {
+            asked.set(0);
+            let is_unwanted = || {
+                asked.set(asked.get() + 1);
+                asked.get() > last
+            };
+            let targets = [rows(&y, &of_y), rows(&x, &of_x)];
+            Fitted::of_rows_unless(rows(&x, &of_x), &targets, true, &is_unwanted)
+        };
+        assert!(fit(usize::MAX).is_ok());
+        let times = asked.get();
+        // A block to factor, one to solve, each of its targets, and the end.
+        assert!(times >= 5, "{times}");
+        for last in 0..times {
+            assert!(matches!(fit(last), Err(Error::Interrupted)), "{last}");
+        }
     }
 
     proptest! {

@@ -69,7 +69,7 @@ pub(super) fn find(
     let whole_name = format!("{PREFIX}{name}");
     let Some(parsed) = DataSetName::parse(name) else {
         return Err(Error::Option(format!(
-            "`{whole_name}` names no data set: give `{PREFIX}ORG/NAME`, `{PREFIX}ORG/NAME/CONFIG`, with `@REVISION` behind \
+            "`{whole_name}` names no data set: give `{PREFIX}ORG/NAME`, `{PREFIX}ORG/NAME/CONFIG`, with `@REVISION` after \
              it where one is wanted"
         )));
     };
@@ -117,7 +117,7 @@ fn shards_of(names: &[String], config: Option<&str>) -> Result<Vec<String>, Stri
         Some(config) => config,
         None => match configs.iter().copied().collect::<Vec<_>>()[..] {
             [only] => only,
-            _ => return Err(format!("comes in several parts: name one behind it: {}", list(&configs))),
+            _ => return Err(format!("comes in several parts: name one after it: {}", list(&configs))),
         },
     };
     let mut shards: Vec<String> =

@@ -40,7 +40,7 @@ impl Damage {
 pub(super) fn trailing(offset: u64, name: &str, rest: &[u8]) -> io::Error {
     let begin = rest[..rest.len().min(24)].escape_ascii();
     let message = format!(
-        "behind the end of a {name} stream stands neither another one nor zeros to fill up with, but bytes that begin with \
+        "after the end of a {name} stream there is neither another one nor padding zeros, but bytes that begin with \
          \"{begin}\""
     );
     Damage::at(offset, message)

@@ -274,7 +274,7 @@ impl Fields<'_> {
             }
             ("yarn", Some(_)) => {
                 return Err(self.header.unsupported(format!(
-                    "`{ROPE_FACTORS}` beside another scaling of positions is not supported"
+                    "`{ROPE_FACTORS}` together with another scaling of positions is not supported"
                 )));
             }
             (kind, _) => {

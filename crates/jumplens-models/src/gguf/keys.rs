@@ -166,7 +166,7 @@ pub(super) fn unread(
     allowed: &AllowUnread,
 ) -> Result<String> {
     if allowed.allows(key) {
-        return Ok(format!("went unread by leave: `{key}` ({value})"));
+        return Ok(format!("not read, as allowed: `{key}` ({value})"));
     }
     Err(Error::Unread {
         path: header.path.to_owned(),

@@ -806,10 +806,10 @@ fn redirected(at: &str, location: &str) -> String {
         host if host.starts_with("//") => format!("{}:{host}", at.split(':').next().unwrap_or_default()),
         whole if whole.starts_with('/') => format!("{}{whole}", origin(at)),
         query if query.starts_with('?') => format!("{path}{query}"),
-        beside => {
+        name => {
             let folder =
                 path[origin(at).len()..].rfind('/').map_or("", |end| &path[..origin(at).len() + end]);
-            format!("{}/{beside}", if folder.is_empty() { origin(at) } else { folder })
+            format!("{}/{name}", if folder.is_empty() { origin(at) } else { folder })
         }
     }
 }

@@ -35,6 +35,14 @@ impl Head {
         Self { steps, unembedding, bias, soft_cap, packed: Default::default() }
     }
 
+    /// The norm that comes first, where it does.
+    pub fn final_norm(&self) -> Option<&Norm> {
+        match self.steps.first() {
+            Some(Step::Norm(norm)) => Some(norm),
+            _ => None,
+        }
+    }
+
     /// What is done to `h_L` `[n, d]` before the unembedding, row by row: `[n, width]`.
     pub fn prepare(&self, h: &Tensor) -> Result<Tensor> {
         let mut x = h.clone();

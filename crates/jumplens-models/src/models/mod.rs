@@ -11,7 +11,7 @@ mod transformer;
 pub use head::{Head, Step};
 pub use transformer::{Embedding, Module, PositionTable, Transformer, value_of};
 
-pub use crate::words::{Kind, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Slot, Spec};
+pub use crate::words::{Kind, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Sizes, Slot, Spec};
 
 use crate::error::{Error, Result};
 use crate::gguf;
@@ -40,6 +40,8 @@ pub struct Description {
     pub spec: Spec,
     /// Whether it makes predictions.
     pub has_head: bool,
+    /// Whether a norm stands between `h_L` and the head, which trunks without a head have too.
+    pub has_final_norm: bool,
     /// As [`Loaded::notes`], but for what only the numbers tell.
     pub notes: Vec<String>,
     /// What it takes from its checkpoint.
@@ -71,7 +73,8 @@ pub fn describe(files: &ModelFiles) -> Result<Description> {
         let mut notes = blueprint.notes.clone();
         notes.extend(unused(blueprint, weights).into_iter().chain(of_gguf(files)?));
         let (spec, has_head) = (blueprint.spec.clone(), blueprint.head.is_some());
-        Ok(Description { spec, has_head, notes, contents: weights.contents() })
+        let has_final_norm = blueprint.final_norm.is_some();
+        Ok(Description { spec, has_head, has_final_norm, notes, contents: weights.contents() })
     })
 }
 

@@ -55,7 +55,7 @@ pub(super) fn adapt(
         let switch = |name| if settings.is(name) == Some(true) { "true" } else { "false" };
         notes.push(format!(
             "`add_bos_token` is {} and `add_eos_token` {} for `{name}`: {} around every text, as in transformers 4. \
-             `{}` by itself puts {} there; transformers 5 does not read the two beside it",
+             `{}` by itself puts {} there; transformers 5 does not read the two next to it",
             switch("add_bos_token"),
             switch("add_eos_token"),
             says(&after),
@@ -150,7 +150,7 @@ fn set_prefix_space(
                 return Ok(None);
             }
             if allowed.allows(NAME) {
-                return Ok(Some(format!("went unread by leave: `{NAME}` ({wanted})")));
+                return Ok(Some(format!("not read, as allowed: `{NAME}` ({wanted})")));
             }
             let (path, field) = (settings.path.clone(), NAME.to_owned());
             Err(Error::Unread { path, field, value: wanted.to_string(), default: own.to_string() })

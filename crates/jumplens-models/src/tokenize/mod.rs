@@ -369,8 +369,9 @@ fn vocabulary_note(inner: &tokenizers::Tokenizer, rows: usize, unnamed: &[String
 
 /// Reads a samples file: JSON lines `{"ids": [...], "position": p}`, `target` and `text` optional; blank lines are
 /// passed over. For causal models a missing `target` is the id after the position. Each line is checked against the
-/// model: [`Error::Sample`] names the first that cannot be run, or is longer than 16 MB, [`Error::NotUtf8`] one that is no text.
-pub fn read_samples(path: &Path, spec: &Spec) -> Result<Vec<Sample>> {
+/// model, where there is one: [`Error::Sample`] names the first that cannot be run, or is longer than 16 MB, [`Error::NotUtf8`] one that is no text.
+pub fn read_samples<'a>(path: &Path, spec: impl Into<Option<&'a Spec>>) -> Result<Vec<Sample>> {
+    let spec = spec.into();
     let mut reader = BufReader::with_capacity(1 << 18, crate::files::open(path)?);
     let (mut samples, mut line, mut ended_by_cr) = (Vec::new(), Vec::new(), false);
     for number in 1.. {
@@ -392,7 +393,7 @@ pub fn read_samples(path: &Path, spec: &Spec) -> Result<Vec<Sample>> {
         let mut sample: Sample =
             serde_json::from_str(line).map_err(|error| fail(format!("not a sample: {error}")))?;
         check(&sample, spec).map_err(fail)?;
-        if spec.kind == Kind::Causal && sample.target.is_none() {
+        if spec.is_some_and(|spec| spec.kind == Kind::Causal) && sample.target.is_none() {
             sample.target = sample.ids.get(sample.position + 1).copied();
         }
         samples.push(sample);
@@ -403,11 +404,12 @@ pub fn read_samples(path: &Path, spec: &Spec) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-fn check(sample: &Sample, spec: &Spec) -> Result<(), String> {
+fn check(sample: &Sample, spec: Option<&Spec>) -> Result<(), String> {
     let Sample { ids, position, target, .. } = sample;
     if *position >= ids.len() {
         return Err(format!("position {position} is beyond the sample's {} tokens", ids.len()));
     }
+    let Some(spec) = spec else { return Ok(()) };
     let run = sample.ids_to_run(spec.kind).len();
     if run > spec.max_positions {
         return Err(format!("{run} tokens to run, but the model takes {} at most", spec.max_positions));

@@ -153,7 +153,7 @@ impl Settings {
             Some(name) => match class::named(&name) {
                 Some(class) => class,
                 None if files.allow_unread.allows("tokenizer_class") => {
-                    by_leave = Some(format!("went unread by leave: `tokenizer_class` (\"{name}\")"));
+                    by_leave = Some(format!("not read, as allowed: `tokenizer_class` (\"{name}\")"));
                     &BASE
                 }
                 None => {

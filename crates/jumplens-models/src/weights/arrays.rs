@@ -6,11 +6,12 @@
 
 use super::pickle::{self, Global, Id, Value, Vocabulary};
 use super::pytorch::{Checkpoint, Contents, STORAGE_IN_BYTES, rebuilds_tensors};
-use super::{Dtype, Entry};
+use super::{Dtype, Entry, safetensors};
 use crate::error::{Error, Result};
 use crate::files::SourceFile;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::path::Path;
 
 /// An array of f32, row by row, whatever it was in the file.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +54,7 @@ pub fn read_pickle(file: &SourceFile) -> Result<(Array, Option<Array>)> {
     let (pickle, end) = pickle::read(checkpoint.path, checkpoint.bytes, 0, ARRAYS)?;
     if end < checkpoint.bytes.len() {
         let more = checkpoint.bytes.len() - end;
-        return Err(checkpoint.damaged(format!("{more} bytes behind the end of the pickle")));
+        return Err(checkpoint.damaged(format!("{more} bytes after the end of the pickle")));
     }
     let contents = Contents { checkpoint, pickle, storages: HashMap::new() };
     let root = contents.pickle.root();
@@ -174,11 +175,91 @@ fn array_entry(
 
 /// A `.npy` file.
 pub fn read_npy(file: &SourceFile) -> Result<Array> {
-    read_npy_at(file, 0..file.bytes().len(), "")
+    let entry = npy_entry(file, 0..file.bytes().len(), "")?;
+    Ok(Array { values: entry.read(file, "of the file")?, shape: entry.shape })
 }
 
 /// A `.npz` file: its arrays by name.
 pub fn read_npz(file: &SourceFile) -> Result<BTreeMap<String, Array>> {
+    let read = |(name, entry): (String, Entry)| {
+        let values = entry.read(file, &name)?;
+        Ok((name, Array { values, shape: entry.shape }))
+    };
+    npz_entries(file)?.into_iter().map(read).collect()
+}
+
+/// A file of arrays, of which none is read before it is asked for: `.npy`, `.npz` or `.safetensors`, by its ending.
+#[derive(Debug)]
+pub struct ArrayFile {
+    file: SourceFile,
+    entries: BTreeMap<String, Entry>,
+}
+
+impl ArrayFile {
+    /// Whether a file of that name is read.
+    pub fn is_one(path: &Path) -> bool {
+        ending(path).is_some_and(|ending| ["npy", "npz", "safetensors"].contains(&ending))
+    }
+
+    /// Reads the list of its arrays; that of a `.npy` file has the file's name, without its ending. [`Error::Format`] where
+    /// the file is damaged, or is none of these.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = SourceFile::open(path)?;
+        let entries = match ending(path) {
+            Some("npy") => {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                BTreeMap::from([(name, npy_entry(&file, 0..file.bytes().len(), "")?)])
+            }
+            Some("npz") => npz_entries(&file)?,
+            Some("safetensors") => safetensors::entries(&file)?,
+            _ => return Err(Error::format(path)("neither `.npy` nor `.npz` nor `.safetensors`")),
+        };
+        Ok(Self { file, entries })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// The names of its arrays, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The shape of the array `name`, and its number format as safetensors spells it; `None` where there is no such array.
+    pub fn shape(&self, name: &str) -> Option<(&[usize], String)> {
+        self.entries.get(name).map(|entry| (&entry.shape[..], entry.dtype.to_string()))
+    }
+
+    /// Some rows of the array `name`, which has two axes, as f32, finite or not, row by row. [`Error::MissingTensor`],
+    /// [`Error::TensorShape`] and [`Error::TensorDtype`] where that cannot be had.
+    pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>> {
+        let (path, tensor) = (|| self.file.path.clone(), || name.to_owned());
+        let Some(entry) = self.entries.get(name) else {
+            return Err(Error::MissingTensor { path: path(), tensor: tensor(), expected: vec![] });
+        };
+        let &[n, width] = &entry.shape[..] else {
+            let (expected, got) = (vec![rows.end, 0], entry.shape.clone());
+            return Err(Error::TensorShape { path: path(), tensor: tensor(), expected, got });
+        };
+        let rows = rows.start.min(n)..rows.end.min(n);
+        if entry.axes.is_some() {
+            let values = entry.widened(&self.file, name)?;
+            return Ok(values[rows.start * width..rows.end * width].to_vec());
+        }
+        let row = entry.bytes.len().checked_div(n).unwrap_or(0);
+        let bytes = entry.bytes.start + rows.start * row..entry.bytes.start + rows.end * row;
+        Entry { shape: vec![rows.len(), width], bytes, ..entry.clone() }.widened(&self.file, name)
+    }
+}
+
+fn ending(path: &Path) -> Option<&str> {
+    path.extension()?.to_str()
+}
+
+/// The arrays of a `.npz` file.
+fn npz_entries(file: &SourceFile) -> Result<BTreeMap<String, Entry>> {
     let checkpoint = Checkpoint { path: &file.path, bytes: file.bytes() };
     let read = |(record, (range, stored)): (String, (Range<usize>, bool))| {
         let Some(name) = record.strip_suffix(".npy") else {
@@ -190,12 +271,12 @@ pub fn read_npz(file: &SourceFile) -> Result<BTreeMap<String, Array>> {
                 record.escape_debug()
             )));
         }
-        Ok((name.to_owned(), read_npy_at(file, range, name)?))
+        Ok((name.to_owned(), npy_entry(file, range, name)?))
     };
     checkpoint.records()?.into_iter().map(read).collect()
 }
 
-fn read_npy_at(file: &SourceFile, range: Range<usize>, name: &str) -> Result<Array> {
+fn npy_entry(file: &SourceFile, range: Range<usize>, name: &str) -> Result<Entry> {
     let damaged = |message: &str| {
         let of = if name.is_empty() { String::new() } else { format!("array `{}`: ", name.escape_debug()) };
         Error::Format { path: file.path.clone(), message: format!("{of}{message}") }
@@ -214,10 +295,7 @@ fn read_npy_at(file: &SourceFile, range: Range<usize>, name: &str) -> Result<Arr
     let (header, start) = header().ok_or_else(|| damaged("it does not begin as a `.npy` file does"))?;
     let (dtype, is_fortran, shape) =
         npy_header(header).ok_or_else(|| damaged("its header does not describe an array of numbers"))?;
-    let entry = array_entry(dtype, shape, is_fortran, range.start + start..range.end)
-        .map_err(|message| damaged(&message))?;
-    let values = entry.read(file, if name.is_empty() { "of the file" } else { name })?;
-    Ok(Array { values, shape: entry.shape })
+    array_entry(dtype, shape, is_fortran, range.start + start..range.end).map_err(|message| damaged(&message))
 }
 
 /// dtype, whether columns lie together, and shape of `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`.

@@ -55,10 +55,9 @@ impl Entry {
             .collect()
     }
 
-    /// The tensor's elements as f32, row by row; `name` is for messages. [`Error::TensorDtype`] or
-    /// [`Error::WeightNotFinite`] where that cannot be had.
-    fn read(&self, file: &SourceFile, name: &str) -> Result<Vec<f32>> {
-        let path = || file.path.clone();
+    /// The tensor's elements as f32, row by row, finite or not; `name` is for messages. [`Error::TensorDtype`] where that cannot
+    /// be had.
+    fn widened(&self, file: &SourceFile, name: &str) -> Result<Vec<f32>> {
         let bytes = &file.bytes()[self.bytes.clone()];
         let mut values: Vec<f32> = match &self.dtype {
             Dtype::F32 => self.values(bytes.as_chunks().0, f32::from_le_bytes),
@@ -70,20 +69,28 @@ impl Entry {
                 if self.axes.is_some() { self.values(&values, |value| value) } else { values }
             }
             Dtype::Other(got) => {
-                return Err(Error::TensorDtype { path: path(), tensor: name.into(), got: got.clone() });
+                let (path, tensor) = (file.path.clone(), name.into());
+                return Err(Error::TensorDtype { path, tensor, got: got.clone() });
             }
         };
         if self.offset != 0.0 {
             values.iter_mut().for_each(|value| *value += self.offset);
         }
+        Ok(values)
+    }
+
+    /// As [`Entry::widened`], and [`Error::WeightNotFinite`] where one of them is not finite.
+    fn read(&self, file: &SourceFile, name: &str) -> Result<Vec<f32>> {
+        let values = self.widened(file, name)?;
         let Some(value) = values.iter().copied().find(|value| !value.is_finite()) else { return Ok(values) };
+        let bytes = &file.bytes()[self.bytes.clone()];
         let stored = || bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b));
         let value = match self.dtype {
             // As it is stored: it may be no more than too large for f32.
             Dtype::F64 => stored().find(|value| !(*value as f32).is_finite()).unwrap_or(value.into()),
             _ => value.into(),
         };
-        Err(Error::WeightNotFinite { path: path(), tensor: name.into(), value })
+        Err(Error::WeightNotFinite { path: file.path.clone(), tensor: name.into(), value })
     }
 }
 

@@ -227,7 +227,7 @@ impl<'a> Checkpoint<'a> {
         let pickle = next()?;
         let keys = next()?;
         if !matches!(keys.get(keys.root()), Value::List(_)) {
-            return Err(self.damaged(format!("{} in the place of the storages' keys", root(&keys))));
+            return Err(self.damaged(format!("{} instead of the storages' keys", root(&keys))));
         }
 
         // Of several references to a storage the first says how large its elements are, as in torch.

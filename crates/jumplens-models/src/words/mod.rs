@@ -16,7 +16,7 @@ mod text_check;
 pub use folder::FolderKind;
 pub use how_many::{HowMany, in_random_order};
 pub use jumplens_core::cast::{BlockCast, Cast};
-pub use model::{Kind, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Slot, Spec};
+pub use model::{Kind, LastState, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Sizes, Slot, Spec};
 pub use note::Note;
 pub use pointer::Pointer;
 pub use refusal::{Measure, OfDocuments, Refusal};
@@ -27,7 +27,7 @@ pub use shard::{LEARNING_CURVE, MOST_SHARES, VAL, piece, segment};
 pub use shard::{PIECES, Shard};
 pub use stage::Stage;
 #[doc(hidden)]
-pub use stage::{MOMENTS, REPORT, RESULTS, SUMMARY, samples_file};
+pub use stage::{EVALUATING, EXAMPLES, LENS, MOMENTS, REPORT, RESULTS, SUMMARY, samples_file};
 #[doc(hidden)]
 pub use text_check::{CONTEXT_LENGTH, CONTEXT_MARGIN, CONTEXT_WINDOW};
 pub use text_check::{Comparison, TextCheck};

@@ -1,5 +1,7 @@
 //! What a model is, in sizes and names.
 
+use serde::{Deserialize, Serialize};
+
 /// How a model is trained, and so what its prediction at a position means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -90,7 +92,31 @@ pub struct Spec {
     pub parts: &'static [Part],
 }
 
+/// What of a model its states alone show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Blocks, L: there are states of the layers 0…L.
+    pub n_layers: usize,
+    /// Width of a hidden state, d.
+    pub d_model: usize,
+}
+
+/// What states of the last layer, and maps that lead there, are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LastState {
+    /// `h_L` as the last block puts it out, before a final norm: what this program computes, fits and applies.
+    BlockOutput,
+    /// The state after the final norm, as in the last entry of `hidden_states` of Hugging Face's transformers.
+    FinalNormOutput,
+}
+
 impl Spec {
+    /// How many layers there are, and how wide.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { n_layers: self.n_layers, d_model: self.d_model }
+    }
+
     /// The number of the part called `name`.
     pub fn part(&self, name: &str) -> Option<usize> {
         self.parts.iter().position(|part| part.name == name)

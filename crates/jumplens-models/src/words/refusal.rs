@@ -1,6 +1,6 @@
 //! What is asked for and cannot be had. What to ask for instead is for programs to say, in the names that they have for it.
 
-use jumplens_core::cast::Cast;
+use jumplens_core::cast::{BlockCast, Cast, Form};
 use std::path::PathBuf;
 
 /// What sentences have bounds in.
@@ -27,6 +27,15 @@ pub enum OfDocuments {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// Imported states, of whose last layer nobody said what they are.
+    #[error(
+        "the states of the last layer in `{}` may be the last block's output, or come from after the final norm, as the last of \
+         transformers' `hidden_states` is: which is not known", path.display()
+    )]
+    WhichLastState {
+        /// Where the states are.
+        path: PathBuf,
+    },
     /// More or fewer shards than a data set has.
     #[error("`{corpus}` has {shards} shards, and {asked} were asked for")]
     NumberOfShards {
@@ -101,13 +110,32 @@ pub enum Refusal {
         /// For validation.
         val: usize,
     },
-    /// A way to fit maps that there is not.
-    #[error("there is no lens `{name}`, or it is asked for twice: {}", named(there))]
+    /// A cast, or a way to fit maps, that there is not.
+    #[error("no cast `{name}` can be fitted, or it is asked for twice: there are {}", named(there))]
     NoLens {
         /// What was asked for.
         name: Cast,
-        /// What there is, beside least squares.
+        /// What there is, beside those that always are.
         there: Vec<Cast>,
+    },
+    /// A penalty, and no cast that has one.
+    #[error("λ is given, and none of the casts that are chosen has a penalty")]
+    NoRidge,
+    /// A cast that is to be measured, of which there are no maps.
+    #[error("`{}` has no maps of the cast `{cast}`: {}", path.display(), held(there))]
+    NoMapsOf {
+        /// The run, or where the maps are.
+        path: PathBuf,
+        /// The cast.
+        cast: Cast,
+        /// The casts that can be measured.
+        there: Vec<Cast>,
+    },
+    /// A cast that runs blocks, of states that were kept without the attention outputs.
+    #[error("the run keeps no attention outputs, which `{cast}` is fitted on: it was begun for other casts")]
+    NoAttention {
+        /// The cast.
+        cast: Cast,
     },
     /// A way to fit maps that takes states, where there are only their sums.
     #[error("`{lens}` is fitted on states, and only their sums are there")]
@@ -123,13 +151,24 @@ pub enum Refusal {
     },
 }
 
-/// What there is, in words.
+/// What can be measured, in words.
+fn held(there: &[Cast]) -> String {
+    let names: Vec<String> = there.iter().map(|cast| format!("`{cast}`")).collect();
+    format!("there are {}", names.join(", "))
+}
+
+/// What casts there are, in words: those that always are, and `there`.
 fn named(there: &[Cast]) -> String {
-    match there {
-        [] => "least squares are all there is".to_owned(),
-        _ => {
-            let names: Vec<String> = there.iter().map(|cast| format!("`{cast}`")).collect();
-            format!("beside least squares there are {}", names.join(", "))
-        }
-    }
+    let plain = |form: Form| [false, true].map(|intercept| Cast::Map { intercept, form });
+    let always = [Cast::Id].into_iter().chain(plain(Form::Plain)).chain(plain(Form::Ridge));
+    let ranks = plain(Form::Rank(64)).map(|cast| format!("`{cast}` (any rank)"));
+    let blocks = BlockCast::ALL.map(Cast::Blocks);
+    let quoted = |cast: &Cast| format!("`{cast}`");
+    let names: Vec<String> = always
+        .map(|cast| quoted(&cast))
+        .chain(ranks)
+        .chain(blocks.iter().map(quoted))
+        .chain(there.iter().map(quoted))
+        .collect();
+    names.join(", ")
 }

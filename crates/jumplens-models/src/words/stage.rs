@@ -29,6 +29,8 @@ pub enum Stage {
 pub const RESULTS: &str = "results";
 /// Tables that [`Stage::R2`] writes; the others are of [`Stage::Evaluate`].
 const OF_R2: [&str; 4] = ["r2.csv", "sources.csv", "learning_curve.csv", "spectra.csv"];
+/// The folder in it that an evaluation is kept in while it goes on.
+pub const EVALUATING: &str = "evaluating";
 /// Written by both, and read by neither.
 pub const SUMMARY: &str = "summary.json";
 
@@ -97,12 +99,18 @@ impl Stage {
             Self::Samples | Self::States | Self::Fit => true,
             Self::Moments => rest.is_none(),
             Self::R2 => rest.is_some_and(|name| OF_R2.contains(&name)),
-            Self::Evaluate => rest.is_some_and(|name| name != SUMMARY && !OF_R2.contains(&name)),
+            Self::Evaluate => {
+                rest.is_some_and(|name| ![SUMMARY, EVALUATING].contains(&name) && !OF_R2.contains(&name))
+            }
             Self::Plot => false,
         }
     }
 }
 
+/// The file of [`Stage::Evaluate`] with some sentences through the lens.
+pub const LENS: &str = "lens.json";
+/// The file of [`Stage::Evaluate`] with the predictions for the first samples.
+pub const EXAMPLES: &str = "examples.json";
 /// The file that [`Stage::Moments`] writes.
 pub const MOMENTS: &str = "moments.safetensors";
 
@@ -182,7 +190,14 @@ mod tests {
                 Stage::ALL.into_iter().filter(|stage| stage.writes(Path::new(path))).collect();
             assert_eq!(of, [stage], "{path}");
         }
-        for path in ["results/summary.json", "plots/r2.svg", "report.html", "manifest.json", ""] {
+        for path in [
+            "results/summary.json",
+            "results/evaluating/0.safetensors",
+            "plots/r2.svg",
+            "report.html",
+            "manifest.json",
+            "",
+        ] {
             assert!(!Stage::ALL.iter().any(|stage| stage.writes(Path::new(path))), "{path}");
         }
     }

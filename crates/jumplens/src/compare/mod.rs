@@ -76,10 +76,11 @@ pub fn compare(
 ) -> Result<Vec<DifferenceRow>> {
     let folders: Vec<PathBuf> = runs.iter().map(|run| run.folder.clone()).collect();
     let room = Room::check(folder, FolderKind::Comparison, &folders, overwrite)?;
+    style.size.check()?;
     let rows = differences(runs)?;
     let overlaid: Vec<Overlaid> =
         runs.iter().map(|run| Overlaid { name: &run.name, tables: &run.tables }).collect();
-    let figures = overlay(&overlaid, style.title.then_some(""));
+    let figures = style.chosen(overlay(&overlaid, style.title.then_some(""), style.size))?;
     let making = room.begin(observer)?;
     write_figures(folder, &figures, style)?;
     write_csv(&folder.join("differences.csv"), &rows)?;

@@ -342,7 +342,10 @@ fn sinks(states: &[Tensor], batch: &PackedBatch) -> Result<Finding> {
         _ => finding(
             "positions",
             Outcome::Note,
-            format!("states dwarf the others, as at attention sinks, at position {}", outliers.named()),
+            format!(
+                "states are far larger than the others, as at attention sinks, at position {}",
+                outliers.named()
+            ),
         ),
     })
 }

@@ -3,7 +3,7 @@
 
 use super::tables::{CurveRow, R2Row, SourceRow};
 use crate::Result;
-use crate::models::Spec;
+use crate::models::Sizes;
 use crate::moments::Section;
 use crate::progress::{Observer, check};
 use crate::shortcut::{Fitted, Kind, LinearMap, PairSums};
@@ -23,22 +23,22 @@ const GAP: f64 = 0.1;
 /// Share of the spread that a coordinate, or the samples at the first position, has to hold to be named.
 const DOMINATES: f64 = 0.5;
 
-/// The rows of `sources.csv` and of `learning_curve.csv`. Advances by one a source layer.
+/// The rows of `sources.csv` and of `learning_curve.csv`; `samples` are those of the training states, where they are known. Advances by one a source layer.
 pub fn diagnose(
-    spec: &Spec,
+    sizes: Sizes,
     train: &dyn States,
     val: &dyn States,
-    samples: &[Sample],
+    samples: Option<&[Sample]>,
     observer: &dyn Observer,
 ) -> Result<(Vec<SourceRow>, Vec<CurveRow>)> {
-    let last = spec.n_layers;
+    let last = sizes.n_layers;
     let (train_last, val_last) = (train.layer(last)?, val.layer(last)?);
     let (mut sources, mut curve) = (Vec::new(), Vec::new());
     for layer in 0..last {
         check(observer)?;
         let (source, held_out) = (train.layer(layer)?, val.layer(layer)?);
         let sums = |files: [&LayerStates; 2], rows: Range<usize>, n: usize| {
-            let mut section = Section::new(spec.d_model, 1);
+            let mut section = Section::new(sizes.d_model, 1);
             section.add(&files, rows, piece(n));
             section.sums()
         };
@@ -84,13 +84,14 @@ pub(crate) fn r2_of_sums(sums: &PairSums, target: usize, map: &LinearMap) -> f64
     score(&sums.squared_errors(target, map), &sums.target_spread(target).about_mean)
 }
 
-fn source_row(layer: usize, source: &LayerStates, samples: &[Sample], sigma: &[f64]) -> SourceRow {
+fn source_row(layer: usize, source: &LayerStates, samples: Option<&[Sample]>, sigma: &[f64]) -> SourceRow {
     let spread = Spread::of(source.values(), source.d);
     let total: f64 = spread.about_mean.iter().sum();
     let share = |part: f64| if total > 0.0 { part / total } else { 0.0 };
     let at = |j: &usize| spread.about_mean[*j];
     let top = (0..source.d).max_by(|a, b| at(a).total_cmp(&at(b))).unwrap_or(0);
-    let first: Vec<usize> = (0..source.n).filter(|i| samples[*i].position == 0).collect();
+    let first =
+        samples.map(|samples| (0..source.n).filter(|i| samples[*i].position == 0).collect::<Vec<usize>>());
     let distance = |i: &usize| -> f64 {
         let row = &source.values()[i * source.d..][..source.d];
         row.iter().zip(&spread.mean).map(|(x, mean)| (f64::from(*x) - mean).powi(2)).sum()
@@ -105,9 +106,10 @@ fn source_row(layer: usize, source: &LayerStates, samples: &[Sample], sigma: &[f
         condition: sigma.last().map_or(f64::NAN, |smallest| largest / smallest),
         top_coordinate: top,
         top_coordinate_share: share(at(&top)),
-        first_positions: first.len(),
+        first_positions: first.as_ref().map(Vec::len),
         // `sum` of nothing is −0.
-        first_position_share: share(first.iter().map(distance).fold(0.0, |sum, part| sum + part)),
+        first_position_share: first
+            .map(|first| share(first.iter().map(distance).fold(0.0, |sum, part| sum + part))),
     }
 }
 
@@ -137,9 +139,8 @@ pub(crate) fn advise(r2: &[R2Row], sources: &[SourceRow], observer: &dyn Observe
             width: d,
         });
     }
-    let sinks = Dominated::by(sources, |source| source.first_position_share);
-    if let Some(Dominated { layers, most, .. }) = sinks {
-        let first_positions = first.first_positions;
+    let sinks = Dominated::by(sources, |source| source.first_position_share.unwrap_or(0.0));
+    if let (Some(Dominated { layers, most, .. }), Some(first_positions)) = (sinks, first.first_positions) {
         observer.advise(&Note::AttentionSink { first_positions, samples: n, share: most, layers });
     }
     let outliers = Dominated::by(sources, |source| source.top_coordinate_share);

@@ -23,7 +23,8 @@ impl ExitRule {
     /// For causal models t is the sample's position; for masked ones the reference experiment uses 3 throughout. N is
     /// the mean of (position + 1).
     pub fn new(samples: &[Sample], kind: Kind) -> Self {
-        Self::at(samples.iter().map(|sample| sample.position), mean_run(samples), kind)
+        let positions = || samples.iter().map(|sample| sample.position);
+        Self::at(positions(), mean_run(positions()), kind)
     }
 
     /// For samples at `positions`, where N is `mean`.
@@ -55,8 +56,9 @@ impl ExitRule {
 }
 
 /// N of the exit rule: the mean of (position + 1).
-pub fn mean_run(samples: &[Sample]) -> f64 {
-    samples.iter().map(|sample| (sample.position + 1) as f64).sum::<f64>() / samples.len() as f64
+pub fn mean_run(positions: impl ExactSizeIterator<Item = usize>) -> f64 {
+    let n = positions.len() as f64;
+    positions.map(|position| (position + 1) as f64).sum::<f64>() / n
 }
 
 /// The grid of λ for `mapping`, rising.

@@ -2,11 +2,11 @@
 
 use super::casts::BlockCasts;
 use crate::batch::PackedBatch;
-use crate::files::write_with;
+use crate::files::{hexadecimal, write_with};
 use crate::models::{Head, Kind, Spec, Transformer};
 use crate::nn::{Linear, Precision, with_values};
 use crate::progress::{Observer, check};
-use crate::shortcut::MapStore;
+use crate::shortcut::{LinearMap, MapStore};
 use crate::states::{LayerStates, States};
 use crate::tokenize::Sample;
 use crate::words::{BlockCast, Cast};
@@ -19,8 +19,11 @@ use parquet::data_type::{ByteArray, ByteArrayType, FloatType, Int32Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use sha2::{Digest, Sha256};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Tokens kept of each prediction.
 pub const TOP_K: usize = 10;
@@ -89,7 +92,7 @@ pub struct CastPredictions {
 /// All predictions on the validation samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// `id`, the casts that are maps of states, `mat` first, and those that run blocks.
+    /// `id`, the casts that are maps of states, `mat` first, and those that run blocks, as far as they were asked for.
     pub casts: Vec<CastPredictions>,
 }
 
@@ -97,6 +100,32 @@ impl Evaluation {
     /// The predictions of the cast `mapping`.
     pub fn cast(&self, mapping: &Cast) -> Option<&CastPredictions> {
         self.casts.iter().find(|cast| cast.mapping == *mapping)
+    }
+
+    /// Of no samples, in a model of `last` blocks.
+    pub(crate) fn empty(casts: &[Cast], last: usize) -> Self {
+        let of =
+            |mapping: &Cast| CastPredictions { mapping: mapping.clone(), layers: vec![Vec::new(); last + 1] };
+        Self { casts: casts.iter().map(of).collect() }
+    }
+
+    /// How many samples it is of.
+    pub fn samples(&self) -> usize {
+        self.casts.first().and_then(|cast| cast.layers.first()).map_or(0, Vec::len)
+    }
+
+    /// Puts those of the samples that follow behind, by the same casts.
+    pub(crate) fn append(&mut self, next: Self) {
+        for (cast, next) in self.casts.iter_mut().zip(next.casts) {
+            for (all, layer) in cast.layers.iter_mut().zip(next.layers) {
+                all.extend(layer);
+            }
+        }
+    }
+
+    /// Says which casts had no predictions, and from where.
+    pub(crate) fn note_missing(&self, observer: &dyn Observer) {
+        self.casts.iter().filter_map(missing).for_each(|note| observer.note(&note));
     }
 
     /// The casts that are made from the state alone: all but those that run blocks.
@@ -113,6 +142,8 @@ struct Evaluator<'a> {
     samples: &'a [Sample],
     /// States of the layers 0…L.
     states: Vec<LayerStates<'a>>,
+    /// Whether `id` is evaluated too.
+    with_id: bool,
     /// Of each cast that is a map of states, the maps from the layers 0…L−1 to L.
     to_last: Vec<Vec<Linear>>,
     /// Where there are maps of parts.
@@ -127,7 +158,9 @@ impl Evaluator<'_> {
         let (last, earlier) =
             states.split_last().ok_or_else(|| Error::Internal("a model without states".into()))?;
         let mut lasts = vec![last.clone()];
-        lasts.extend_from_slice(earlier);
+        if self.with_id {
+            lasts.extend_from_slice(earlier);
+        }
         for (h, map) in self.to_last.iter().flat_map(|maps| earlier.iter().zip(maps)) {
             lasts.push(map.forward(h)?);
         }
@@ -216,37 +249,120 @@ fn prediction(unembedding: &Unembedding, scan: &RowScan, own: &RowScan, state: &
     }
 }
 
-/// Evaluates `id`, the `map_casts` and the casts that run blocks, from every layer, on the validation samples, whose states
-/// are in `states`; the maps are in `shortcuts`. The
-/// unembedding's products are done in `precision`. Advances by the tokens run. [`Error::Option`] where the vocabulary is too small.
-pub fn evaluate(
-    model: &Transformer,
-    head: &Head,
-    precision: Precision,
-    samples: &[Sample],
-    states: &dyn States,
-    shortcuts: &dyn MapStore,
-    map_casts: &[Cast],
+/// What is evaluated, and on what.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// The model.
+    pub model: &'a Transformer,
+    /// Its head.
+    pub head: &'a Head,
+    /// What the unembedding's products are done in.
+    pub precision: Precision,
+    /// The validation samples.
+    pub samples: &'a [Sample],
+    /// Their states.
+    pub states: &'a dyn States,
+    /// The maps.
+    pub shortcuts: &'a dyn MapStore,
+    /// The casts, none of them twice: `id`, those whose maps are in `shortcuts`, and those that run blocks.
+    pub casts: &'a [Cast],
+}
+
+impl Subject<'_> {
+    /// The casts that are maps of states.
+    fn map_casts(&self) -> impl Iterator<Item = &Cast> {
+        self.casts.iter().filter(|cast| !matches!(cast, Cast::Id | Cast::Blocks(_)))
+    }
+
+    fn block_casts(&self) -> Vec<BlockCast> {
+        let block = |cast: &Cast| if let Cast::Blocks(cast) = cast { Some(*cast) } else { None };
+        self.casts.iter().filter_map(block).collect()
+    }
+
+    /// True where the model is run: without such casts, all comes of the states.
+    pub(crate) fn runs_blocks(&self) -> bool {
+        self.casts.iter().any(|cast| matches!(cast, Cast::Blocks(_)))
+    }
+
+    /// The casts in the order in which they are evaluated.
+    pub(super) fn mappings(&self) -> Vec<Cast> {
+        let id = self.casts.iter().filter(|cast| **cast == Cast::Id);
+        let blocks = self.block_casts().into_iter().map(Cast::Blocks);
+        id.chain(self.map_casts()).cloned().chain(blocks).collect()
+    }
+
+    /// SHA-256 of the maps that the casts apply.
+    pub(super) fn digest_of_maps(&self) -> Result<String> {
+        let spec = self.model.spec();
+        let (last, d) = (spec.n_layers, spec.d_model);
+        let mut digest = Sha256::new();
+        let mut add = |name: &str, map: &LinearMap| {
+            digest.update(name);
+            digest.update(bytemuck::cast_slice(map.weight()));
+            digest.update(bytemuck::cast_slice(map.bias().unwrap_or_default()));
+        };
+        for cast in self.map_casts() {
+            for from in 0..last {
+                let maps = self.shortcuts.load(cast, from, &[last], d)?;
+                maps.values().for_each(|map| add(&format!("{cast} {from}"), map));
+            }
+        }
+        let parts: Vec<&str> = self.block_casts().iter().flat_map(|cast| cast.parts()).copied().collect();
+        for layer in 0..last {
+            for part in spec.parts.iter().filter(|part| parts.contains(&part.name)) {
+                let map = self.shortcuts.load_part(layer, part.name, d)?;
+                add(&format!("{} {layer}", part.name), &map);
+            }
+        }
+        Ok(hexadecimal(&digest.finalize()))
+    }
+}
+
+/// Evaluates every cast from every layer on all samples. Advances as a run's stage does. [`Error::Option`] where the vocabulary is
+/// too small.
+pub fn evaluate(subject: &Subject, observer: &dyn Observer) -> Result<Evaluation> {
+    let mut all = Evaluation::empty(&subject.mappings(), subject.model.spec().n_layers);
+    let take = &mut |piece: Evaluation| {
+        all.append(piece);
+        Ok(())
+    };
+    evaluate_pieces(subject, 0..subject.samples.len(), take, observer)?;
+    all.note_missing(observer);
+    Ok(all)
+}
+
+/// Evaluates the samples of `range`. `take` gets them in pieces, in order: one every few seconds, and the rest. A sample's
+/// predictions do not depend on those that it is evaluated with, so that pieces, and ranges, are the same bits as the whole.
+/// Advances by the tokens run, or, where no cast runs any, by the samples.
+pub(crate) fn evaluate_pieces(
+    subject: &Subject,
+    range: Range<usize>,
+    take: &mut dyn FnMut(Evaluation) -> Result<()>,
     observer: &dyn Observer,
-) -> Result<Evaluation> {
+) -> Result<()> {
+    let Subject { model, head, samples, shortcuts, .. } = *subject;
     let spec = model.spec();
     let last = spec.n_layers;
     let to_last =
-        map_casts.iter().map(|cast| maps_to_last(spec, shortcuts, cast)).collect::<Result<Vec<_>>>()?;
-    let block_casts = if shortcuts.has_parts() {
-        Some(BlockCasts::load(model, shortcuts, &BlockCast::ALL)?)
-    } else {
-        observer.note("there are no maps of parts: the casts that run blocks are left out");
-        None
+        subject.map_casts().map(|cast| maps_to_last(spec, shortcuts, cast)).collect::<Result<Vec<_>>>()?;
+    let blocks = subject.block_casts();
+    let block_casts = match blocks.is_empty() {
+        true => None,
+        false => Some(BlockCasts::load(model, shortcuts, &blocks)?),
     };
-    let states = states.layers(last)?;
-    let of_blocks = BlockCast::ALL.into_iter().filter(|_| block_casts.is_some()).map(Cast::Blocks);
-    let mappings = [Cast::Id].into_iter().chain(map_casts.iter().cloned()).chain(of_blocks);
-    let mut casts: Vec<CastPredictions> =
-        mappings.map(|mapping| CastPredictions { mapping, layers: vec![Vec::new(); last + 1] }).collect();
-    let batches = batches(samples, spec.kind);
-    with_unembedding(head, precision, |unembedding| {
-        let evaluator = Evaluator { model, head, unembedding, samples, states, to_last, block_casts };
+    let states = subject.states.layers(last)?;
+    let mappings = subject.mappings();
+    let with_id = mappings.contains(&Cast::Id);
+    let mut batches = batches(&samples[range.clone()], spec.kind);
+    for batch in &mut batches {
+        batch.samples = batch.samples.start + range.start..batch.samples.end + range.start;
+    }
+    let by_tokens = subject.runs_blocks();
+    let mut piece = Evaluation::empty(&mappings, last);
+    let mut pace = Pace::new();
+    let ended = with_unembedding(head, subject.precision, |unembedding| {
+        let evaluator =
+            Evaluator { model, head, unembedding, samples, states, with_id, to_last, block_casts };
         parallel::for_each(
             &batches,
             usize::MAX,
@@ -254,19 +370,58 @@ pub fn evaluate(
             |index, predictions| {
                 let mut predictions = predictions.into_iter();
                 let own = predictions.next().unwrap_or_default();
-                for cast in &mut casts {
+                for cast in &mut piece.casts {
                     for (kept, predictions) in cast.layers.iter_mut().zip(predictions.by_ref().take(last)) {
                         kept.extend(predictions);
                     }
                     cast.layers[last].extend_from_slice(&own);
                 }
-                observer.advance(batches[index].tokens() as u64);
+                if pace.is_due() || index + 1 == batches.len() {
+                    pace.hand_on(|| take(std::mem::replace(&mut piece, Evaluation::empty(&mappings, last))))?;
+                }
+                let batch = &batches[index];
+                observer.advance(if by_tokens { batch.tokens() } else { batch.samples.len() } as u64);
                 check(observer)
             },
         )
-    })?;
-    casts.iter().filter_map(note_missing).for_each(|note| observer.note(&note));
-    Ok(Evaluation { casts })
+    });
+    // What was whole before it was stopped counts.
+    let kept = if piece.samples() > 0 { take(piece) } else { Ok(()) };
+    ended.and(kept)
+}
+
+/// When a piece of work is handed on: often enough that little is lost where it is stopped, and seldom enough that handing it
+/// on, whatever that takes, is a small part of the work.
+struct Pace {
+    since: Instant,
+    wait: Duration,
+}
+
+impl Pace {
+    const SHORTEST: Duration = Duration::from_secs(5);
+    const LONGEST: Duration = Duration::from_secs(45);
+    /// The work takes so many times as long as handing it on.
+    const TIMES: u32 = 50;
+
+    fn new() -> Self {
+        Self { since: Instant::now(), wait: Self::SHORTEST }
+    }
+
+    fn is_due(&self) -> bool {
+        self.since.elapsed() >= self.wait
+    }
+
+    fn hand_on(&mut self, take: impl FnOnce() -> Result<()>) -> Result<()> {
+        let began = Instant::now();
+        take()?;
+        self.since = Instant::now();
+        self.wait = Self::after(began.elapsed());
+        Ok(())
+    }
+
+    fn after(took: Duration) -> Duration {
+        (took * Self::TIMES).clamp(Self::SHORTEST, Self::LONGEST)
+    }
 }
 
 /// What is run for the casts. In masked models a cast replaces parts at the chosen position alone, and attention brings
@@ -278,8 +433,8 @@ pub(crate) fn batches(samples: &[Sample], kind: Kind) -> Vec<PackedBatch> {
     }
 }
 
-/// Says from which layers a cast had no prediction for some samples, where it had none.
-fn note_missing(cast: &CastPredictions) -> Option<String> {
+/// From which layers a cast had no prediction for some samples, where it had none.
+fn missing(cast: &CastPredictions) -> Option<String> {
     let missing = |layer: &Vec<Prediction>| layer.iter().filter(|prediction| !prediction.is_there()).count();
     let counts: Vec<usize> = cast.layers.iter().map(missing).collect();
     let first = counts.iter().position(|count| *count > 0)?;
@@ -358,4 +513,15 @@ pub fn write_predictions(path: &Path, evaluation: &Evaluation) -> Result<()> {
         };
         attempt().map_err(std::io::Error::other)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_most_a_minute_is_between_two_pieces_and_slow_disks_are_asked_less_often() {
+        let after = |milliseconds| Pace::after(Duration::from_millis(milliseconds)).as_secs_f64();
+        assert_eq!([0, 50, 200, 800, 60_000].map(after), [5.0, 5.0, 10.0, 40.0, 45.0]);
+    }
 }

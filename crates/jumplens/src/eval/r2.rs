@@ -2,53 +2,63 @@
 
 use super::tables::R2Row;
 use crate::Result;
-use crate::models::Spec;
+use crate::models::Sizes;
 use crate::progress::{Observer, check};
-use crate::shortcut::MapStore;
+use crate::shortcut::{MapStore, Pairs};
 use crate::states::{LayerStates, States};
 use crate::words::Cast;
 use jumplens_core::metrics::{Source, Target};
 use jumplens_core::spread::squared_distances;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The rows of `r2.csv` for every pair that has a map: those of `casts`, whose maps are in `shortcuts`, then `id`, then
-/// the baseline `mean`. Advances by one a map.
+/// The rows of `r2.csv` for every pair that has a map, and for `pairs` without `casts`: those of `casts`, whose maps are in
+/// `shortcuts`, then `id`, then the baseline `mean`. Advances by one a map.
 pub fn r2_table(
-    spec: &Spec,
+    sizes: Sizes,
     train: &dyn States,
     val: &dyn States,
     shortcuts: &dyn MapStore,
     casts: &[Cast],
+    pairs: Pairs,
     observer: &dyn Observer,
 ) -> Result<Vec<R2Row>> {
-    let (train, val) = (train.layers(spec.n_layers)?, val.layers(spec.n_layers)?);
+    let (train, val) = (train.layers(sizes.n_layers)?, val.layers(sizes.n_layers)?);
     // The targets' spread, and the baseline, are the same for every source layer.
     let mut targets: BTreeMap<usize, (Target, Target)> = BTreeMap::new();
-    let mut pairs = BTreeSet::new();
+    let mut measured = BTreeSet::new();
     let mut rows = Vec::new();
     let sources: Vec<[Source; 2]> = val
         .iter()
         .zip(&train)
         .map(|(val, train)| [val, train].map(|file| Source::of(file.values(), file.d)))
         .collect();
+    let open = |to: usize| {
+        let on_val = target(&val[to]);
+        note_still_coordinates(&on_val, to, observer);
+        (on_val, target(&train[to]))
+    };
     for cast in casts {
-        for (from, [source, train_source]) in sources[..spec.n_layers].iter().enumerate() {
-            for (to, map) in shortcuts.load(cast, from, &shortcuts.targets(cast, from)?, spec.d_model)? {
+        for (from, [source, train_source]) in sources[..sizes.n_layers].iter().enumerate() {
+            for (to, map) in shortcuts.load(cast, from, &shortcuts.targets(cast, from)?, sizes.d_model)? {
                 check(observer)?;
-                let (on_val, on_train) = targets.entry(to).or_insert_with(|| {
-                    let on_val = target(&val[to]);
-                    note_still_coordinates(&on_val, to, observer);
-                    (on_val, target(&train[to]))
-                });
+                let (on_val, on_train) = targets.entry(to).or_insert_with(|| open(to));
                 let r2 = on_val.score_of_map(source, &map);
                 let r2_train = on_train.score_of_map(train_source, &map);
                 rows.push(R2Row { mapping: cast.clone(), from, to, r2, r2_train });
-                pairs.insert((from, to));
+                measured.insert((from, to));
                 observer.advance(1);
             }
         }
     }
-    for &(from, to) in &pairs {
+    if casts.is_empty() {
+        for from in 0..sizes.n_layers {
+            for to in pairs.targets(from, sizes.n_layers) {
+                targets.entry(to).or_insert_with(|| open(to));
+                measured.insert((from, to));
+            }
+        }
+    }
+    for &(from, to) in &measured {
         check(observer)?;
         let (on_val, on_train) = &targets[&to];
         let r2 = on_val.score_of(val[from].values());
@@ -60,7 +70,7 @@ pub fn r2_table(
         let of_mean = on_val.score(&squared_distances(on_val.values(), &on_train.spread().mean));
         means.insert(*to, [of_mean, on_train.score(&on_train.spread().about_mean)]);
     }
-    for &(from, to) in &pairs {
+    for &(from, to) in &measured {
         let [r2, r2_train] = means[&to];
         rows.push(R2Row { mapping: Cast::Mean, from, to, r2, r2_train });
     }

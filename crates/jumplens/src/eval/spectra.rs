@@ -2,7 +2,7 @@
 
 use super::tables::SpectrumRow;
 use crate::Result;
-use crate::models::Spec;
+use crate::models::Sizes;
 use crate::progress::{Observer, check};
 use crate::shortcut::MapStore;
 use crate::words::Cast;
@@ -10,12 +10,12 @@ use crate::words::Cast;
 /// The rows of `spectra.csv`: the singular values of the maps `mat` from every layer to the last one, where `mat` is
 /// among `casts`.
 pub fn spectra(
-    spec: &Spec,
+    sizes: Sizes,
     shortcuts: &dyn MapStore,
     casts: &[Cast],
     observer: &dyn Observer,
 ) -> Result<Vec<SpectrumRow>> {
-    let to = spec.n_layers;
+    let to = sizes.n_layers;
     let mut rows = Vec::new();
     let from = if casts.contains(&Cast::MAT) { 0..to } else { 0..0 };
     for from in from {
@@ -23,7 +23,7 @@ pub fn spectra(
         if !shortcuts.targets(&Cast::MAT, from)?.contains(&to) {
             continue;
         }
-        if let Some(map) = shortcuts.load(&Cast::MAT, from, &[to], spec.d_model)?.get(&to) {
+        if let Some(map) = shortcuts.load(&Cast::MAT, from, &[to], sizes.d_model)?.get(&to) {
             let values = map.singular_values()?.into_iter().enumerate();
             rows.extend(values.map(|(place, value)| SpectrumRow {
                 from,

@@ -2,7 +2,7 @@
 
 use super::early_exit::layers_saved;
 use super::tables::{ExitRow, LayerRow, R2Row, Tables};
-use crate::models::Spec;
+use crate::models::Sizes;
 use crate::seal::{self, Seal};
 use crate::words::{Cast, RESULTS, SUMMARY};
 use crate::{Error, Result};
@@ -40,7 +40,7 @@ pub struct LastLayer {
 /// `summary.json`: no times, no paths, so that the same experiment gives the same bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// `model_type`.
+    /// `model_type`; `imported` where no model is known.
     pub family: String,
     /// Blocks, L.
     pub n_layers: usize,
@@ -85,7 +85,8 @@ impl Summary {
 
     /// Gathers the figures from whichever tables there are (an empty slice for one that is not).
     pub fn new(
-        spec: &Spec,
+        family: &str,
+        sizes: Sizes,
         train: usize,
         val: usize,
         r2: &[R2Row],
@@ -93,9 +94,9 @@ impl Summary {
         exits: &[ExitRow],
     ) -> Self {
         let empty = Self {
-            family: spec.family.to_owned(),
-            n_layers: spec.n_layers,
-            d_model: spec.d_model,
+            family: family.to_owned(),
+            n_layers: sizes.n_layers,
+            d_model: sizes.d_model,
             train,
             val,
             best_r2: BTreeMap::new(),
@@ -103,7 +104,7 @@ impl Summary {
             layers_saved: BTreeMap::new(),
             to_last_layer: Vec::new(),
         };
-        Figures::gather(spec.n_layers, r2, layers, exits).of(empty)
+        Figures::gather(sizes.n_layers, r2, layers, exits).of(empty)
     }
 }
 

@@ -41,10 +41,10 @@ pub struct SourceRow {
     pub top_coordinate: usize,
     /// Its share of the variance of all coordinates.
     pub top_coordinate_share: f64,
-    /// Train samples whose chosen position is the first.
-    pub first_positions: usize,
+    /// Train samples whose chosen position is the first, where positions are known.
+    pub first_positions: Option<usize>,
     /// Their share of the squared distances of all samples from the mean.
-    pub first_position_share: f64,
+    pub first_position_share: Option<f64>,
 }
 
 /// A row of `learning_curve.csv`: r² of a map fitted on the first of the train samples.

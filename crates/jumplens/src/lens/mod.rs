@@ -70,6 +70,13 @@ pub struct Reading {
     pub casts: Vec<CastReading>,
 }
 
+/// What `lens.json` of a run holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sentences {
+    /// Some of its validation sentences.
+    pub sentences: Vec<Reading>,
+}
+
 impl Reading {
     /// What has to be said of the reading, a sentence each: that the text was cut, and what is known against the maps.
     pub fn notes(&self) -> Vec<String> {

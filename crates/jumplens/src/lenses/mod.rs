@@ -54,11 +54,15 @@ const LENSES: &[fn() -> Box<dyn Fit>] = &[
 ];
 
 /// The lenses that `fits` asks for, least squares first, in the order of [`Fits::casts`]. [`Refusal::NoLens`] for a name that
-/// none has, or that is there twice.
+/// none has, or that is there twice, [`Refusal::NoRidge`] where a penalty is given and no cast that is wanted has one.
 pub fn chosen(fits: &Fits) -> Result<Vec<Box<dyn Fit>>> {
     let mut lenses: Vec<Box<dyn Fit>> = Vec::new();
     for cast in fits.least_squares() {
         lenses.push(Box::new(cast));
+    }
+    let has_penalty = |cast: MapCast| matches!(cast.kind, Kind::Ridge(_));
+    if fits.ridge.is_some() && !fits.least_squares().into_iter().any(has_penalty) {
+        return Err(Refusal::NoRidge.into());
     }
     let all: Vec<Box<dyn Fit>> = LENSES.iter().map(|make| make()).collect();
     let there: Vec<Cast> = all.iter().map(|lens| lens.cast()).collect();
@@ -68,6 +72,19 @@ pub fn chosen(fits: &Fits) -> Result<Vec<Box<dyn Fit>>> {
         lenses.push(lens.ok_or_else(|| Refusal::NoLens { name: name.clone(), there: there.clone() })?);
     }
     Ok(lenses)
+}
+
+/// [`Error::Option`] where `fits` asks for maps of a rank that is no lower than that of any map of states that are `width` wide.
+pub fn check_ranks(fits: &Fits, width: usize) -> Result<()> {
+    match fits.ranks.iter().find(|rank| **rank >= width) {
+        Some(rank) => Err(Error::Option(format!(
+            "maps of rank {rank} are asked for, and a state has {width} coordinates: they would be those of `{}`; give \
+             ranks from 1 to {}",
+            Cast::MAT,
+            width.saturating_sub(1)
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The maps of `lens` from a layer, one for each of the source's targets. [`Error::Internal`] where it gives more or fewer.
@@ -179,7 +196,10 @@ mod tests {
         assert_eq!(chosen(&fits(&["shift"])).unwrap().len(), 2);
         for names in [&["none"][..], &["mat"], &["shift", "shift"]] {
             let message = chosen(&fits(names)).err().unwrap().to_string();
-            assert!(message.contains("beside least squares there are `shift`"), "{message}");
+            assert!(
+                message.contains("there are `id`, `mat`, `mat+b`, ") && message.contains("`shift`"),
+                "{message}"
+            );
         }
     }
 

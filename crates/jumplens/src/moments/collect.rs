@@ -5,7 +5,7 @@ use super::section::Section;
 use super::{MomentsRecord, section_of_share};
 use crate::Result;
 use crate::manifest::Manifest;
-use crate::models::Spec;
+use crate::models::Sizes;
 use crate::progress::{Observer, check};
 use crate::states::{LayerStates, StateFiles};
 use crate::store::Stage;
@@ -16,15 +16,16 @@ use std::path::Path;
 /// Advances by one a sum. Goes through the states piece by piece, and holds the sums of one source layer.
 pub fn collect(
     manifest: &Manifest,
-    spec: &Spec,
+    family: &str,
+    sizes: Sizes,
     shard: Shard,
     train: &StateFiles,
     val: &StateFiles,
     path: &Path,
     observer: &dyn Observer,
 ) -> Result<()> {
-    let record = MomentsRecord::new(manifest, spec, shard);
-    let (d, last) = (spec.d_model, spec.n_layers);
+    let record = MomentsRecord::new(manifest, family, sizes, shard);
+    let (d, last) = (sizes.d_model, sizes.n_layers);
     let open = |files: &StateFiles, n: usize| -> Result<Vec<LayerStates<'_>>> {
         (0..=last).map(|layer| files.layer_of(layer, n, d)).collect()
     };

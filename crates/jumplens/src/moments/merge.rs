@@ -2,7 +2,6 @@
 
 use super::file::{MomentsFile, layout, write};
 use crate::files::sync;
-use crate::manifest::Difference;
 use crate::progress::{Observer, check};
 use crate::store::check_outside;
 use crate::{Error, Result};
@@ -27,12 +26,9 @@ pub fn merge(paths: &[PathBuf], out: &Path, overwrite: bool, observer: &dyn Obse
         let file = MomentsFile::open(path)?;
         let fail = |message: String| Error::Shards { path: path.clone(), message };
         let other = &file.record;
-        if let Some(Difference { what, here, there }) = other.manifest.difference(&record.manifest) {
+        if let Some(difference) = other.manifest.difference(&record.manifest) {
             let first = first.display();
-            let message = format!(
-                "it is of another experiment than `{first}`: {what} is {here} here and {there} there"
-            );
-            return Err(fail(message));
+            return Err(fail(format!("it is of another experiment than `{first}`: {difference}")));
         }
         if other.of != record.of {
             return Err(fail(format!("its samples are in {} shares, not in {}", other.of, record.of)));

@@ -23,7 +23,7 @@ pub(crate) use section::Section;
 pub use crate::words::{PIECES, Shard};
 
 use crate::manifest::Manifest;
-use crate::words::{LEARNING_CURVE, Spec, VAL, segment};
+use crate::words::{LEARNING_CURVE, Sizes, VAL, segment};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -33,7 +33,7 @@ use std::ops::Range;
 pub struct MomentsRecord {
     /// The experiment, without what any one machine did of it.
     pub manifest: Manifest,
-    /// `model_type`.
+    /// `model_type`; `imported` where no model is known.
     pub family: String,
     /// Blocks, L.
     pub n_layers: usize,
@@ -49,18 +49,23 @@ pub struct MomentsRecord {
 
 impl MomentsRecord {
     /// Of the share `shard` of the experiment `manifest`.
-    fn new(manifest: &Manifest, spec: &Spec, shard: Shard) -> Self {
+    fn new(manifest: &Manifest, family: &str, sizes: Sizes, shard: Shard) -> Self {
         let mut record = Self {
             manifest: manifest.without_progress(),
-            family: spec.family.to_owned(),
-            n_layers: spec.n_layers,
-            d_model: spec.d_model,
+            family: family.to_owned(),
+            n_layers: sizes.n_layers,
+            d_model: sizes.d_model,
             of: shard.of,
             shards: BTreeSet::from([shard.index]),
             counts: [0; SECTIONS],
         };
         record.counts = record.expected_counts();
         record
+    }
+
+    /// Layers and width.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { n_layers: self.n_layers, d_model: self.d_model }
     }
 
     /// The samples of each section that the shares have.

@@ -1,6 +1,6 @@
 //! `agreement`: at which layers samples exit, and how many of them with the model's own token.
 
-use super::canvas::{Align, BLACK, COLUMN, Canvas, Frame, LABEL, PALE, Stroke, TICK, numbers};
+use super::canvas::{Align, BLACK, Canvas, Frame, LABEL, PALE, Stroke, TICK, numbers};
 use super::colors::{color_bar, shade};
 use super::scale::{Scale, plain};
 use super::series::{PAIR, present};
@@ -13,7 +13,7 @@ const ROW: f64 = 58.0;
 
 /// For some λ a ribbon along the layers, `mat` beside `id`: the higher the more of the samples exit there, in the
 /// colour of the share of these whose token is the model's own.
-pub(super) fn agreement(rows: &[ExitLayerRow]) -> Option<Canvas> {
+pub(super) fn agreement(rows: &[ExitLayerRow], page: f64) -> Option<Canvas> {
     let mappings = present(&PAIR, rows.iter().map(|row| &row.mapping));
     let has = |lambda: f64| rows.iter().any(|row| is(row.lambda, lambda));
     let lambdas: Vec<f64> = CHOSEN.into_iter().filter(|lambda| has(*lambda)).collect();
@@ -23,8 +23,8 @@ pub(super) fn agreement(rows: &[ExitLayerRow]) -> Option<Canvas> {
     let last = rows.iter().map(|row| row.layer).max().unwrap_or(1);
     const TOP: f64 = 44.0;
     let height = ROW * lambdas.len() as f64;
-    let mut canvas = Canvas::new(TOP + height + 136.0);
-    let width = (COLUMN - 88.0 - 104.0 - 30.0) / 2.0;
+    let mut canvas = Canvas::new(page, TOP + height + 136.0);
+    let width = (page - 88.0 - 104.0 - 30.0) / 2.0;
     for (column, mapping) in mappings.iter().enumerate() {
         let left = 88.0 + (width + 30.0) * column as f64;
         let frame = Frame { left, top: TOP, right: left + width, bottom: TOP + height };
@@ -32,7 +32,7 @@ pub(super) fn agreement(rows: &[ExitLayerRow]) -> Option<Canvas> {
         panel(&mut canvas, frame, rows, mapping, &lambdas, last, column == 0);
     }
     canvas.text_upwards("λ", (18.0, TOP + height / 2.0), LABEL);
-    let bar = Frame { left: COLUMN - 88.0, top: TOP, right: COLUMN - 62.0, bottom: TOP + height };
+    let bar = Frame { left: page - 88.0, top: TOP, right: page - 62.0, bottom: TOP + height };
     color_bar(&mut canvas, bar, "0.0", "agree");
     key(&mut canvas, TOP + height + 104.0);
     Some(canvas)

@@ -1,4 +1,4 @@
-//! A white page in units of 0.1 mm, and the marks that are put on it, as SVG text.
+//! A white page in units of 0.1 mm (other font sizes make them larger or smaller), and the marks that are put on it, as SVG text.
 //!
 //! A mark that stands for values carries them in `data-` attributes as the tables have them, on a group around what is
 //! drawn: figures can be read back.
@@ -7,9 +7,7 @@ use super::font::{self, text_width};
 use crate::markup::escaped;
 use std::fmt::Write;
 
-/// Width of a figure: one column of a paper in two columns.
-pub(super) const COLUMN: f64 = 800.0;
-/// Font sizes: 8 pt for axis labels and legends, 7 pt for ticks.
+/// Font sizes: 8 pt for axis labels and legends, 7 pt for ticks, where a unit is 0.1 mm.
 pub(super) const LABEL: f64 = 28.3;
 pub(super) const TICK: f64 = 25.0;
 
@@ -79,6 +77,7 @@ pub(super) enum Align {
 /// The page of one figure.
 pub(super) struct Canvas {
     body: String,
+    width: f64,
     height: f64,
 }
 
@@ -99,25 +98,25 @@ pub(super) fn numbers(values: impl IntoIterator<Item = f64>) -> String {
 }
 
 impl Canvas {
-    /// A page [`COLUMN`] wide.
-    pub fn new(height: f64) -> Self {
-        Self { body: String::new(), height }
+    /// An empty page.
+    pub fn new(width: f64, height: f64) -> Self {
+        Self { body: String::new(), width, height }
     }
 
-    /// The page as an SVG document, with `title` above the figure where there is one.
-    pub fn finish(self, title: Option<&str>) -> String {
+    /// The page as an SVG document, a unit of it `unit` mm, with `title` above the figure where there is one.
+    pub fn finish(self, title: Option<&str>, unit: f64) -> String {
         const TITLE: f64 = 46.0;
         let mut body = self.body;
         let mut height = self.height;
         if let Some(title) = title {
-            let mut above = Canvas::new(TITLE);
-            let title = font::fitted(title, COLUMN - 24.0, LABEL);
-            above.text(&title, (COLUMN / 2.0, 28.0), Align::Centre, LABEL, BLACK);
+            let mut above = Canvas::new(self.width, TITLE);
+            let title = font::fitted(title, self.width - 24.0, LABEL);
+            above.text(&title, (self.width / 2.0, 28.0), Align::Centre, LABEL, BLACK);
             body = format!("{}<g transform=\"translate(0 {TITLE})\">\n{body}</g>\n", above.body);
             height += TITLE;
         }
-        let (mm_wide, mm_high) = (length(COLUMN / 10.0), length(height / 10.0));
-        let (width, height) = (length(COLUMN), length(height));
+        let (mm_wide, mm_high) = (length(self.width * unit), length(height * unit));
+        let (width, height) = (length(self.width), length(height));
         let (family, face) = (font::FAMILY, font::face());
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{mm_wide}mm\" height=\"{mm_high}mm\" \

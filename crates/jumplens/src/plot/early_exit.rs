@@ -1,6 +1,6 @@
 //! `early_exit`: exit by confidence against exit at a fixed layer.
 
-use super::canvas::{Align, BLACK, COLUMN, Canvas, Frame, GREY, LABEL, Stroke, TICK};
+use super::canvas::{Align, BLACK, Canvas, Frame, GREY, LABEL, Stroke, TICK};
 use super::font::text_width;
 use super::measure::{PRECISION_1, last_layer};
 use super::panel::{AXIS_ROOM, Entry, Facet, Panel, legend, legend_height};
@@ -12,7 +12,7 @@ use crate::words::Cast;
 
 /// Precision@1 over the layers processed, for exit by confidence and for exit at a fixed layer, `mat` against `id`. The
 /// bars above the frame are the layers saved at 95 % precision.
-pub(super) fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Option<Canvas> {
+pub(super) fn early_exit(exits: &[ExitRow], layers: &[LayerRow], page: f64) -> Option<Canvas> {
     let mappings = present(&PAIR, exits.iter().map(|row| &row.mapping));
     if mappings.is_empty() || layers.is_empty() {
         return None;
@@ -42,10 +42,10 @@ pub(super) fn early_exit(exits: &[ExitRow], layers: &[LayerRow]) -> Option<Canva
 
     let both = early.iter().zip(&fixed).flat_map(|(early, fixed)| [early, fixed]);
     let entries: Vec<Entry> = both.map(|curve| Entry::Curve(curve.style, curve.name.clone())).collect();
-    let top = legend_height(&entries) + 12.0 + 38.0 * saved.len() as f64 + 12.0;
-    let frame = Frame { left: 92.0, top, right: COLUMN - 62.0, bottom: top + 420.0 };
-    let mut canvas = Canvas::new(frame.bottom + AXIS_ROOM);
-    legend(&mut canvas, &entries);
+    let top = legend_height(&entries, page) + 12.0 + 38.0 * saved.len() as f64 + 12.0;
+    let frame = Frame { left: 92.0, top, right: page - 62.0, bottom: top + 420.0 };
+    let mut canvas = Canvas::new(page, frame.bottom + AXIS_ROOM);
+    legend(&mut canvas, &entries, page);
     let facet = Facet {
         id: "precision_1".to_owned(),
         caption: String::new(),

@@ -8,7 +8,7 @@ use super::panel::{Facet, Facets};
 use super::precision::row_of_shares;
 use super::scale::{Scale, layer_step};
 use super::series::{Curve, Mark, PAIR, Style, run_style};
-use super::{Figure, finished, r2, ranks, spectra};
+use super::{Figure, Size, finished, r2, ranks, spectra};
 use crate::eval::tables::Tables;
 use crate::words::{BlockCast, Cast};
 
@@ -24,7 +24,7 @@ pub struct Overlaid<'a> {
 /// The figures of `runs` over one another, as far as their tables go: `r2` (to the last layer), `precision`, `surprisal`,
 /// `submodules`, `early_exit`, `rank`, `spectra` (the effective rank). A colour and marker is a run; `mat` is drawn whole, `id`
 /// dashed. Where the models do not have the same number of layers, the shares of their depths are along x.
-pub fn overlay(runs: &[Overlaid], title: Option<&str>) -> Vec<Figure> {
+pub fn overlay(runs: &[Overlaid], title: Option<&str>, size: Size) -> Vec<Figure> {
     let overlay = Overlay::new(runs);
     let layers = |measure: Measure| {
         let marks = move |tables: &Tables, mapping: &Cast, x: &dyn Fn(usize) -> f64| {
@@ -74,7 +74,7 @@ pub fn overlay(runs: &[Overlaid], title: Option<&str>) -> Vec<Figure> {
     ];
     let drawn = |facets: &Facets| facets.facets.iter().any(|facet| !facet.curves.is_empty());
     let drawn = all.into_iter().filter(|(.., facets)| drawn(facets));
-    drawn.map(|(name, what, facets)| finished(name, what, facets.draw(), title)).collect()
+    drawn.map(|(name, what, facets)| finished(name, what, facets.draw(size.units()), title, size)).collect()
 }
 
 struct Overlay<'a> {

@@ -1,6 +1,6 @@
 //! Axes on the page, and curves and interval bands between them; and figures that are rows of such panels.
 
-use super::canvas::{Align, BLACK, COLUMN, Canvas, Color, Frame, LABEL, PALE, Point, Stroke, TICK, numbers};
+use super::canvas::{Align, BLACK, Canvas, Color, Frame, LABEL, PALE, Point, Stroke, TICK, numbers};
 use super::font::text_width;
 use super::scale::{Scale, plain};
 use super::series::{Curve, Style};
@@ -149,12 +149,14 @@ pub(super) enum Entry {
     Shade(Color, &'static str),
 }
 
+/// A page from this width on has room for four panels in a row.
+const WIDE: f64 = 1300.0;
 /// Distance of a legend's rows.
 const LEGEND_ROW: f64 = 38.0;
 const SAMPLE: f64 = 52.0;
 
-/// Places for a legend's entries in rows as wide as the page, from its top: where each begins, and the height in all.
-fn legend_places(entries: &[Entry]) -> (Vec<Point>, f64) {
+/// Places for a legend's entries in rows as wide as the page, which is `page` wide, from its top: where each begins, and the height in all.
+fn legend_places(entries: &[Entry], page: f64) -> (Vec<Point>, f64) {
     let (mut x, mut y) = (16.0, 24.0);
     let mut places = Vec::new();
     for entry in entries {
@@ -163,7 +165,7 @@ fn legend_places(entries: &[Entry]) -> (Vec<Point>, f64) {
             Entry::Shade(_, name) => name,
         };
         let width = SAMPLE + 10.0 + text_width(name, LABEL) + 24.0;
-        if x > 16.0 && x + width > COLUMN + 14.0 {
+        if x > 16.0 && x + width > page + 14.0 {
             (x, y) = (16.0, y + LEGEND_ROW);
         }
         places.push((x, y));
@@ -172,14 +174,14 @@ fn legend_places(entries: &[Entry]) -> (Vec<Point>, f64) {
     (places, if entries.is_empty() { 10.0 } else { y + 0.5 * LEGEND_ROW })
 }
 
-/// How high a legend of these entries is.
-pub(super) fn legend_height(entries: &[Entry]) -> f64 {
-    legend_places(entries).1
+/// How high a legend of these entries is on a page that wide.
+pub(super) fn legend_height(entries: &[Entry], page: f64) -> f64 {
+    legend_places(entries, page).1
 }
 
-/// Draws a legend at the top of the page.
-pub(super) fn legend(canvas: &mut Canvas, entries: &[Entry]) {
-    for (entry, (x, y)) in entries.iter().zip(legend_places(entries).0) {
+/// Draws a legend at the top of the page, which is `page` wide.
+pub(super) fn legend(canvas: &mut Canvas, entries: &[Entry], page: f64) {
+    for (entry, (x, y)) in entries.iter().zip(legend_places(entries, page).0) {
         let name = match entry {
             Entry::Curve(style, name) => {
                 canvas.line(&[(x, y), (x + SAMPLE, y)], style.stroke());
@@ -241,37 +243,43 @@ impl Facets {
         entries
     }
 
-    /// Draws the figure.
-    pub fn draw(&self) -> Canvas {
+    /// Panels of a row on a page that wide: where there is room, four that are asked for in two rows stand in one.
+    fn columns(&self, page: f64) -> usize {
+        if page >= WIDE && self.facets.len() == 4 { 4 } else { self.columns }
+    }
+
+    /// Draws the figure on a page that wide.
+    pub fn draw(&self, page: f64) -> Canvas {
+        let columns = self.columns(page);
         let entries = self.entries();
         let captions = if self.facets.iter().any(|facet| !facet.caption.is_empty()) { 34.0 } else { 0.0 };
-        let rows = self.facets.len().div_ceil(self.columns).max(1);
-        let top = legend_height(&entries) + 8.0;
+        let rows = self.facets.len().div_ceil(columns).max(1);
+        let top = legend_height(&entries, page) + 8.0;
         let row_height = captions + self.height + AXIS_ROOM + 8.0;
-        let mut canvas = Canvas::new(top + row_height * rows as f64 - 8.0);
-        legend(&mut canvas, &entries);
-        for (frame, facet, labelled) in self.frames(top + captions, row_height) {
+        let mut canvas = Canvas::new(page, top + row_height * rows as f64 - 8.0);
+        legend(&mut canvas, &entries, page);
+        for (frame, facet, labelled) in self.frames(page, top + captions, row_height) {
             facet.draw(&mut canvas, frame, labelled);
         }
         canvas
     }
 
     /// Where each panel stands, and whether it has labels along y.
-    fn frames(&self, top: f64, row_height: f64) -> Vec<(Frame, &Facet, bool)> {
-        let labelled = |index: usize| !self.shared_y || index.is_multiple_of(self.columns);
+    fn frames(&self, page: f64, top: f64, row_height: f64) -> Vec<(Frame, &Facet, bool)> {
+        let columns = self.columns(page);
+        let labelled = |index: usize| !self.shared_y || index.is_multiple_of(columns);
         // Each column has the room for labels that the widest of its panels takes.
-        let rooms: Vec<f64> = (0..self.columns)
+        let rooms: Vec<f64> = (0..columns)
             .map(|column| {
-                let panels =
-                    self.facets.iter().enumerate().filter(|(index, _)| index % self.columns == column);
+                let panels = self.facets.iter().enumerate().filter(|(index, _)| index % columns == column);
                 let rooms =
                     panels.map(|(index, facet)| if labelled(index) { facet.label_room() } else { 22.0 });
                 rooms.fold(0.0, f64::max)
             })
             .collect();
-        let width = (COLUMN - 18.0 - rooms.iter().sum::<f64>()) / self.columns as f64;
+        let width = (page - 18.0 - rooms.iter().sum::<f64>()) / columns as f64;
         let place = |index: usize| {
-            let (row, column) = (index / self.columns, index % self.columns);
+            let (row, column) = (index / columns, index % columns);
             let left = rooms[..=column].iter().sum::<f64>() + width * column as f64;
             let top = top + row_height * row as f64;
             Frame { left, top, right: left + width, bottom: top + self.height }

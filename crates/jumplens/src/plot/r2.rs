@@ -1,6 +1,6 @@
 //! `r2`: how well one layer's state gives another's.
 
-use super::canvas::{Align, BLACK, COLUMN, Canvas, Frame, GREY, LABEL, Stroke, TICK, numbers};
+use super::canvas::{Align, BLACK, Canvas, Frame, GREY, LABEL, Stroke, TICK, numbers};
 use super::colors::{color_bar, shade};
 use super::panel::{Facet, Facets};
 use super::scale::{Scale, layer_step};
@@ -11,7 +11,7 @@ use crate::words::Cast;
 /// r² between layers: heat maps of `mat` and `id` over source and target layer, on one colour scale that is clipped to
 /// [0, 1] (a NaN is grey); or, where the last layer is every cast's target, curves over the source layer with the baseline
 /// `mean`.
-pub(super) fn r2(rows: &[R2Row]) -> Option<Canvas> {
+pub(super) fn r2(rows: &[R2Row], page: f64) -> Option<Canvas> {
     let last = last_layer(rows);
     let casts = present(&PAIR, rows.iter().map(|row| &row.mapping));
     if casts.is_empty() {
@@ -19,14 +19,18 @@ pub(super) fn r2(rows: &[R2Row]) -> Option<Canvas> {
     }
     let to_last = rows.iter().filter(|row| casts.contains(&row.mapping)).all(|row| row.to == last);
     // One layer makes one pair: a heat map all the same.
-    Some(if to_last && last > 1 { curves_to_last(rows, last) } else { between(rows, &casts, last) })
+    Some(if to_last && last > 1 {
+        curves_to_last(rows, last, page)
+    } else {
+        between(rows, &casts, last, page)
+    })
 }
 
 pub(super) fn last_layer(rows: &[R2Row]) -> usize {
     rows.iter().map(|row| row.to).max().unwrap_or(0)
 }
 
-fn curves_to_last(rows: &[R2Row], last: usize) -> Canvas {
+fn curves_to_last(rows: &[R2Row], last: usize, page: f64) -> Canvas {
     let mappings = present(&[Cast::MAT, Cast::Id, Cast::Mean], rows.iter().map(|row| &row.mapping));
     let curves = Curve::of_mappings(&mappings, |mapping| marks_to_last(rows, mapping, |from| from as f64));
     let facet = Facet {
@@ -36,7 +40,7 @@ fn curves_to_last(rows: &[R2Row], last: usize) -> Canvas {
         every: layer_step(last, 16),
         ..facet(curves)
     };
-    Facets { facets: vec![facet], columns: 1, height: 400.0, shared_y: false, shade: None }.draw()
+    Facets { facets: vec![facet], columns: 1, height: 400.0, shared_y: false, shade: None }.draw(page)
 }
 
 /// The marks of one mapping to the last layer, at `x(source layer)`.
@@ -64,18 +68,18 @@ pub(super) fn facet(curves: Vec<Curve>) -> Facet {
     }
 }
 
-fn between(rows: &[R2Row], casts: &[Cast], last: usize) -> Canvas {
-    const SIDE: f64 = 282.0;
+fn between(rows: &[R2Row], casts: &[Cast], last: usize, page: f64) -> Canvas {
     const TOP: f64 = 44.0;
-    let mut canvas = Canvas::new(TOP + SIDE + 78.0);
+    let side = (page - 236.0) / 2.0;
+    let mut canvas = Canvas::new(page, TOP + side + 78.0);
     for (column, mapping) in casts.iter().enumerate() {
-        let left = 88.0 + (SIDE + 36.0) * column as f64;
-        let frame = Frame { left, top: TOP, right: left + SIDE, bottom: TOP + SIDE };
-        canvas.text(&mapping.name(), (left + SIDE / 2.0, TOP - 22.0), Align::Centre, LABEL, BLACK);
+        let left = 88.0 + (side + 36.0) * column as f64;
+        let frame = Frame { left, top: TOP, right: left + side, bottom: TOP + side };
+        canvas.text(&mapping.name(), (left + side / 2.0, TOP - 22.0), Align::Centre, LABEL, BLACK);
         heat_map(&mut canvas, frame, rows, mapping, last, column == 0);
     }
-    canvas.text_upwards("source layer ℓ", (18.0, TOP + SIDE / 2.0), LABEL);
-    let bar = Frame { left: COLUMN - 84.0, top: TOP, right: COLUMN - 58.0, bottom: TOP + SIDE };
+    canvas.text_upwards("source layer ℓ", (18.0, TOP + side / 2.0), LABEL);
+    let bar = Frame { left: page - 84.0, top: TOP, right: page - 58.0, bottom: TOP + side };
     color_bar(&mut canvas, bar, "≤ 0", "r²");
     canvas
 }

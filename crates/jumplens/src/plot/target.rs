@@ -5,7 +5,7 @@ use super::font::fitted;
 use super::panel::{Facet, Facets};
 use super::scale::{Scale, extent, layer_step};
 use super::series::{Curve, Mark};
-use super::{Figure, finished, ranks};
+use super::{Figure, Size, finished, ranks};
 use crate::words::Cast;
 
 /// What a cast makes of a token from the layers of one text.
@@ -84,5 +84,6 @@ pub fn target(tokens: &[Vec<Tracked>], title: Option<&str>) -> Figure {
         }
     }
     let facets = Facets { facets, columns, height: 270.0, shared_y: true, shade: None };
-    finished("target", "Where a token stands by layer", facets.draw(), title)
+    let size = Size::default();
+    finished("target", "Where a token stands by layer", facets.draw(size.units()), title, size)
 }

@@ -115,11 +115,15 @@ fn mixed(count: usize) -> f64 {
 }
 
 fn figure(tables: &Tables, name: &str) -> String {
-    figures(tables, None).into_iter().find(|figure| figure.name == name).expect("the figure is drawn").svg
+    figures(tables, None, Size::default())
+        .into_iter()
+        .find(|figure| figure.name == name)
+        .expect("the figure is drawn")
+        .svg
 }
 
 fn names(tables: &Tables) -> Vec<&'static str> {
-    figures(tables, None).into_iter().map(|figure| figure.name).collect()
+    figures(tables, None, Size::default()).into_iter().map(|figure| figure.name).collect()
 }
 
 /// The numbers of an attribute.
@@ -272,7 +276,7 @@ fn marks_are_where_the_tables_say() {
         for tables in
             [tables(last, mixed), tables(last, some_missing), tables(last, |count| 2.0 - 3.0 * mixed(count))]
         {
-            for Figure { name, svg } in figures(&tables, None) {
+            for Figure { name, svg } in figures(&tables, None, Size::default()) {
                 let checked = check_curves(&svg, &tables);
                 let of_layers = (last + 1)
                     * match name {
@@ -473,7 +477,7 @@ fn a_cast_that_is_missing_is_left_out_and_the_rest_is_drawn() {
         names(&without_mat),
         ["r2", "precision", "surprisal", "submodules", "variants", "early_exit", "agreement", "rank"]
     );
-    for Figure { svg, .. } in figures(&without_mat, None) {
+    for Figure { svg, .. } in figures(&without_mat, None, Size::default()) {
         check_curves(&svg, &without_mat);
         assert!(!has_text(&svg, "mat") && !has_text(&svg, "mat, early"));
     }
@@ -508,14 +512,14 @@ fn a_table_that_is_not_there_leaves_its_figures_out() {
 #[test]
 fn figures_do_not_depend_on_the_order_of_rows() {
     let mut tables = tables(6, mixed);
-    let first = figures(&tables, None);
+    let first = figures(&tables, None, Size::default());
     tables.r2.reverse();
     tables.layers.reverse();
     tables.early_exit.reverse();
     tables.exits.reverse();
     tables.ranks.reverse();
     tables.spectra.reverse();
-    assert_eq!(first, figures(&tables, None));
+    assert_eq!(first, figures(&tables, None, Size::default()));
 }
 
 #[test]
@@ -530,7 +534,11 @@ fn every_mark_stays_on_the_page_whatever_the_values() {
                 let odd = tables(last, at);
                 let title = "a/very/long/folder/".repeat(9) + "名前 <&\"";
                 let runs = [Overlaid { name: "A", tables: &odd }, Overlaid { name: &title, tables: &odd }];
-                for figure in figures(&odd, Some(&title)).into_iter().chain(overlay(&runs, None)) {
+                for figure in figures(&odd, Some(&title), Size::default()).into_iter().chain(overlay(
+                    &runs,
+                    None,
+                    Size::default(),
+                )) {
                     assert_on_page(&figure);
                 }
             }
@@ -563,7 +571,7 @@ fn assert_on_page(Figure { name, svg }: &Figure) {
 
 #[test]
 fn texts_are_in_the_font_and_large_enough_to_read() {
-    for Figure { name, svg } in figures(&tables(12, mixed), Some("tiny-gpt2")) {
+    for Figure { name, svg } in figures(&tables(12, mixed), Some("tiny-gpt2"), Size::default()) {
         let document = Document::parse(&svg).unwrap();
         let millimetres: f64 =
             document.root_element().attribute("width").unwrap().trim_end_matches("mm").parse().unwrap();
@@ -577,19 +585,77 @@ fn texts_are_in_the_font_and_large_enough_to_read() {
 }
 
 #[test]
+fn figures_of_any_size_have_it_and_all_of_their_marks() {
+    let tables = tables(12, mixed);
+    let plain = figures(&tables, None, Size::default());
+    for (width, font) in
+        [(80.0, 8.0), (80.0, 10.0), (165.0, 8.0), (165.0, 10.0), (60.0, 6.0), (140.0, 9.0), (300.0, 8.0)]
+    {
+        let size = Size { width, font };
+        size.check().unwrap();
+        let runs = [Overlaid { name: "a", tables: &tables }, Overlaid { name: "b", tables: &tables }];
+        let drawn = figures(&tables, Some("a model"), size);
+        assert_eq!(drawn.len(), plain.len());
+        for (figure, plain) in drawn.iter().zip(&plain) {
+            let count = |figure: &Figure| {
+                let document = Document::parse(&figure.svg).unwrap();
+                groups(document.root(), "data-curve").count() + groups(document.root(), "data-ribbon").count()
+            };
+            assert_eq!(count(figure), count(plain), "{}", figure.name);
+        }
+        for figure in drawn.into_iter().chain(overlay(&runs, None, size)) {
+            assert_on_page(&figure);
+            let document = Document::parse(&figure.svg).unwrap();
+            let root = document.root_element();
+            let wide: f64 = root.attribute("width").unwrap().trim_end_matches("mm").parse().unwrap();
+            assert_eq!(wide, width, "{}", figure.name);
+            let unit = wide / numbers(root, "viewBox")[2];
+            let sizes = document.descendants().filter(|node| node.has_tag_name("text"));
+            let sizes: Vec<f64> =
+                sizes.map(|node| numbers(node, "font-size")[0] * unit / 25.4 * 72.0).collect();
+            let largest = sizes.iter().copied().fold(0.0, f64::max);
+            assert!((largest - font).abs() < 0.05, "{}: {largest} pt of {font}", figure.name);
+            for panel in groups(document.root(), "data-panel") {
+                let frame = numbers(panel, "data-frame");
+                assert!(frame[2] - frame[0] > 120.0, "{}: {frame:?} at {size:?}", figure.name);
+            }
+        }
+    }
+    for (width, font) in [(30.0, 8.0), (80.0, 11.0), (500.0, 8.0), (-80.0, 8.0), (80.0, 0.0), (f64::NAN, 8.0)]
+    {
+        assert!(Size { width, font }.check().is_err(), "{width} mm, {font} pt");
+    }
+}
+
+#[test]
+fn figures_are_chosen_by_name() {
+    let tables = tables(3, mixed);
+    let style = |only: &[&str]| Style {
+        only: only.iter().map(|name| (*name).to_owned()).collect(),
+        ..Style::default()
+    };
+    let chosen = |only: &[&str]| style(only).chosen(figures(&tables, None, Size::default()));
+    let named = |figures: Vec<Figure>| figures.iter().map(|figure| figure.name).collect::<Vec<_>>();
+    assert_eq!(named(chosen(&["rank", "r2"]).unwrap()), ["r2", "rank"]);
+    assert_eq!(named(chosen(&[]).unwrap()), names(&tables));
+    let message = chosen(&["nothing"]).unwrap_err().to_string();
+    assert!(message.contains("`nothing`") && message.contains("`r2`, `precision`"), "{message}");
+}
+
+#[test]
 fn titles_are_on_top_when_asked_for() {
     let tables = tables(12, mixed);
     let title = "Precision@k by layer, tiny-gpt2";
-    let plain = figures(&tables, None);
+    let plain = figures(&tables, None, Size::default());
     assert!(plain.iter().all(|figure| !figure.svg.contains(title)));
-    let titled = figures(&tables, Some("tiny-gpt2"));
+    let titled = figures(&tables, Some("tiny-gpt2"), Size::default());
     assert!(has_text(&titled[1].svg, title));
-    assert!(has_text(&figures(&tables, Some(""))[1].svg, "Precision@k by layer"));
+    assert!(has_text(&figures(&tables, Some(""), Size::default())[1].svg, "Precision@k by layer"));
 }
 
 #[test]
 fn pdf_is_of_vectors_with_its_font_embedded() {
-    for Figure { name, svg } in figures(&tables(12, mixed), None) {
+    for Figure { name, svg } in figures(&tables(12, mixed), None, Size::default()) {
         let pdf = Format::Pdf.render(&svg, 300).unwrap();
         let text = String::from_utf8_lossy(&pdf);
         assert!(text.starts_with("%PDF-") && text.contains("JumplensSans"), "{name}");
@@ -600,9 +666,9 @@ fn pdf_is_of_vectors_with_its_font_embedded() {
 
 #[test]
 fn png_has_the_resolution_asked_for_and_its_text() {
-    let mut canvas = Canvas::new(400.0);
+    let mut canvas = Canvas::new(800.0, 400.0);
     canvas.text("ℓ′ ² ≤ 0", (400.0, 200.0), canvas::Align::Centre, 60.0, canvas::BLACK);
-    let svg = canvas.finish(None);
+    let svg = canvas.finish(None, 0.1);
     for dpi in [30, 254, 600] {
         let png = Format::Png.render(&svg, dpi).unwrap();
         let mut reader = png::Decoder::new(png.as_slice()).read_info().unwrap();
@@ -620,7 +686,7 @@ fn png_has_the_resolution_asked_for_and_its_text() {
 #[test]
 fn png_is_white_to_its_edges() {
     for height in [400.0, 403.0, 529.0] {
-        let png = Format::Png.render(&Canvas::new(height).finish(None), 300).unwrap();
+        let png = Format::Png.render(&Canvas::new(800.0, height).finish(None, 0.1), 300).unwrap();
         let mut reader = png::Decoder::new(png.as_slice()).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size()];
         reader.next_frame(&mut pixels).unwrap();
@@ -632,7 +698,7 @@ fn png_is_white_to_its_edges() {
 fn forty_eight_layers_are_drawn_in_seconds() {
     let folder = tempfile::tempdir().unwrap();
     let started = std::time::Instant::now();
-    let figures = figures(&tables(48, mixed), None);
+    let figures = figures(&tables(48, mixed), None, Size::default());
     let files = write_figures(folder.path(), &figures, &Style::default()).unwrap();
     assert_eq!(files.len(), 27);
     let seconds = started.elapsed().as_secs_f64();
@@ -643,7 +709,9 @@ fn forty_eight_layers_are_drawn_in_seconds() {
 fn runs_of_one_depth_lie_over_one_another_by_layer_and_others_by_share() {
     let (short, long) = (tables(6, mixed), tables(12, |count| mixed(count + 5)));
     let name = |name| move |figure: &Figure| figure.name == name;
-    let of = |runs: &[Overlaid]| overlay(runs, None).into_iter().find(name("precision")).unwrap().svg;
+    let of = |runs: &[Overlaid]| {
+        overlay(runs, None, Size::default()).into_iter().find(name("precision")).unwrap().svg
+    };
     let (a, b) = (Overlaid { name: "a", tables: &short }, Overlaid { name: "b", tables: &long });
     for (svg, runs, by_share) in [(of(&[a, b]), [a, b], true), (of(&[a, a]), [a, a], false)] {
         assert!(has_text(&svg, if by_share { "depth ℓ / L" } else { "layer ℓ" }));

@@ -2,16 +2,22 @@
 //!
 //! `uplot/` holds uPlot 1.6.32 (MIT), which draws the lines: 51 kB, and its cursor can be moved by keys.
 
-use crate::eval::Summary;
+mod compact;
+
 use crate::eval::tables::Tables;
+use crate::eval::{Examples, Summary};
+use crate::lens::Sentences;
 use crate::manifest::MANIFEST;
 use crate::markup::escaped;
 use crate::plot;
 use crate::seal;
 use crate::store::Stage;
-use crate::words::{Cast, RESULTS};
+use crate::words::{BlockCast, Cast, EXAMPLES, LENS, RESULTS};
 use crate::{Error, Result};
 use base64::Engine;
+use compact::Texts;
+use jumplens_core::cast::Form;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -25,6 +31,8 @@ const UPLOT_STYLES: &str = include_str!("uplot/uPlot.min.css");
 
 /// Tables whose text goes into the page as it is.
 const WHOLE: [&str; 5] = ["r2.csv", "layers.csv", "early_exit.csv", "exits.csv", "ranks.csv"];
+/// The same, where they are there, of runs that have r².
+const OF_MAPS: [&str; 2] = ["sources.csv", "learning_curve.csv"];
 
 /// What the page is made from.
 pub(crate) struct Source<'a> {
@@ -36,6 +44,8 @@ pub(crate) struct Source<'a> {
     pub title: &'a str,
     /// What its reader must not miss, a line each.
     pub warnings: &'a [String],
+    /// What else has to be said of the results, a line each.
+    pub notes: &'a [String],
     /// The figures that lie in the run folder.
     pub figures: &'a [PathBuf],
 }
@@ -86,13 +96,22 @@ fn data(source: &Source) -> Result<Value> {
     }
     let mut tables: Vec<String> = files.keys().map(|name| format!("{RESULTS}/{name}")).collect();
     tables.extend((!spectra.is_empty()).then(|| format!("{RESULTS}/spectra.csv")));
-    let beside = [("sources.csv", r2.is_empty()), ("learning_curve.csv", r2.is_empty())];
-    let beside = beside.into_iter().filter(|(name, is_empty)| !is_empty && results.join(name).exists());
-    tables.extend(beside.map(|(name, _)| format!("{RESULTS}/{name}")));
+    for name in OF_MAPS.into_iter().filter(|_| !r2.is_empty()) {
+        if let Some(text) = found(&results.join(name), |bytes| Ok(String::from_utf8(bytes)?))? {
+            files.insert(name, text);
+            tables.push(format!("{RESULTS}/{name}"));
+        }
+    }
     // Of widths in the thousands the whole spectra would take megabytes.
     let (thinned, effective_rank) = plot::spectra_summary(spectra);
-    let lens = if layers.is_empty() { None } else { json_file(&results.join("lens.json"))? };
-    let mut manifest = json_file(&source.folder.join(MANIFEST))?;
+    let predicted = !layers.is_empty();
+    let lens: Option<Sentences> = if predicted { json_file(&results.join(LENS))? } else { None };
+    let examples: Option<Examples> = if predicted { json_file(&results.join(EXAMPLES))? } else { None };
+    let mut texts = Texts::default();
+    let lens = lens.map(|read| compact::lens(&read, &mut texts));
+    let examples = examples.map(|read| compact::examples(&read, &mut texts));
+    let casts = source.tables.casts();
+    let mut manifest: Option<Value> = json_file(&source.folder.join(MANIFEST))?;
     // Without the stage that writes the page, so that the page is the same when it is written again.
     if let Some(manifest) = manifest.as_mut().and_then(Value::as_object_mut) {
         manifest.remove(seal::KEY);
@@ -106,9 +125,13 @@ fn data(source: &Source) -> Result<Value> {
         "warnings": source.warnings,
         "manifest": manifest,
         "summary": summary(source.folder, source.tables)?,
+        "notes": source.notes,
         "lens": lens,
+        "examples": examples,
+        "texts": texts.list(),
+        "meanings": casts.iter().map(|cast| (cast.name(), meaning(cast))).collect::<BTreeMap<_, _>>(),
         "files": files,
-        "casts": plot::looks(&source.tables.casts()),
+        "casts": plot::looks(&casts),
         "pair": plot::PAIR,
         "spectra_of": Cast::MAT,
         "spectra": thinned,
@@ -123,12 +146,49 @@ fn summary(folder: &Path, tables: &Tables) -> Result<Option<Summary>> {
     Ok(Summary::read(folder)?.map(|summary| summary.with_tables(tables)))
 }
 
-/// The value of a JSON file, where it is there.
-fn json_file(path: &Path) -> Result<Option<Value>> {
+/// What `read` makes of a file, where it is there.
+fn found<T>(
+    path: &Path,
+    read: impl FnOnce(Vec<u8>) -> std::result::Result<T, Box<dyn std::error::Error>>,
+) -> Result<Option<T>> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(Error::format(path)),
+        Ok(bytes) => read(bytes).map(Some).map_err(Error::format(path)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+/// The value of a JSON file, where it is there.
+fn json_file<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    found(path, |bytes| Ok(serde_json::from_slice(&bytes)?))
+}
+
+/// What a cast does, in a sentence for those who read its name for the first time.
+fn meaning(cast: &Cast) -> String {
+    match cast {
+        Cast::Id => {
+            "the state of the layer as it is, read by the model's own head (the logit lens)".to_owned()
+        }
+        Cast::Mean => "a baseline for r²: the mean of the training states of the later layer".to_owned(),
+        Cast::Map { intercept, form } => {
+            let bias = if *intercept { " and a bias" } else { "" };
+            let how = match form {
+                Form::Plain => "fitted by least squares".to_owned(),
+                Form::Ridge => "fitted by ridge regression, which keeps its entries small".to_owned(),
+                Form::Rank(rank) => format!("of rank {rank}, fitted by least squares"),
+            };
+            format!("the state times a matrix{bias}, {how}, to the state of the last layer")
+        }
+        Cast::Blocks(block) => {
+            let what = match block {
+                BlockCast::Attn => "attention",
+                BlockCast::Ffn => "feed-forward network",
+                BlockCast::Norms => "norms",
+            };
+            format!("every later block is run, with its {what} replaced by a linear map")
+        }
+        Cast::Tuned => "the maps of a tuned lens".to_owned(),
+        Cast::Other(_) => "maps from elsewhere".to_owned(),
     }
 }
 
@@ -162,7 +222,7 @@ mod tests {
         let figures = [folder.path().join("plots").join("r2.svg")];
         let warnings = [format!("{title} predicts badly")];
         let (folder, tables) = (folder.path(), &tables);
-        page(&Source { folder, tables, title, warnings: &warnings, figures: &figures }).unwrap()
+        page(&Source { folder, tables, title, warnings: &warnings, notes: &[], figures: &figures }).unwrap()
     }
 
     fn embedded(page: &str) -> Value {

@@ -1,19 +1,20 @@
 //! Which maps a run's stages and lens apply.
 
 use super::Run;
-use crate::Result;
 use crate::lens::Lens;
 use crate::progress::Observer;
 use crate::shortcut::{MapStore, Origin, Shortcuts};
 use crate::store::Stage;
-use crate::words::Cast;
+use crate::words::{Cast, LastState};
+use crate::{Lacking, Result};
 use std::path::Path;
 
 impl Run {
     /// The lens through `casts`, whose maps are in `shortcuts`. [`Error::NoHead`](crate::Error::NoHead) where the model makes no predictions.
     pub fn lens(&self, shortcuts: Option<&dyn MapStore>, casts: &[Cast]) -> Result<Lens<'_>> {
-        let head = self.model.head().ok_or_else(|| self.no_head())?;
-        Lens::new(&self.model, head, self.manifest.dtype, shortcuts, casts)
+        let model = self.model("the lens")?;
+        let head = model.head().ok_or_else(|| self.no_head())?;
+        Lens::new(model, head, self.manifest.dtype, shortcuts, casts)
     }
 
     /// This run's own maps, where they are fitted. [`Error::ChangedFile`](crate::Error::ChangedFile) where one of them is not as it was left.
@@ -21,9 +22,20 @@ impl Run {
         if !self.manifest.is_done(Stage::Fit) {
             return Ok(None);
         }
+        self.check_last_state("the lens")?;
         match self.changed_file(Stage::Fit)? {
             Some(path) => Err(self.manifest.changed_file(path, Stage::Fit)),
             None => Ok(Some(Shortcuts::new(self.folder.join(Stage::Fit.place())))),
+        }
+    }
+
+    /// [`Error::ImportLacks`](crate::Error::ImportLacks) where the states, and so the maps, lead after the final norm.
+    pub(super) fn check_last_state(&self, needed_by: &'static str) -> Result<()> {
+        match self.manifest.samples.imported() {
+            Some(from) if from.last_state != LastState::BlockOutput => {
+                Err(self.lacks(Lacking::LastBlock, needed_by))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -48,7 +60,7 @@ impl Run {
             Some(_) => shortcuts.casts()?,
             None => self.manifest.fits.casts(),
         };
-        if casts.is_empty() {
+        if casts.is_empty() && elsewhere.is_some() {
             // The first file that is missing is then named.
             casts.push(Cast::MAT);
         }
@@ -57,7 +69,7 @@ impl Run {
 
     /// [`Error::ForeignShortcuts`](crate::Error::ForeignShortcuts) where the maps are not for this run's model, unless that is what is wanted.
     pub(super) fn check_maps(&self, shortcuts: &Shortcuts, observer: &dyn Observer) -> Result<()> {
-        let own = Origin::of_model(&self.manifest.model, self.spec().n_layers, self.spec().d_model);
+        let own = Origin::of_states(&self.manifest, self.sizes);
         shortcuts.check(&own, self.force)?.iter().for_each(|note| observer.note(note));
         Ok(())
     }
@@ -65,6 +77,11 @@ impl Run {
     /// From here on maps are applied even where they were fitted on another model.
     pub fn force_shortcuts(&mut self) {
         self.force = true;
+    }
+
+    /// From here on these casts alone are measured.
+    pub fn measure_only(&mut self, casts: Vec<Cast>) {
+        self.only = Some(casts);
     }
 
     pub(super) fn shortcuts(&self, elsewhere: Option<&Path>) -> Result<Shortcuts> {
@@ -76,7 +93,6 @@ impl Run {
 
     /// What is written into the files of the maps.
     pub(super) fn origin(&self) -> Result<Origin> {
-        let spec = self.spec();
-        Ok(Origin::of_run(&self.manifest, spec.n_layers, spec.d_model, self.mean_run()?))
+        Ok(Origin::of_run(&self.manifest, self.sizes, self.mean_run()?))
     }
 }

@@ -1,7 +1,9 @@
 //! A run folder and its stages. Each stage reads what the ones before it left on disk; [`Run::all`] is nothing but all
 //! of them in order.
 
+mod evaluation;
 mod figures;
+mod import;
 mod maps;
 mod memory;
 mod records;
@@ -10,6 +12,7 @@ mod stages;
 
 pub use crate::samples::SampleSource;
 pub use figures::draw;
+pub use import::Import;
 pub use memory::{MemoryUse, memory_bytes};
 pub use settings::{Asked, Settings};
 
@@ -18,15 +21,15 @@ use crate::eval::{Summary, mean_run};
 use crate::files::{absolute, create_folder};
 use crate::hub::{ModelFiles, Sources, TokenizerFiles};
 use crate::manifest::{Difference, Manifest, ModelRecord, StageRecord};
-use crate::models::{Kind, Spec, Transformer, load};
+use crate::models::{Kind, Sizes, Spec, Transformer, load};
 use crate::nn::{Isa, Precision};
 use crate::progress::Observer;
 use crate::results::current_tables;
 use crate::store::lock::Lock;
 use crate::store::{FolderKind, Found, Stage, damaged, integrity, look, note_replaced};
 use crate::tokenize::{Sample, Tokenizer, write_samples};
-use crate::words::{MOMENTS, Note, REPORT, RESULTS, samples_file};
-use crate::{Error, Result};
+use crate::words::{Cast, EVALUATING, MOMENTS, Note, REPORT, RESULTS, samples_file};
+use crate::{Error, Lacking, Result};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -43,19 +46,23 @@ pub enum Existing {
     Overwrite,
 }
 
-/// A run folder with its model loaded.
+/// A run folder with its model loaded, where it takes one.
 pub struct Run {
     /// Held for as long as this is.
     /// `None` where nothing is to be written.
     _lock: Option<Lock>,
     folder: PathBuf,
     manifest: Manifest,
-    model: Transformer,
+    sizes: Sizes,
+    /// `None` for imported states: where they came without one, or where what the run was opened for takes none.
+    model: Option<Transformer>,
     tokenizer: Option<TokenizerFiles>,
     /// Stages whose files are known to be as they were left: looked at, or written, by this process.
     intact: RefCell<BTreeSet<Stage>>,
     /// Apply maps that were fitted on another model.
     force: bool,
+    /// The casts that are measured, where they were chosen.
+    only: Option<Vec<Cast>>,
 }
 
 impl Run {
@@ -75,23 +82,8 @@ impl Run {
         if existing == Existing::Resume {
             return Self::resume(folder, &settings.into(), settings, sources, observer);
         }
-        // A run that is there is nobody else's from the start; one that is not there yet, from when it is made.
-        let lock = Lock::of_run(folder)?;
-        match look(folder)? {
-            // A run that got nowhere holds nothing worth keeping.
-            Found::Run(manifest) if existing == Existing::Refuse && manifest.is_done(Stage::Samples) => {
-                Err(occupied(folder, &manifest))
-            }
-            Found::Run(manifest) if manifest.kind == FolderKind::Run => {
-                Self::begin_anew(lock, folder, settings, sources, observer)
-            }
-            Found::Nothing => Self::begin_anew(lock, folder, settings, sources, observer),
-            Found::Damaged { message, ours: true } if existing == Existing::Overwrite => {
-                note_replaced(folder, &message, observer);
-                Self::begin_anew(lock, folder, settings, sources, observer)
-            }
-            found => Err(not_a_run(folder, found)),
-        }
+        let lock = may_begin(folder, existing == Existing::Overwrite, observer)?;
+        Self::begin_anew(lock, folder, settings, sources, observer)
     }
 
     /// Goes on with the run in `folder`, with what it began with for whatever is not `asked`; begins one where there is none,
@@ -119,16 +111,20 @@ impl Run {
                 Self::begin_anew(lock, folder, &asked.over(usual), sources, observer)
             }
             Found::Run(manifest) if manifest.kind == FolderKind::Run => {
+                if !manifest.is_done(Stage::Samples) && manifest.samples.imported().is_some() {
+                    return Err(Error::Imported { path: folder.to_owned() });
+                }
                 if !manifest.is_done(Stage::Samples) {
                     let settings = asked.over(&Settings::of(&manifest));
                     return Self::begin_anew(lock, folder, &settings, sources, observer);
                 }
                 asked.check(folder, &manifest, sources)?;
                 let lock = Some(lock.map_or_else(|| Lock::take(folder), Ok)?);
-                let name = match &asked.model {
-                    Some(name) => manifest.model.pin(name),
-                    None => manifest.model.name(),
-                };
+                if manifest.samples.imported().is_some() {
+                    return Self::open_with(lock, folder, *manifest, true, sources, observer);
+                }
+                let own = own_model(folder, &manifest)?;
+                let name = asked.model.as_ref().map_or_else(|| own.name(), |name| own.pin(name));
                 Self::go_on(lock, folder, *manifest, &name, sources, observer)
             }
             found => Err(not_a_run(folder, found)),
@@ -152,11 +148,14 @@ impl Run {
         }
         asked.check(folder, &manifest, sources)?;
         // What is pinned to a commit is not fetched for this.
-        if let Some(name) = asked.model.as_ref().filter(|_| manifest.model.revision.is_none())
-            && let Ok(files) = ModelFiles::find(&manifest.model.pin(name), sources, observer)
-            && record_model(&files) != manifest.model
+        if let (Some(name), Some(own)) = (&asked.model, &manifest.model)
+            && own.revision.is_none()
+            && let Ok(files) = ModelFiles::find(&own.pin(name), sources, observer)
         {
-            return Err(changed_model(folder, &manifest, &files));
+            check_model(folder, own, &files)?;
+        }
+        if folder.join(RESULTS).join(EVALUATING).exists() {
+            return Ok(None);
         }
         for record in manifest.stages.values() {
             if integrity::changed(folder, &record.files)?.is_some() {
@@ -192,9 +191,7 @@ impl Run {
     ) -> Result<Self> {
         let sources = &allowing(sources, &manifest);
         let files = ModelFiles::find(name, sources, observer)?;
-        if record_model(&files) != manifest.model {
-            return Err(changed_model(folder, &manifest, &files));
-        }
+        check_model(folder, own_model(folder, &manifest)?, &files)?;
         let model = load_model(&files, manifest.dtype, observer)?;
         manifest.unread.extend(files.allow_unread.used());
         take_up(&mut manifest, folder, observer);
@@ -216,7 +213,7 @@ impl Run {
             }
             write_both(folder, &samples)?;
         }
-        Ok(Self::new(lock, folder, manifest, model, files.tokenizer))
+        Ok(Self::of_model(lock, folder, manifest, model, files.tokenizer))
     }
 
     fn begin_anew(
@@ -230,21 +227,7 @@ impl Run {
         let model = load_model(&files, settings.dtype, observer)?;
         let started = Instant::now();
         let (mut manifest, samples) = make(settings, &files, &model, sources, observer)?;
-        create_folder(folder)?;
-        let lock = match lock {
-            Some(lock) => lock,
-            None => {
-                let lock = Lock::take(folder)?;
-                // Another process may have made the folder, and ended, since.
-                if let Some(manifest) = Manifest::read(folder)? {
-                    return Err(occupied(folder, &manifest));
-                }
-                lock
-            }
-        };
-        manifest.write(folder)?;
-        remove_stale(folder, &Stage::ALL.map(Stage::place))?;
-        remove_stale(folder, &[REPORT])?;
+        let lock = make_room(lock, folder, &manifest)?;
         create_folder(&folder.join(Stage::Samples.place()))?;
         write_both(folder, &samples)?;
         let record = StageRecord {
@@ -255,14 +238,14 @@ impl Run {
         };
         manifest.stages.insert(Stage::Samples, record);
         manifest.write(folder)?;
-        Ok(Self::new(Some(lock), folder, manifest, model, files.tokenizer))
+        Ok(Self::of_model(Some(lock), folder, manifest, model, files.tokenizer))
     }
 
     /// Opens a run to do one of its stages again, or the next one. [`Error::Changed`] where the model is no longer the
     /// one the run began with.
     pub fn open(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
         let lock = Lock::of_run(folder)?;
-        Self::open_with(lock, folder, begun(folder)?, sources, observer)
+        Self::open_with(lock, folder, begun(folder)?, true, sources, observer)
     }
 
     /// Opens a run to do its stage `stage`, and nothing else: with the maps in `elsewhere`, where that is given.
@@ -299,41 +282,81 @@ impl Run {
                 needed_by: stage.name(),
             });
         }
-        Self::open_with(lock, folder, manifest, sources, observer)
+        // Maps of imported states are fitted and measured without the model.
+        let needs_model = manifest.samples.imported().is_none() || stage == Stage::Evaluate;
+        Self::open_with(lock, folder, manifest, needs_model, sources, observer)
+    }
+
+    /// Opens a run, or what was fitted from sums, for [`Run::merge_evaluation`]. [`Error::StageDone`] where it is evaluated, and
+    /// `again` does not allow that to be done again; as [`Run::open`].
+    pub fn open_to_merge(
+        folder: &Path,
+        again: bool,
+        sources: &Sources,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let run = Self::open(folder, sources, observer)?;
+        match run.manifest.is_done(Stage::Evaluate) && !again {
+            true => {
+                let (path, kind, stage) = (folder.to_owned(), run.manifest.kind, Stage::Evaluate);
+                Err(Error::StageDone { path, kind, stage })
+            }
+            false => Ok(run),
+        }
     }
 
     /// As [`Run::open`], for what writes nothing into the folder: any number of processes may, beside one that works on it.
     /// What is fitted from sums is opened too.
     pub fn open_to_read(folder: &Path, sources: &Sources, observer: &dyn Observer) -> Result<Self> {
-        Self::open_with(None, folder, begun(folder)?, sources, observer)
+        Self::open_with(None, folder, begun(folder)?, true, sources, observer)
     }
 
     fn open_with(
         lock: Option<Lock>,
         folder: &Path,
         mut manifest: Manifest,
+        needs_model: bool,
         sources: &Sources,
         observer: &dyn Observer,
     ) -> Result<Self> {
-        let files = ModelFiles::find(&manifest.model.name(), &allowing(sources, &manifest), observer)?;
-        if record_model(&files) != manifest.model {
-            return Err(changed_model(folder, &manifest, &files));
-        }
+        let own = match manifest.samples.imported() {
+            Some(from) if manifest.model.is_none() || !needs_model => {
+                let sizes = from.sizes();
+                take_up(&mut manifest, folder, observer);
+                return Ok(Self::new(lock, folder, manifest, sizes, None, None));
+            }
+            _ => own_model(folder, &manifest)?,
+        };
+        let files = ModelFiles::find(&own.name(), &allowing(sources, &manifest), observer)?;
+        check_model(folder, own, &files)?;
         take_up(&mut manifest, folder, observer);
         let model = load_model(&files, manifest.dtype, observer)?;
-        Ok(Self::new(lock, folder, manifest, model, files.tokenizer))
+        Ok(Self::of_model(lock, folder, manifest, model, files.tokenizer))
     }
 
-    fn new(
+    fn of_model(
         lock: Option<Lock>,
         folder: &Path,
         mut manifest: Manifest,
         model: Transformer,
         tokenizer: Option<TokenizerFiles>,
     ) -> Self {
-        let folder = folder.to_owned();
-        manifest.headless = model.head().is_none();
-        Self { _lock: lock, folder, manifest, model, tokenizer, intact: RefCell::default(), force: false }
+        // Of imported states it says more than of their model.
+        manifest.headless |= model.head().is_none();
+        let sizes = model.spec().sizes();
+        Self::new(lock, folder, manifest, sizes, Some(model), tokenizer)
+    }
+
+    fn new(
+        lock: Option<Lock>,
+        folder: &Path,
+        manifest: Manifest,
+        sizes: Sizes,
+        model: Option<Transformer>,
+        tokenizer: Option<TokenizerFiles>,
+    ) -> Self {
+        let (folder, intact) = (folder.to_owned(), RefCell::default());
+        Self { _lock: lock, folder, manifest, sizes, model, tokenizer, intact, force: false, only: None }
     }
 
     /// The run's folder.
@@ -348,23 +371,44 @@ impl Run {
 
     /// The run's model and lock, let out of the run. [`Error::NoHead`] where the model makes no predictions.
     pub(crate) fn into_model(self) -> Result<(Transformer, Option<Lock>)> {
-        match self.model.head() {
-            Some(_) => Ok((self.model, self._lock)),
-            None => Err(self.no_head()),
+        if self.model("the lens")?.head().is_none() {
+            return Err(self.no_head());
         }
+        let model = self.model.ok_or_else(|| Error::Internal("a model was there, and is not".into()))?;
+        Ok((model, self._lock))
     }
 
-    /// Sizes and structure of the run's model.
-    pub fn spec(&self) -> &Spec {
-        self.model.spec()
+    /// Sizes and structure of the run's model, where it is loaded: imported states have none, or go without it.
+    pub fn spec(&self) -> Option<&Spec> {
+        self.model.as_ref().map(Transformer::spec)
     }
 
-    /// N of this run's exit rule ([`mean_run`]); `None` for maps that are fitted from sums, which have no samples.
+    /// Layers and width.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// The model. [`Error::ImportLacks`] where there is none.
+    fn model(&self, needed_by: &'static str) -> Result<&Transformer> {
+        self.model.as_ref().ok_or_else(|| self.lacks(Lacking::Model, needed_by))
+    }
+
+    fn lacks(&self, lacking: Lacking, needed_by: &'static str) -> Error {
+        Error::ImportLacks { path: self.folder.clone(), lacking, needed_by }
+    }
+
+    fn family(&self) -> &str {
+        self.spec().map_or("imported", |spec| spec.family)
+    }
+
+    /// N of this run's exit rule ([`mean_run`]); `None` for what has no samples: maps that are fitted from sums, and imported
+    /// states that came without them.
     pub fn mean_run(&self) -> Result<Option<f64>> {
         match self.manifest.kind {
             FolderKind::Run => {
                 self.needs(Stage::Samples, Stage::Evaluate)?;
-                Ok(Some(mean_run(&self.read_samples("val")?)))
+                let samples = self.known_samples("val")?;
+                Ok(samples.map(|samples| mean_run(samples.iter().map(|sample| sample.position))))
             }
             _ => Ok(None),
         }
@@ -372,7 +416,8 @@ impl Run {
 
     /// The model's tokenizer; [`Error::Io`] where it has none.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        Tokenizer::of_model(self.tokenizer.as_ref(), &self.manifest.model.id, self.spec(), false)
+        let spec = self.model("the lens")?.spec();
+        Tokenizer::of_model(self.tokenizer.as_ref(), &self.model_id(), spec, false)
     }
 
     /// The headline figures of the stages that are done.
@@ -385,7 +430,7 @@ impl Run {
         let is_current = |of: Stage| stage == Some(of) || self.manifest.is_done(of);
         let Tables { r2, layers, early_exit, .. } = current_tables(&self.folder, is_current)?;
         let [train, val] = self.manifest.counts();
-        Ok(Summary::new(self.spec(), train, val, &r2, &layers, &early_exit))
+        Ok(Summary::new(self.family(), self.sizes, train, val, &r2, &layers, &early_exit))
     }
 
     /// What stands in the way of the maps, from `sources.csv` and `learning_curve.csv`; empty before `r2`.
@@ -394,8 +439,57 @@ impl Run {
     }
 
     fn no_head(&self) -> Error {
-        Error::NoHead { model: self.manifest.model.id.clone() }
+        Error::NoHead { model: self.model_id() }
     }
+
+    fn model_id(&self) -> String {
+        self.manifest.model.as_ref().map_or_else(String::new, |model| model.id.clone())
+    }
+}
+
+/// Sees that a new run can take the place of what is in `folder`: nothing, a run that got nowhere, or with `overwrite` one that
+/// is there. A run that is there is nobody else's from the start; one that is not there yet, from when it is made.
+fn may_begin(folder: &Path, overwrite: bool, observer: &dyn Observer) -> Result<Option<Lock>> {
+    let lock = Lock::of_run(folder)?;
+    match look(folder)? {
+        // A run that got nowhere holds nothing worth keeping.
+        Found::Run(manifest) if !overwrite && manifest.is_done(Stage::Samples) => {
+            Err(occupied(folder, &manifest))
+        }
+        Found::Run(manifest) if manifest.kind == FolderKind::Run => Ok(lock),
+        Found::Nothing => Ok(lock),
+        Found::Damaged { message, ours: true } if overwrite => {
+            note_replaced(folder, &message, observer);
+            Ok(lock)
+        }
+        found => Err(not_a_run(folder, found)),
+    }
+}
+
+/// Makes the folder of a new run, whose manifest it gets, and removes what an earlier one left. [`Error::Occupied`] where another
+/// process was faster.
+fn make_room(lock: Option<Lock>, folder: &Path, manifest: &Manifest) -> Result<Lock> {
+    create_folder(folder)?;
+    let lock = match lock {
+        Some(lock) => lock,
+        None => {
+            let lock = Lock::take(folder)?;
+            // Another process may have made the folder, and ended, since.
+            if let Some(manifest) = Manifest::read(folder)? {
+                return Err(occupied(folder, &manifest));
+            }
+            lock
+        }
+    };
+    manifest.write(folder)?;
+    remove_stale(folder, &Stage::ALL.map(Stage::place))?;
+    remove_stale(folder, &[REPORT])?;
+    Ok(lock)
+}
+
+/// The model that a run was made from. [`Error::DamagedManifest`] where its manifest has none.
+fn own_model<'a>(folder: &Path, manifest: &'a Manifest) -> Result<&'a ModelRecord> {
+    manifest.model.as_ref().ok_or_else(|| damaged(folder, "it has no `model`".to_owned(), true))
 }
 
 /// r² of the maps in the run folder `path`, or of those fitted from sums there; `None` where it is not known, or is of maps from
@@ -470,14 +564,18 @@ fn not_a_run(folder: &Path, found: Found) -> Error {
     }
 }
 
-fn changed_model(folder: &Path, manifest: &Manifest, files: &ModelFiles) -> Error {
+/// [`Error::Changed`] and [`Error::Differs`] where the files are not those of the run's `own` model.
+fn check_model(folder: &Path, own: &ModelRecord, files: &ModelFiles) -> Result<()> {
     let found = record_model(files);
-    if found.id == manifest.model.id && found.revision == manifest.model.revision {
-        let what = format!("the model `{}`", manifest.model.id);
-        return Error::Changed { path: folder.to_owned(), what };
+    if found == *own {
+        return Ok(());
     }
-    let Difference { what, here, there } = found.difference(&manifest.model);
-    Error::Differs { path: folder.to_owned(), what, run: there.into(), here: here.into() }
+    if found.id == own.id && found.revision == own.revision {
+        let what = format!("the model `{}`", own.id);
+        return Err(Error::Changed { path: folder.to_owned(), what });
+    }
+    let Difference { what, here, there } = found.difference(own);
+    Err(Error::Differs { path: folder.to_owned(), what, run: there.into(), here: here.into() })
 }
 
 /// Removes the files and folders of those names.
@@ -510,6 +608,7 @@ fn make(
     observer: &dyn Observer,
 ) -> Result<(Manifest, [Vec<Sample>; 2])> {
     crate::lenses::chosen(&settings.fits)?;
+    crate::lenses::check_ranks(&settings.fits, model.spec().d_model)?;
     let made =
         crate::samples::make(&settings.samples, settings.seed, files, model.spec(), sources, observer)?;
     let mut samples = [made.train, made.val];
@@ -532,7 +631,7 @@ fn make(
         _ => None,
     };
     let mut manifest = Manifest::new(
-        record_model(files),
+        Some(record_model(files)),
         made.record,
         settings.seed,
         mask,

@@ -29,7 +29,7 @@ impl Run {
             });
         }
         needed.into_iter().try_for_each(|stage| match self.changed_file(stage)? {
-            Some(path) => Err(Error::ChangedFile { path, stage }),
+            Some(path) => Err(self.manifest.changed_file(path, stage)),
             None => Ok(()),
         })
     }

@@ -3,7 +3,7 @@
 use crate::corpus::{Corpus, CorpusRecord, DataSetName, DrawOptions, HowMany, Reading, Rows};
 use crate::files::sha256_of;
 use crate::hub::Sources;
-use crate::manifest::{Difference, Manifest, SamplesRecord, is_same_place, other_maps};
+use crate::manifest::{Difference, Manifest, ModelRecord, SamplesRecord, is_same_place, other_maps};
 use crate::moments::Shard;
 use crate::nn::Precision;
 use crate::progress::Silent;
@@ -72,6 +72,8 @@ pub struct Asked {
     pub ranks: Option<Vec<usize>>,
     /// As [`Fits::lenses`].
     pub lenses: Option<Vec<Cast>>,
+    /// As [`Fits::only`]: with it, of the five above only [`Asked::pairs`] and [`Asked::ridge`] are looked at.
+    pub casts: Option<Vec<Cast>>,
     /// As [`Settings::dtype`].
     pub dtype: Option<Precision>,
     /// As [`Settings::shard`].
@@ -90,11 +92,13 @@ impl From<&Settings> for Asked {
             ridge: fits.ridge,
             ranks: Some(fits.ranks),
             lenses: Some(fits.lenses),
+            casts: fits.only,
             dtype: Some(dtype),
             shard,
             ..Self::default()
         };
         match samples {
+            SampleSource::Imported { .. } => asked,
             SampleSource::Files { train, val } => Self { files: Some([train, val]), ..asked },
             SampleSource::Corpus { name, train, val, mask, reading, draw, positions } => Self {
                 corpus: Some(name),
@@ -117,20 +121,28 @@ impl From<&Settings> for Asked {
 impl Asked {
     /// What is asked for, and for the rest what is `usual`.
     pub fn over(&self, usual: &Settings) -> Settings {
-        let fits = Fits {
-            pairs: self.pairs.unwrap_or(usual.fits.pairs),
-            intercept: self.intercept.unwrap_or(usual.fits.intercept),
-            ridge: self.ridge.or(usual.fits.ridge),
-            ranks: self.ranks.clone().unwrap_or_else(|| usual.fits.ranks.clone()),
-            lenses: self.lenses.clone().unwrap_or_else(|| usual.fits.lenses.clone()),
-        };
         Settings {
             model: self.model.clone().unwrap_or_else(|| usual.model.clone()),
             samples: self.samples_over(&usual.samples),
             seed: self.seed.unwrap_or(usual.seed),
-            fits,
+            fits: self.fits_over(&usual.fits),
             dtype: self.dtype.unwrap_or(usual.dtype),
             shard: self.shard.or(usual.shard),
+        }
+    }
+
+    fn fits_over(&self, usual: &Fits) -> Fits {
+        let pairs = self.pairs.unwrap_or(usual.pairs);
+        match &self.casts {
+            Some(casts) => Fits::only(casts, self.ridge, pairs),
+            None => Fits {
+                pairs,
+                intercept: self.intercept.unwrap_or(usual.intercept),
+                ridge: self.ridge.or(usual.ridge),
+                ranks: self.ranks.clone().unwrap_or_else(|| usual.ranks.clone()),
+                lenses: self.lenses.clone().unwrap_or_else(|| usual.lenses.clone()),
+                only: usual.only.clone(),
+            },
         }
     }
 
@@ -181,21 +193,16 @@ impl Asked {
 
     fn difference(&self, manifest: &Manifest) -> Option<Difference> {
         let begun = Settings::of(manifest);
-        let model = self.model.as_ref().filter(|name| !manifest.model.may_be(name));
+        let own = manifest.model.as_ref();
+        let model = self.model.as_ref().filter(|name| own.is_none_or(|model| !model.may_be(name)));
         model
-            .and_then(|name| Difference::of("the model", quoted(name), quoted(&manifest.model.name())))
+            .and_then(|name| {
+                let there = own.map_or("none".to_owned(), |model| quoted(&model.name()));
+                Difference::of("the model", quoted(name), there)
+            })
             .or_else(|| self.samples_difference(manifest, &begun.samples))
             .or_else(|| differing("the seed", self.seed, Some(begun.seed)))
-            .or_else(|| {
-                let fits = Fits {
-                    pairs: self.pairs.unwrap_or(begun.fits.pairs),
-                    intercept: self.intercept.unwrap_or(begun.fits.intercept),
-                    ridge: self.ridge.or(begun.fits.ridge),
-                    ranks: self.ranks.clone().unwrap_or_else(|| begun.fits.ranks.clone()),
-                    lenses: self.lenses.clone().unwrap_or_else(|| begun.fits.lenses.clone()),
-                };
-                other_maps(&fits, &begun.fits)
-            })
+            .or_else(|| other_maps(&self.fits_over(&begun.fits), &begun.fits))
             .or_else(|| differing("the number format", self.dtype, Some(begun.dtype)))
             .or_else(|| differing("the share", self.shard, begun.shard))
     }
@@ -333,6 +340,10 @@ impl Settings {
     /// What the run of `manifest` began with.
     pub fn of(manifest: &Manifest) -> Self {
         let samples = match &manifest.samples {
+            SamplesRecord::Imported { imported } => SampleSource::Imported {
+                train: PathBuf::from(&imported.train_states.id),
+                val: PathBuf::from(&imported.val_states.id),
+            },
             SamplesRecord::Files { train_samples, val_samples } => SampleSource::Files {
                 train: PathBuf::from(&train_samples.id),
                 val: PathBuf::from(&val_samples.id),
@@ -362,7 +373,7 @@ impl Settings {
             }
         };
         Self {
-            model: manifest.model.name(),
+            model: manifest.model.as_ref().map_or_else(String::new, ModelRecord::name),
             samples,
             seed: manifest.seed,
             fits: manifest.fits.clone(),

@@ -3,15 +3,13 @@
 use super::figures::draw_tables;
 use super::{Run, samples_path};
 use crate::batch::{PackedBatch, tokens};
-use crate::eval::tables::{ExitLayerRow, ExitRow, write_csv};
-use crate::eval::{
-    ExitRule, Summary, advise, batches, diagnose, early_exit, evaluate, exit_layers, layer_rows, r2_table,
-    rank_rows, sentences, spectra, write_predictions,
-};
-use crate::files::{write_atomically, write_durably};
-use crate::lens::{Input, Reading, View};
+use crate::eval::tables::write_csv;
+use crate::eval::{Evaluation, Summary, advise, diagnose, examples, r2_table, spectra};
+use crate::files::{create_folder, write_atomically, write_durably};
+use crate::lens::{Input, Sentences, View};
 use crate::lenses;
 use crate::manifest::StageRecord;
+use crate::models::{Head, Transformer};
 use crate::moments::{self, Shard};
 use crate::plot::Style;
 use crate::progress::{Observer, check};
@@ -21,8 +19,8 @@ use crate::shortcut::{Fits, Shortcuts, fit_pairs, fit_parts};
 use crate::states::{Begun, CHUNK, Kept, StateFiles, TOKEN_BUDGET};
 use crate::store::Stage;
 use crate::tokenize::{Sample, read_samples};
-use crate::words::{Cast, MOMENTS, RESULTS, SUMMARY};
-use crate::{Error, Result};
+use crate::words::{Cast, EXAMPLES, LENS, MOMENTS, RESULTS, Refusal, SUMMARY};
+use crate::{Error, Lacking, Result};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -35,15 +33,18 @@ const LENS_LONGEST: usize = 256;
 /// Tokens of each prediction there.
 const LENS_TOP: usize = 5;
 
-/// `lens.json`.
-#[derive(serde::Serialize)]
-struct Sentences {
-    sentences: Vec<Reading>,
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_vec(value).map_err(|error| Error::Internal(error.to_string()))?;
+    write_atomically(path, &json)
 }
 
 impl Run {
     /// Does every stage that is not done yet, or has lost a file since, and that the model has all it takes for.
     pub fn all(&mut self, observer: &dyn Observer) -> Result<()> {
+        if self.manifest.samples.imported().is_some() {
+            // What cannot be computed again is not forgotten.
+            self.needs(Stage::States, Stage::Fit)?;
+        }
         self.forget_changed(observer)?;
         let has_tables = [Stage::R2, Stage::Evaluate].iter().any(|stage| self.manifest.is_done(*stage));
         if has_tables && !matches!(Summary::read(&self.folder), Ok(Some(_))) {
@@ -51,9 +52,13 @@ impl Run {
             observer.note(&format!("`{}` was changed or removed since: it is written again", path.display()));
             self.write_summary(None)?;
         }
+        if self.manifest.is_done(Stage::Evaluate) {
+            self.forget_pieces()?;
+        }
         for stage in Stage::OF_RUN {
-            if stage == Stage::Evaluate && self.model.head().is_none() {
-                observer.note(&format!("evaluate  skipped: {}", self.no_head()));
+            if stage == Stage::Evaluate && self.manifest.headless {
+                let why = self.evaluable().err().unwrap_or_else(|| self.no_head());
+                observer.note(&format!("evaluate  skipped: {why}"));
             } else if !self.manifest.is_done(stage) {
                 self.stage(stage, observer)?;
             }
@@ -76,18 +81,24 @@ impl Run {
 
     /// States of every layer at the chosen positions. Goes on from the last whole chunk where it was stopped.
     pub fn states(&mut self, observer: &dyn Observer) -> Result<()> {
+        if self.manifest.samples.imported().is_some() {
+            return Err(Error::Imported { path: self.folder.clone() });
+        }
         self.needs(Stage::Samples, Stage::States)?;
         let splits = [("train", self.read_samples("train")?), ("val", self.read_samples("val")?)];
         let (mut chunks, mut kept) = match self.manifest.stages.get(&Stage::States) {
             Some(record) if !record.done => (record.chunks.clone(), record.kept.clone()),
             _ => Default::default(),
         };
-        let spec = self.model.spec();
+        let spec = self.model(Stage::States.name())?.spec().clone();
+        // The parts' maps are fitted on the train samples alone.
+        let needs_attention = !self.manifest.fits.blocks().is_empty();
+        let with_attention = |split: &str| needs_attention && split == "train";
         let begun = |(split, samples): &(&'static str, Vec<Sample>)| {
             let chunks = chunks.get(*split).copied().unwrap_or(0);
             let kept = Kept { chunks, digests: kept.clone() };
             let files = StateFiles::new(&self.folder, split);
-            files.begun(spec, samples.len(), *split == "train", &kept, observer)
+            files.begun(&spec, samples.len(), with_attention(split), &kept, observer)
         };
         let earlier = splits.iter().map(begun).collect::<Result<Vec<_>>>()?;
         for ((split, _), _) in splits.iter().zip(&earlier).filter(|(_, earlier)| earlier.chunks == 0) {
@@ -99,9 +110,9 @@ impl Run {
         self.manifest.stages.insert(Stage::States, record);
         self.manifest.write(&self.folder)?;
         let begun = Instant::now();
-        let text = sanity::check_text(&self.model, self.manifest.dtype, &splits[0].1)?;
+        let text = sanity::check_text(self.model(Stage::States.name())?, self.manifest.dtype, &splits[0].1)?;
         if let Some(text) = &text {
-            let warnings = text.warnings(self.manifest.model.short_name());
+            let warnings = text.warnings(self.manifest.model_name());
             warnings.iter().for_each(|line| observer.warning(line));
         }
         check(observer)?;
@@ -116,8 +127,9 @@ impl Run {
         let mut run = 0;
         for ((split, samples), earlier) in splits.iter().zip(earlier) {
             let files = StateFiles::new(&self.folder, split);
-            // The parts' maps are fitted on the train samples alone.
-            run += files.collect(&self.model, samples, *split == "train", earlier, observer, |kept| {
+            let model =
+                self.model.as_ref().ok_or_else(|| self.lacks(Lacking::Model, Stage::States.name()))?;
+            run += files.collect(model, samples, with_attention(split), earlier, observer, |kept| {
                 if let Some(record) = self.manifest.stages.get_mut(&Stage::States) {
                     record.chunks.insert((*split).to_owned(), kept.chunks);
                     record.kept.extend(kept.digests);
@@ -140,26 +152,44 @@ impl Run {
     pub fn fit(&mut self, fits: Fits, observer: &dyn Observer) -> Result<()> {
         self.needs(Stage::States, Stage::Fit)?;
         let lenses = lenses::chosen(&fits)?;
+        lenses::check_ranks(&fits, self.sizes.d_model)?;
+        if self.manifest.samples.imported().is_none()
+            && let Some(cast) = fits.blocks().first()
+            && !StateFiles::new(&self.folder, "train").has_attention()
+        {
+            return Err(Refusal::NoAttention { cast: Cast::Blocks(*cast) }.into());
+        }
         self.manifest.forget(Stage::Fit);
         self.manifest.fits = fits.clone();
         self.manifest.write(&self.folder)?;
-        let spec = self.model.spec();
+        let sizes = self.sizes;
+        // What the parts' maps are fitted on does not come with imported states.
+        let with_parts = self.model.as_ref().filter(|_| self.manifest.samples.imported().is_none());
         let [train, _] = self.manifest.counts();
-        if train <= spec.d_model {
+        if train <= sizes.d_model {
             observer.note(&format!(
-                "{train} training samples are no more than the {} coordinates of a state: the maps fit them exactly and say \
-                 little about others",
-                spec.d_model
+                "{train} training {} no more than the {} coordinates of a state: the maps fit what they are fitted on exactly \
+                 and say little about others",
+                if train == 1 { "sample is" } else { "samples are" },
+                sizes.d_model
             ));
         }
-        let maps = fits.count(spec.n_layers) + spec.n_layers * spec.parts.len();
+        let needed = |model: &Transformer| {
+            let parts = model.spec().parts.iter();
+            parts.filter(|part| fits.needs_part(part.name)).count()
+        };
+        let maps = fits.count(sizes.n_layers) + with_parts.map_or(0, |model| sizes.n_layers * needed(model));
         observer.begin(Stage::Fit.name(), maps as u64, "maps");
         let started = Instant::now();
         let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None)?);
         let shortcuts = shortcuts.with_origin(self.origin()?);
-        shortcuts.forget_other_casts()?;
-        fit_pairs(spec, &states, fits.pairs, &lenses, &shortcuts, observer)?;
-        fit_parts(&self.model, &states, &shortcuts, observer)?;
+        // There, even where nothing is fitted.
+        create_folder(&self.folder.join(Stage::Fit.place()))?;
+        shortcuts.forget_others(&fits)?;
+        fit_pairs(sizes, &states, fits.pairs, &lenses, &shortcuts, observer)?;
+        if let Some(model) = with_parts {
+            fit_parts(model, &states, &|part| fits.needs_part(part), &shortcuts, observer)?;
+        }
         self.finish_timed(Stage::Fit, started, observer)
     }
 
@@ -171,7 +201,7 @@ impl Run {
         let files = |split| StateFiles::new(&self.folder, split);
         let shard = self.manifest.shard.unwrap_or(Shard::WHOLE);
         let (train, val) = (files("train"), files("val"));
-        moments::collect(&self.manifest, self.model.spec(), shard, &train, &val, &path, observer)?;
+        moments::collect(&self.manifest, self.family(), self.sizes, shard, &train, &val, &path, observer)?;
         self.finish_timed(Stage::Moments, started, observer)?;
         Ok(path)
     }
@@ -179,16 +209,18 @@ impl Run {
     /// `r2.csv`, for the maps of this run or those in another folder.
     pub fn r2(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
         self.needs_maps(Stage::R2, shortcuts)?;
-        let spec = self.model.spec();
-        let (maps, casts) = self.map_casts(shortcuts, observer)?;
-        let pairs = self.manifest.fits.pairs.count(spec.n_layers);
-        observer.begin(Stage::R2.name(), (casts.len() * pairs + spec.n_layers) as u64, "maps and layers");
+        let sizes = self.sizes;
+        let (maps, mut casts) = self.measured_casts(shortcuts, observer)?;
+        casts.retain(|cast| !matches!(cast, Cast::Id | Cast::Blocks(_)));
+        let pairs = self.manifest.fits.pairs;
+        let total = casts.len() * pairs.count(sizes.n_layers) + sizes.n_layers;
+        observer.begin(Stage::R2.name(), total as u64, "maps and layers");
         let started = Instant::now();
         let files = |split| StateFiles::new(&self.folder, split);
-        let rows = r2_table(spec, &files("train"), &files("val"), &maps, &casts, observer)?;
-        let samples = self.read_samples("train")?;
-        let (sources, curve) = diagnose(spec, &files("train"), &files("val"), &samples, observer)?;
-        let spectra = spectra(spec, &maps, &casts, observer)?;
+        let rows = r2_table(sizes, &files("train"), &files("val"), &maps, &casts, pairs, observer)?;
+        let samples = self.known_samples("train")?;
+        let (sources, curve) = diagnose(sizes, &files("train"), &files("val"), samples.as_deref(), observer)?;
+        let spectra = spectra(sizes, &maps, &casts, observer)?;
         if shortcuts.is_none() {
             advise(&rows, &sources, observer);
         }
@@ -199,35 +231,6 @@ impl Run {
         write_csv(&results.join("learning_curve.csv"), &curve)?;
         self.write_summary(Some(Stage::R2))?;
         self.finish_measured(Stage::R2, started, shortcuts, observer)
-    }
-
-    /// `layers.csv`, `early_exit.csv`, `predictions.parquet`, for the maps of this run or those in another folder.
-    /// [`Error::NoHead`] where the model makes no predictions.
-    pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
-        let head = self.model.head().ok_or_else(|| self.no_head())?;
-        self.needs_maps(Stage::Evaluate, shortcuts)?;
-        let (maps, casts) = self.map_casts(shortcuts, observer)?;
-        let samples = self.read_samples("val")?;
-        let spec = self.model.spec();
-        observer.begin(Stage::Evaluate.name(), tokens(&batches(&samples, spec.kind)) as u64, "tokens");
-        let started = Instant::now();
-        let states = StateFiles::new(&self.folder, "val");
-        let evaluation =
-            evaluate(&self.model, head, self.manifest.dtype, &samples, &states, &maps, &casts, observer)?;
-        let rule = ExitRule::new(&samples, spec.kind);
-        let exits: Vec<ExitRow> = evaluation.of_states().flat_map(|cast| early_exit(cast, &rule)).collect();
-        let sentences = sentences(&samples, spec.kind);
-        let exit_layers: Vec<ExitLayerRow> =
-            evaluation.of_states().flat_map(|cast| exit_layers(cast, &rule)).collect();
-        let results = self.replace(Stage::Evaluate)?;
-        write_csv(&results.join("layers.csv"), &layer_rows(&evaluation, &sentences, self.manifest.seed))?;
-        write_csv(&results.join("early_exit.csv"), &exits)?;
-        write_csv(&results.join("exits.csv"), &exit_layers)?;
-        write_csv(&results.join("ranks.csv"), &rank_rows(&evaluation))?;
-        write_predictions(&results.join("predictions.parquet"), &evaluation)?;
-        self.write_sentences(&samples, &maps, &casts[0], observer)?;
-        self.write_summary(Some(Stage::Evaluate))?;
-        self.finish_measured(Stage::Evaluate, started, shortcuts, observer)
     }
 
     /// The figures, from the result tables that are there, as [`draw`](super::draw) does it.
@@ -245,22 +248,23 @@ impl Run {
         self.finish_timed(Stage::Plot, started, observer)
     }
 
-    /// Some validation sentences through the lens, by `id` and by `cast`, for the report.
-    pub(super) fn write_sentences(
+    /// What the report shows as texts: some validation sentences through the lens, by every cast that was evaluated, and the
+    /// predictions for the first samples.
+    pub(super) fn write_texts(
         &self,
         samples: &[Sample],
         shortcuts: &Shortcuts,
-        cast: &Cast,
+        evaluation: &Evaluation,
         observer: &dyn Observer,
     ) -> Result<()> {
         let tokenizer = match self.tokenizer().map(Some) {
             Err(error) if self.tokenizer.is_some() => {
-                observer.note(&format!("lens.json spells tokens as numbers: {error}"));
+                observer.note(&format!("lens.json and examples.json spell tokens as numbers: {error}"));
                 None
             }
             tokenizer => tokenizer.unwrap_or_default(),
         };
-        let longest = LENS_LONGEST.min(self.spec().max_positions);
+        let longest = LENS_LONGEST.min(self.model(Stage::Evaluate.name())?.spec().max_positions);
         let mut chosen: Vec<usize> =
             (0..samples.len()).filter(|index| samples[*index].ids.len() <= longest).collect();
         chosen.sort_by_key(|index| samples[*index].ids.len().max(LENS_PREFERRED));
@@ -272,11 +276,14 @@ impl Run {
         };
         let inputs: Vec<Input> = chosen.iter().map(input).collect();
         let view = View { top: LENS_TOP, ..View::default() };
-        let lens = self.lens(Some(shortcuts), &[Cast::Id, cast.clone()])?;
-        let sentences = lens.read(self.manifest.model.short_name(), &inputs, tokenizer.as_ref(), &view)?;
-        let json = serde_json::to_vec(&Sentences { sentences })
-            .map_err(|error| Error::Internal(error.to_string()))?;
-        write_atomically(&self.results()?.join("lens.json"), &json)
+        let casts: Vec<Cast> = evaluation.casts.iter().map(|cast| cast.mapping.clone()).collect();
+        let lens = self.lens(Some(shortcuts), &casts)?;
+        let sentences = lens.read(self.manifest.model_name(), &inputs, tokenizer.as_ref(), &view)?;
+        let text_of =
+            |id: u32| tokenizer.as_ref().map_or_else(|| id.to_string(), |tokenizer| tokenizer.text_of(id));
+        let results = self.results()?;
+        write_json(&results.join(LENS), &Sentences { sentences })?;
+        write_json(&results.join(EXAMPLES), &examples(evaluation, samples, text_of))
     }
 
     /// Of the stages that are done, and of `stage` once its tables are there.
@@ -287,5 +294,24 @@ impl Run {
 
     pub(super) fn read_samples(&self, split: &str) -> Result<Vec<Sample>> {
         read_samples(&samples_path(&self.folder, split), self.spec())
+    }
+
+    /// As far as imported states came with them.
+    pub(super) fn known_samples(&self, split: &str) -> Result<Option<Vec<Sample>>> {
+        match self.manifest.samples.imported() {
+            Some(from) if from.samples.is_none() => Ok(None),
+            _ => self.read_samples(split).map(Some),
+        }
+    }
+
+    /// The model and its head, where predictions can be had.
+    pub(super) fn evaluable(&self) -> Result<(&Transformer, &Head)> {
+        let stage = Stage::Evaluate.name();
+        self.check_last_state(stage)?;
+        let model = self.model(stage)?;
+        if self.manifest.samples.imported().is_some_and(|from| from.samples.is_none()) {
+            return Err(self.lacks(Lacking::Samples, stage));
+        }
+        Ok((model, model.head().ok_or_else(|| self.no_head())?))
     }
 }

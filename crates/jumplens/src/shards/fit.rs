@@ -76,6 +76,7 @@ fn chosen(fits: &Fits) -> Result<Vec<Box<dyn Fit>>> {
 pub(super) fn check_fits(file: &MomentsFile, fits: &Fits) -> Result<()> {
     chosen(fits)?;
     let record = &file.record;
+    lenses::check_ranks(fits, record.d_model)?;
     let missing = record.missing();
     if !missing.is_empty() {
         let names: Vec<String> = missing.iter().map(|index| format!("{index}/{}", record.of)).collect();

@@ -31,7 +31,7 @@ pub fn fit_folder(
         note_replaced(folder, &message, observer);
     }
     let record = &file.record;
-    let origin = Origin::of_run(&record.manifest, record.n_layers, record.d_model, None);
+    let origin = Origin::of_run(&record.manifest, record.sizes(), None);
     let shortcuts = Shortcuts::new(folder.join(Stage::Fit.place())).with_origin(origin);
     let results = folder.join(RESULTS);
     let mut manifest = file.record.manifest.clone();

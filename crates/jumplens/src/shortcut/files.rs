@@ -1,7 +1,7 @@
 //! `shortcuts/`: one safetensors file a source layer, one tensor `[d, d]` a map, `y = A·x` (rows are outputs), and one `[d]`
 //! a bias. Those of the cast `mat` lie in the folder itself, those of each other cast in a folder of its name.
 
-use super::{LinearMap, Origin};
+use super::{Fits, LinearMap, Origin};
 use crate::files::create_folder;
 use crate::hub::SourceFile;
 use crate::seal::{self, Seal};
@@ -153,12 +153,22 @@ impl Shortcuts {
         Ok(sources)
     }
 
-    /// Removes the maps of every cast but `mat`.
-    pub(crate) fn forget_other_casts(&self) -> Result<()> {
+    /// Removes the maps of casts that `fits` does not ask for, and those of parts where it needs none.
+    pub(crate) fn forget_others(&self, fits: &Fits) -> Result<()> {
         let Some(folder) = self.folder().filter(|folder| folder.exists()) else { return Ok(()) };
+        let remove = |path: &Path| match path.is_dir() {
+            true => std::fs::remove_dir_all(path).map_err(Error::io("remove", path)),
+            false => std::fs::remove_file(path).map_err(Error::io("remove", path)),
+        };
+        let wanted = fits.casts();
         for cast in self.casts()?.iter().filter(|cast| **cast != Cast::MAT) {
-            let folder = folder.join(&*cast.name());
-            std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+            remove(&folder.join(&*cast.name()))?;
+        }
+        if !wanted.contains(&Cast::MAT) {
+            self.sources()?.into_iter().try_for_each(|from| remove(&numbered(folder, from)))?;
+        }
+        if self.has_parts() && fits.blocks().is_empty() {
+            remove(&folder.join(PARTS))?;
         }
         Ok(())
     }
@@ -464,6 +474,7 @@ impl Opened {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Pairs;
     use super::*;
 
     #[test]
@@ -505,7 +516,7 @@ mod tests {
         assert_eq!([bias("mat"), bias("mat+b"), bias("mat_r2")], [None, Some(vec![5.0, 6.0]), None]);
         assert_eq!(shortcuts.cast(&"mat+b".into()).targets(0).unwrap(), [1]);
         assert_eq!(shortcuts.cast(&"mat+b".into()).notes(0).unwrap(), notes);
-        shortcuts.forget_other_casts().unwrap();
+        shortcuts.forget_others(&Fits::plain(Pairs::All)).unwrap();
         assert_eq!(shortcuts.casts().unwrap(), [Cast::MAT]);
         assert!(shortcuts.has_parts() && shortcuts.load_part(0, "ln1", 2).is_ok());
     }

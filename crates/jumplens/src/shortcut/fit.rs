@@ -3,7 +3,7 @@
 use super::{LinearMap, MapStore, Maps, Notes, Pairs};
 use crate::Result;
 use crate::lenses::{self, Fit, Source};
-use crate::models::{Spec, Transformer, value_of};
+use crate::models::{Sizes, Transformer, value_of};
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
 use crate::states::{LayerStates, States};
@@ -20,20 +20,20 @@ pub(crate) const LANES: usize = 8;
 /// Fits the maps of `lenses` between `pairs` on the train states, and keeps them. Advances by one a map. Goes through the state files block
 /// by block, so that memory does not grow with their length.
 pub fn fit_pairs(
-    spec: &Spec,
+    sizes: Sizes,
     states: &dyn States,
     pairs: Pairs,
     lenses: &[Box<dyn Fit>],
     shortcuts: &dyn MapStore,
     observer: &dyn Observer,
 ) -> Result<()> {
-    let files = states.layers(spec.n_layers)?;
+    let files = states.layers(sizes.n_layers)?;
     let with_spreads = lenses.iter().any(|lens| lens.needs_spreads());
     let spread = |file: &LayerStates| with_spreads.then(|| Spread::of(file.values(), file.d));
     let spreads: Vec<Option<Spread>> = files.iter().map(spread).collect();
-    let layers: Vec<usize> = (0..spec.n_layers).collect();
+    let layers: Vec<usize> = (0..sizes.n_layers).collect();
     let fit = |&from: &usize| {
-        let to = pairs.targets(from, spec.n_layers);
+        let to = pairs.targets(from, sizes.n_layers);
         let layer = |layer: usize| {
             let file = &files[layer];
             Rows { values: file.values(), d: file.d, spread: spreads[layer].as_ref() }
@@ -72,22 +72,26 @@ pub(crate) fn save_maps(
     Ok(count)
 }
 
-/// Fits the linear map of every part of every block on the train states, each from the part's own (last) input to its
-/// output, and writes them. Advances by one a map. Goes through the rows block by block, so that memory does not grow with
-/// their number.
+/// Fits the linear map of the parts of every block whose names are `wanted` on the train states, each from the part's own (last)
+/// input to its output, and writes them. Advances by one a map. Goes through the rows block by block, so that memory does not
+/// grow with their number.
 pub fn fit_parts(
     model: &Transformer,
     states: &dyn States,
+    wanted: &(dyn Fn(&str) -> bool + Sync),
     shortcuts: &dyn MapStore,
     observer: &dyn Observer,
 ) -> Result<()> {
     let spec = model.spec();
+    if !spec.parts.iter().any(|part| wanted(part.name)) {
+        return Ok(());
+    }
     let layers: Vec<usize> = (0..spec.n_layers).collect();
     let fit = |&layer: &usize| {
         let (input, attention) = (states.layer(layer)?, states.attention(layer)?);
         let mut rows = PartRows { model, layer, input, attention, kept: Vec::new() };
         let mut factorings: Vec<Option<Factoring>> =
-            spec.parts.iter().map(|_| Some(Factoring::new(spec.d_model))).collect();
+            spec.parts.iter().map(|part| wanted(part.name).then(|| Factoring::new(spec.d_model))).collect();
         let mut whitenings: Vec<Option<Whitening>> = vec![None; spec.parts.len()];
         while factorings.iter().any(Option::is_some) {
             rows.pass(|part, x, _| {
@@ -101,14 +105,17 @@ pub fn fit_parts(
                 }
             }
         }
-        let mut solvings: Vec<Solving> =
-            whitenings.iter().flatten().map(|whitening| Solving::new(whitening, 1, spec.d_model)).collect();
+        let mut solvings: Vec<Option<Solving>> = whitenings
+            .iter()
+            .map(|whitening| Some(Solving::new(whitening.as_ref()?, 1, spec.d_model)))
+            .collect();
         rows.pass(|part, x, y| {
-            solvings[part].add(x, [y]);
+            solvings[part].iter_mut().for_each(|solving| solving.add(x, [y]));
             Ok(())
         })?;
         let mut maps: BTreeMap<&str, LinearMap> = BTreeMap::new();
-        for ((part, solving), whitening) in spec.parts.iter().zip(solvings).zip(whitenings.iter().flatten()) {
+        for ((part, solving), whitening) in spec.parts.iter().zip(solvings).zip(&whitenings) {
+            let Some((solving, whitening)) = solving.zip(whitening.as_ref()) else { continue };
             for coordinates in solving.finish() {
                 maps.insert(part.name, whitening.map(coordinates.as_ref())?);
             }

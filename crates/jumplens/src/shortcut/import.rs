@@ -115,7 +115,7 @@ impl Foreign {
         if foreign.pairs.is_empty() && foreign.parts.is_empty() {
             return Err(Error::Option(format!(
                 "no maps in `{}`: names such as `0_12.pickle`, `p0_1_2.pickle` or `00_12.npy`, files of such arrays \
-                 (`.npz`, `.safetensors`), or `params.pt` beside `config.json` are read",
+                 (`.npz`, `.safetensors`), or `params.pt` with `config.json` are read",
                 path.display()
             )));
         }

@@ -7,12 +7,13 @@ mod import;
 mod origin;
 mod store;
 
+pub use crate::words::LastState;
 pub use export::{Format, chosen_pairs, export};
 pub use files::{Notes, Shortcuts, pair_name};
 pub(crate) use fit::{KEPT, LANES, save_maps};
 pub use fit::{fit_pairs, fit_parts};
 pub use import::Foreign;
-pub use origin::{LastState, Origin};
+pub use origin::Origin;
 pub use store::{MapStore, MapsInMemory};
 
 pub use jumplens_core::LinearMap;

@@ -5,19 +5,10 @@ use super::files::Shortcuts;
 use crate::manifest::{Manifest, ModelRecord, SamplesRecord};
 use crate::nn::Precision;
 use crate::store::{Found, look};
+use crate::words::{LastState, Sizes};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-
-/// What maps to the last layer lead to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LastState {
-    /// `h_L` as the last block puts it out, before a final norm: what this crate fits and applies.
-    BlockOutput,
-    /// The state behind the final norm, as in the last entry of `hidden_states` of Hugging Face's transformers.
-    FinalNormOutput,
-}
 
 /// What is known of where maps come from. What is not known is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -87,14 +78,34 @@ impl Origin {
         }
     }
 
+    /// Of what a run is of: its model, where that is known.
+    pub fn of_states(manifest: &Manifest, sizes: Sizes) -> Self {
+        let Sizes { n_layers, d_model } = sizes;
+        let own = match &manifest.model {
+            Some(model) => Self::of_model(model, n_layers, d_model),
+            None => Self {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                n_layers: Some(n_layers),
+                d_model: Some(d_model),
+                ..Self::default()
+            },
+        };
+        let last_state = manifest.samples.imported().map_or(LastState::BlockOutput, |from| from.last_state);
+        Self { last_state: Some(last_state), ..own }
+    }
+
     /// Of the maps that are fitted on a run's samples; `mean_run` is N of its exit rule.
-    pub fn of_run(manifest: &Manifest, n_layers: usize, d_model: usize, mean_run: Option<f64>) -> Self {
+    pub fn of_run(manifest: &Manifest, sizes: Sizes, mean_run: Option<f64>) -> Self {
         let (id, sha256) = match &manifest.samples {
+            SamplesRecord::Imported { imported } => {
+                (&imported.train_states.id, &imported.train_states.sha256)
+            }
             SamplesRecord::Corpus { corpus, .. } => (&corpus.id, &corpus.sha256),
             SamplesRecord::Files { train_samples, .. } => (&train_samples.id, &train_samples.sha256),
         };
         let mut positions = match &manifest.samples {
             SamplesRecord::Files { .. } => "as given in the samples file".to_owned(),
+            SamplesRecord::Imported { .. } => "those of the imported states".to_owned(),
             SamplesRecord::Corpus { positions, .. } => positions.to_string(),
         };
         if manifest.mask == Some(true) {
@@ -109,7 +120,7 @@ impl Origin {
             dtype: Some(manifest.dtype),
             solver: Some("least squares, singular values above 1e-6 of the largest".to_owned()),
             mean_run,
-            ..Self::of_model(&manifest.model, n_layers, d_model)
+            ..Self::of_states(manifest, sizes)
         }
     }
 
@@ -146,7 +157,7 @@ impl Origin {
         }
         if differ(&self.last_state, &own.last_state) {
             return Some(
-                "they lead behind the final norm, and what is applied here are maps to the state before it"
+                "they lead to the state after the final norm, and what is applied here are maps to the state before it"
                     .to_owned(),
             );
         }
@@ -231,8 +242,8 @@ impl Shortcuts {
         // A manifest beside maps may be anyone's.
         let Found::Run(manifest) = look(run)? else { return Ok(None) };
         Ok(Some(Origin {
-            model: Some(manifest.model.short_name().to_owned()),
-            weights_sha256: Some(manifest.model.weights_sha256),
+            model: manifest.model.as_ref().map(|model| model.short_name().to_owned()),
+            weights_sha256: manifest.model.map(|model| model.weights_sha256),
             ..Origin::default()
         }))
     }

@@ -223,7 +223,7 @@ pub(crate) fn may_be_a_run(folder: &Path) -> bool {
 /// Says that a folder is replaced whose manifest cannot be read.
 pub(crate) fn note_replaced(folder: &Path, message: &str, observer: &dyn Observer) {
     let path = folder.join(MANIFEST);
-    observer.note(&format!("`{}` is damaged ({message}): what lies beside it is replaced", path.display()));
+    observer.note(&format!("`{}` is damaged ({message}): what lies next to it is replaced", path.display()));
 }
 
 /// A folder that is no run, while it is written.
@@ -440,10 +440,12 @@ impl Manifest {
     }
 
     /// The [`Error`] of a file that `stage` wrote and that is not as it was left. What is fitted from sums has no stages that
-    /// could be done again.
+    /// could be done again, and imported states are not computed here.
     pub(crate) fn changed_file(&self, path: PathBuf, stage: Stage) -> Error {
+        let is_imported =
+            self.samples.imported().is_some() && [Stage::Samples, Stage::States].contains(&stage);
         match self.kind {
-            FolderKind::Run => Error::ChangedFile { path, stage },
+            FolderKind::Run if !is_imported => Error::ChangedFile { path, stage },
             _ => Error::ChangedFolder { path },
         }
     }

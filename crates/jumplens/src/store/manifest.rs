@@ -5,7 +5,7 @@ use crate::corpus::CorpusRecord;
 use crate::hub::HubName;
 use crate::nn::{Isa, Precision};
 use crate::tokenize::Positions;
-use crate::words::{Cast, Shard, TextCheck};
+use crate::words::{Cast, LastState, Shard, Sizes, TextCheck};
 use crate::{Error, Result};
 use jumplens_core::cast::Fits;
 use serde::{Deserialize, Serialize};
@@ -112,6 +112,11 @@ pub enum SamplesRecord {
         #[serde(default, skip_serializing_if = "Positions::is_default")]
         positions: Positions,
     },
+    /// States that another program computed.
+    Imported {
+        /// Where they came from.
+        imported: ImportRecord,
+    },
     /// Two samples files.
     Files {
         /// The training samples.
@@ -121,11 +126,47 @@ pub enum SamplesRecord {
     },
 }
 
+/// States that another program computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportRecord {
+    /// The training states: the digest is that of the digests of their files in the run folder.
+    pub train_states: SourceRecord,
+    /// The validation states.
+    pub val_states: SourceRecord,
+    /// Blocks, L.
+    pub n_layers: usize,
+    /// Width of a state, d.
+    pub d_model: usize,
+    /// The number formats that they were in.
+    pub formats: BTreeSet<String>,
+    /// What the states of layer L are.
+    pub last_state: LastState,
+    /// The samples that they are the states of, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<[SourceRecord; 2]>,
+}
+
+impl ImportRecord {
+    /// Layers and width.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { n_layers: self.n_layers, d_model: self.d_model }
+    }
+}
+
 impl SamplesRecord {
+    /// Where the states came from, where another program computed them.
+    pub fn imported(&self) -> Option<&ImportRecord> {
+        match self {
+            Self::Imported { imported } => Some(imported),
+            _ => None,
+        }
+    }
+
     /// The corpus, or the training samples' file.
     pub(crate) fn id(&self) -> &str {
         match self {
             Self::Corpus { corpus, .. } => &corpus.id,
+            Self::Imported { imported } => &imported.train_states.id,
             Self::Files { train_samples, .. } => &train_samples.id,
         }
     }
@@ -161,8 +202,9 @@ impl SamplesRecord {
         }
         let sha256 = |record: &Self| match record {
             Self::Corpus { corpus, .. } => corpus.sha256.clone(),
-            Self::Files { train_samples, val_samples } => {
-                format!("{} and {}", train_samples.sha256, val_samples.sha256)
+            Self::Files { train_samples: train, val_samples: val }
+            | Self::Imported { imported: ImportRecord { train_states: train, val_states: val, .. } } => {
+                format!("{} and {}", train.sha256, val.sha256)
             }
         };
         match self == there {
@@ -184,6 +226,13 @@ pub(crate) struct Difference {
     pub here: String,
     /// What it is in the other.
     pub there: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { what, here, there } = self;
+        write!(f, "{what} is {here} here and {there} there")
+    }
 }
 
 impl Difference {
@@ -240,8 +289,9 @@ pub struct Manifest {
     pub kind: FolderKind,
     /// The version of jumplens that began the run.
     pub version: String,
-    /// The model.
-    pub model: ModelRecord,
+    /// The model; `None` for states that were imported without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRecord>,
     /// Fields of the model's files that went unread by leave.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unread: BTreeSet<String>,
@@ -260,7 +310,7 @@ pub struct Manifest {
     /// Which maps between layers are fitted.
     #[serde(flatten)]
     pub fits: Fits,
-    /// True for a model that makes no predictions, which cannot be evaluated.
+    /// True where no predictions can be had: of a model without a head, or of states that came without what it takes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub headless: bool,
     /// The share of the samples that is in the folder, where it is not all of them.
@@ -282,7 +332,7 @@ pub struct Manifest {
 impl Manifest {
     /// A manifest of a run that has done nothing yet.
     pub(crate) fn new(
-        model: ModelRecord,
+        model: Option<ModelRecord>,
         samples: SamplesRecord,
         seed: u64,
         mask: Option<bool>,
@@ -379,8 +429,13 @@ impl Manifest {
     /// What makes this another experiment than the one `there`; `None` where both are the same, whatever the progress, the
     /// version and the threads.
     pub(crate) fn difference(&self, there: &Self) -> Option<Difference> {
-        if self.model != there.model {
-            return Some(self.model.difference(&there.model));
+        match (&self.model, &there.model) {
+            (Some(own), Some(other)) if own != other => return Some(own.difference(other)),
+            (own, other) if own.is_some() != other.is_some() => {
+                let name = |model: &Option<ModelRecord>| model.as_ref().map(ModelRecord::name);
+                return Difference::of_optional("the model", name(own), name(other));
+            }
+            _ => {}
         }
         let mask = |manifest: &Self| manifest.mask.map(|mask| if mask { "masked" } else { "kept" });
         let shard = |manifest: &Self| manifest.shard;
@@ -398,7 +453,30 @@ impl Manifest {
     /// What its reader must not miss, a line each.
     pub fn warnings(&self) -> Vec<String> {
         let text = self.stages.get(&Stage::States).and_then(|record| record.text.as_ref());
-        text.map_or_else(Vec::new, |text| text.warnings(self.model.short_name()))
+        let mut warnings = text.map_or_else(Vec::new, |text| text.warnings(self.model_name()));
+        if let Some(imported) = self.samples.imported()
+            && imported.last_state == LastState::FinalNormOutput
+        {
+            let last = imported.n_layers;
+            warnings.push(format!(
+                "the states of layer {last} are imported as they are after the final norm: r² to layer {last} is of another target \
+                 than in runs of this program, and cannot be compared with theirs"
+            ));
+        }
+        warnings
+    }
+
+    /// The model's name, without the folders above it.
+    pub fn model_name(&self) -> &str {
+        self.model.as_ref().map_or("imported states", ModelRecord::short_name)
+    }
+
+    /// What the samples, or else the states, of a run are of, for messages.
+    fn of_model(&self) -> String {
+        match &self.model {
+            Some(model) => format!("model `{}`", model.id),
+            None => "no model".to_owned(),
+        }
     }
 
     /// The run in a few words, for messages.
@@ -406,14 +484,16 @@ impl Manifest {
         let samples = self.samples.id();
         if self.kind == FolderKind::Fitted {
             return format!(
-                "model `{}`, sums of {} + {} samples from `{samples}`",
-                self.model.id, self.train, self.val
+                "{}, sums of {} + {} samples from `{samples}`",
+                self.of_model(),
+                self.train,
+                self.val
             );
         }
         let done = Stage::OF_RUN.into_iter().filter(|stage| self.is_done(*stage)).count();
         format!(
-            "model `{}`, {} + {} samples from `{samples}`, seed {}, {done} of {} stages done",
-            self.model.id,
+            "{}, {} + {} samples from `{samples}`, seed {}, {done} of {} stages done",
+            self.of_model(),
             self.train,
             self.val,
             self.seed,
@@ -432,7 +512,13 @@ pub(crate) fn other_maps(fits: &Fits, there: &Fits) -> Option<Difference> {
         let names: Vec<String> = fits.lenses.iter().map(Cast::to_string).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
+    let only = |fits: &Fits| {
+        let names: Option<Vec<String>> =
+            fits.only.as_ref().map(|only| only.iter().map(Cast::to_string).collect());
+        names.map_or("all".to_owned(), |names| names.join(", "))
+    };
     Difference::of("the choice of pairs of layers", fits.pairs, there.pairs)
+        .or_else(|| Difference::of("the choice of casts", only(fits), only(there)))
         .or_else(|| Difference::of_optional("the bias", bias(fits), bias(there)))
         .or_else(|| Difference::of_optional("the ridge penalty", fits.ridge, there.ridge))
         .or_else(|| Difference::of_optional("the choice of ranks", ranks(fits), ranks(there)))

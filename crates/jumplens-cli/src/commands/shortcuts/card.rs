@@ -70,10 +70,10 @@ impl Card<'_> {
             match origin.last_state {
                 Some(LastState::BlockOutput) => {
                     " The last layer's state is the last block's output, **before** a final norm; the last entry of \
-                     `hidden_states` in transformers is behind it."
+                     `hidden_states` in transformers comes after it."
                 }
                 Some(LastState::FinalNormOutput) =>
-                    " The last layer's state is the one **behind** the final norm.",
+                    " The last layer's state is the one **after** the final norm.",
                 None => "",
             }
         );

@@ -73,7 +73,7 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
         let names: Vec<String> =
             foreign.passed_over.iter().take(5).map(|path| format!("`{}`", path.display())).collect();
         let more = if foreign.passed_over.len() > names.len() { " and others" } else { "" };
-        printer.note(&format!("Not maps by their names, and passed over: {}{more}", names.join(", ")));
+        printer.note(&format!("Not maps by their names, and skipped: {}{more}", names.join(", ")));
     }
     if origin.weights_sha256.is_none() {
         printer.note(

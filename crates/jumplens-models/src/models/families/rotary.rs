@@ -224,7 +224,7 @@ impl Parameters {
             && inner != outer
         {
             notes.push(format!(
-                "`rope_theta` is {inner} in `rope_parameters` and {outer} beside it: the former is used, as transformers 5 \
+                "`rope_theta` is {inner} in `rope_parameters` and {outer} next to it: the former is used, as transformers 5 \
                  does"
             ));
         }

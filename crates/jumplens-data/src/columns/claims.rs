@@ -17,12 +17,12 @@ const MOST_VALUES: u64 = 1 << 22;
 const DEPTH: usize = 8;
 
 /// Bytes that a page of a file of so many may have when it is decoded, and its dictionary in memory.
-pub(super) fn most(bytes: u64) -> u64 {
+pub(crate) fn most(bytes: u64) -> u64 {
     (64 << 20) + bytes.saturating_mul(16)
 }
 
 /// Looks at the pages of a chunk that is `length` bytes of `file` from `start` on.
-pub(super) fn check_pages(
+pub(crate) fn check_pages(
     file: &File,
     compression: Compression,
     (start, length): (u64, u64),
@@ -211,19 +211,22 @@ fn skip(reader: &mut impl Read, kind: u8, depth: usize) -> io::Result<()> {
 
 /// How many values may be decoded at one time, and how many are left of the page that they are from.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     at_a_time: AtomicU64,
     left: AtomicU64,
+    /// Values of the pages since rows were taken last.
+    since: AtomicU64,
 }
 
 impl Pace {
     /// How many rows to ask for, `most` or fewer: one where a page begins that has not been seen.
-    pub(super) fn rows(&self, most: usize) -> usize {
+    pub(crate) fn rows(&self, most: usize) -> usize {
         let left = self.left.load(Ordering::Relaxed).min(self.at_a_time.load(Ordering::Relaxed));
         left.clamp(1, most as u64) as usize
     }
 
-    pub(super) fn took(&self, rows: usize) {
+    pub(crate) fn took(&self, rows: usize) {
+        self.since.store(0, Ordering::Relaxed);
         let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
             Some(left.saturating_sub(rows as u64))
         });
@@ -231,12 +234,16 @@ impl Pace {
 }
 
 /// Pages, each held against what it says of its values before these are decoded.
-pub(super) struct CheckedPages {
+pub(crate) struct CheckedPages {
     pub inner: Box<dyn PageReader>,
     /// The largest level that stands before the values; 0 where none does.
     pub full: i16,
     /// What [`most`] says.
     pub most: u64,
+    /// Bytes that an entry of a dictionary has at least.
+    pub entry: u64,
+    /// Whether a row may have any number of values.
+    pub lists: bool,
     pub pace: Arc<Pace>,
 }
 
@@ -245,12 +252,15 @@ impl CheckedPages {
         let fail = |message: String| Err(ParquetError::General(message));
         let bytes = page.buffer().len() as u64;
         if let Page::DictionaryPage { num_values, .. } = page {
-            // A string has its length before it.
             let n = u64::from(*num_values);
-            if n > bytes / 4 || n.saturating_mul(size_of::<ByteArray>() as u64) > self.most {
-                return fail(format!("a dictionary of {n} strings in {bytes} bytes"));
+            if n > bytes / self.entry || n.saturating_mul(size_of::<ByteArray>() as u64) > self.most {
+                return fail(format!("a dictionary of {n} values in {bytes} bytes"));
             }
             return Ok(());
+        }
+        let since = self.pace.since.fetch_add(page.num_values().into(), Ordering::Relaxed);
+        if self.lists && since.saturating_add(page.num_values().into()) > self.most / 4 {
+            return fail(format!("a row, or a page, of more than {} values", self.most / 4));
         }
         let mut at_a_time = u64::MAX;
         if let Some(values) = self.values(page) {

@@ -1,14 +1,12 @@
 //! Parquet files in the layout of Hugging Face's data sets: a text a row, in a column of strings. Nothing but that column
 //! is decoded.
 
-mod claims;
-
 use super::source::{Body, Document, Sink};
 use super::{FileRecord, Rows};
 use crate::caught;
+use crate::columns::{CheckedPages, Pace, check_pages, most};
 use crate::files::SourceFile;
 use crate::{Error, Others, Result};
-use claims::{CheckedPages, Pace, check_pages, most};
 use jumplens_models::catching;
 use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
 use parquet::column::reader::ColumnReaderImpl;
@@ -72,6 +70,9 @@ pub(super) fn read(
             inner: caught(path, || group.get_column_page_reader(index))?,
             full: leaf.max_def_level(),
             most: most(bytes),
+            // A string has its length before it.
+            entry: 4,
+            lists: false,
             pace: Arc::clone(&pace),
         };
         let mut values = ColumnReaderImpl::<ByteArrayType>::new(leaf.clone(), Box::new(checked));

@@ -1,5 +1,10 @@
 //! Hidden states at the chosen positions, on disk by layer.
 
+mod foreign;
+
+pub use foreign::ForeignStates;
+pub(crate) use foreign::refused;
+
 use crate::batch::PackedBatch;
 use crate::files::{
     Mapped, create_anew, create_folder, hexadecimal, open_unfinished, sync, sync_file, sync_names, temporary,
@@ -187,6 +192,11 @@ impl StateFiles {
         self.run.join(self.layer_name(layer))
     }
 
+    /// True where the attention outputs are kept.
+    pub(crate) fn has_attention(&self) -> bool {
+        self.attention_path(0).exists()
+    }
+
     fn attention_path(&self, layer: usize) -> PathBuf {
         self.run.join(self.attention_name(layer))
     }
@@ -303,6 +313,25 @@ impl StateFiles {
         writers.into_iter().try_for_each(StateWriter::finish)?;
         sync(&paths)?;
         Ok(tokens)
+    }
+
+    /// Writes the file of `layer`, of `n` states of width `d`: the rows that `fill` calls with. Returns its path below the run folder,
+    /// and its digest.
+    pub(crate) fn write(
+        &self,
+        layer: usize,
+        n: usize,
+        d: usize,
+        fill: impl FnOnce(&mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()>,
+    ) -> Result<(String, String)> {
+        let path = self.layer_path(layer);
+        path.parent().map_or(Ok(()), create_folder)?;
+        let mut writer = StateWriter::open(&path, n, d, 0, None)?;
+        fill(&mut |rows| writer.write(rows))?;
+        let digest = writer.text();
+        writer.finish()?;
+        sync(&[path])?;
+        Ok((self.layer_name(layer), digest))
     }
 
     fn check_finite(&self, rows: &[f32], layer: usize, first_sample: usize, d: usize) -> Result<()> {
