@@ -33,7 +33,8 @@ impl Map {
     #[pyo3(signature = (weight, bias = None))]
     fn new(py: Python, weight: &Bound<PyAny>, bias: Option<&Bound<PyAny>>) -> PyResult<Self> {
         let weight = Matrix::of("weight", weight)?;
-        let bias = bias.map(|bias| Matrix::of("bias", &as_array("bias", bias)?.call_method1("reshape", (1, -1))?));
+        let bias =
+            bias.map(|bias| Matrix::of("bias", &as_array("bias", bias)?.call_method1("reshape", (1, -1))?));
         let bias = bias.transpose()?;
         detached(py, || {
             weight.expect_finite("weight")?;
