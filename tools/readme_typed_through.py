@@ -25,6 +25,8 @@ LEFT_OUT = {
     "my_sentences.txt": "a file of the reader's",
     "SmolLM2-135M": "a file of the reader's",
     "enwiki-": "a file of the reader's",
+    "tools/": "fetches a model",
+    "target/real-models": "a file of the reader's",
     "hf://": "the network",
     " gpt2": "the network",
     "runs/a ": "runs of the reader's",
@@ -109,6 +111,7 @@ def type_through(page, work, environment, python):
                     continue
                 found = any(same(line, other) for other in printed)
                 check(f"{page.name} prints: {line.strip()[:70]}", found, next((o for o in printed if split(o)[0] == split(line)[0]), "no such line"))
+            output = ""
         elif language == "python":
             script = python_block(page, block, script, work, environment, python)
     check(f"{page.name} has commands", run > 0)

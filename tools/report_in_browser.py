@@ -214,7 +214,8 @@ def use(browser, run, shots):
 
     # The heat map.
     browser.run("document.querySelector('#r2').scrollIntoView()")
-    for start, to in ((0, 1), (1, last)):
+    pairs = [(int(row["from"]), int(row["to"])) for row in rows["r2"] if row["mapping"] == "mat"]
+    for start, to in (pairs[0], pairs[len(pairs) // 2]):
         x, y = browser.run(
             f"(() => {{ const r = document.querySelector('#r2 rect[data-from=\"{start}\"][data-to=\"{to}\"]')"
             ".getBoundingClientRect(); return [r.left + r.width / 2, r.top + r.height / 2]; })()"
@@ -223,9 +224,10 @@ def use(browser, run, shots):
         shown = browser.run(readout("r2", "mat"))
         row = next(row for row in rows["r2"] if (row["mapping"], row["from"], row["to"]) == ("mat", str(start), str(to)))
         check(f"hover over {start} to {to}: r² is the table's", near(shown["value"], float(row["r2"])), shown)
-    before = browser.run("document.querySelector('#r2 rect[data-from=\"0\"][data-to=\"1\"]').getAttribute('fill')")
+    fill = f"document.querySelector('#r2 rect[data-from=\"{pairs[-1][0]}\"][data-to=\"{pairs[-1][1]}\"]').getAttribute('fill')"
+    before = browser.run(fill)
     browser.run("[...document.querySelectorAll('#r2 input')].find((box) => box.value === 'id').click()")
-    after = browser.run("document.querySelector('#r2 rect[data-from=\"0\"][data-to=\"1\"]').getAttribute('fill')")
+    after = browser.run(fill)
     check("another cast colours the heat map anew", before != after, (before, after))
 
     # Early exit: another k.
@@ -346,6 +348,14 @@ def lens(browser, run, page):
         for (text, share), guess in zip(shown, top)
     )
     check("a tile tells its tokens and probabilities", fine, (shown, top))
+    # And by a pointer that moves.
+    browser.run("document.querySelector('#lens').scrollIntoView()")
+    x, y = browser.run(f"(() => {{ const r = {grid}[0].querySelectorAll('td')[1].getBoundingClientRect(); return [r.left + r.width / 2, r.top + r.height / 2]; }})()")
+    browser.hover(x - 2, y)
+    browser.hover(x, y)
+    shown = browser.run("document.querySelector('#lens .readout caption').textContent")
+    check("the pointer tells of the tile that it is on", shown.endswith(f"from layer 0, at 1 ({tile(sentence['tokens'][1]['text'])})"), shown)
+    browser.run(f"document.activeElement.blur(); {grid}[2].querySelector('td').focus()")
     heads = browser.run("[...document.querySelectorAll('#lens > div:last-of-type th[scope=col]')].map((head) => head.textContent)")
     check("every cast stands next to the others at that position", heads[1:] == offered, heads)
 

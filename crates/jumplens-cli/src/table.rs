@@ -96,8 +96,13 @@ pub fn render(
     let mut text = tables(&casts(summary));
     let predicts = predicts(summary);
     let measures = if predicts { ", Precision@1, surprisal in nats" } else { "" };
-    let _ =
-        writeln!(text, "r² to layer {}{measures}; {} validation samples\n", summary.n_layers, summary.val);
+    let _ = writeln!(
+        text,
+        "r² to layer {}{measures}; {} validation sample{}\n",
+        summary.n_layers,
+        summary.val,
+        if summary.val == 1 { "" } else { "s" }
+    );
     if let Some(groups) = reliability(sources, curve) {
         text += &tables(&groups);
         let _ = writeln!(text, "r² of mat to layer {} by training samples\n", summary.n_layers);

@@ -166,8 +166,9 @@ fn a_target_is_answered_first_and_in_every_format() {
             format!("top 1 from layer {from} on")
         };
         assert!(text.contains(&format!("{name:<3}  {said}")), "{text}");
-        for layer in 0..13 {
-            let is_best = cells[layer][0]["top"][0]["text"] == " the";
+        assert_eq!(cells.len(), 13);
+        for (layer, cells) in cells.iter().enumerate() {
+            let is_best = cells[0]["top"][0]["text"] == " the";
             assert_eq!(is_best, rank(layer) == 1, "layer {layer}");
         }
     }

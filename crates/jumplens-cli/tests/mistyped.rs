@@ -144,6 +144,7 @@ fn one_sample_is_enough_to_run_and_is_warned_of() {
         let casts = ["--intercept", "--ridge", "auto", "--rank", "1"];
         let one = ["run", "--model", model, "--train", "1", "--val", "1"];
         let table = succeed(at, &[&one[..], &casts, &["--out", "one", "-q"]].concat());
+        assert!(table.contains("; 1 validation sample\n"), "{table}");
         assert!(table.contains("Warning: the maps are fitted on 1 sample,"), "{table}");
         assert!(table.contains("Warning: there is 1 validation sample, which has no spread"), "{table}");
         let page = fs::read_to_string(at.join("one/report.html")).unwrap();
@@ -208,6 +209,21 @@ fn shells_complete_and_manuals_are_written() {
     for page in ["jumplens.1", "jumplens-run.1", "jumplens-shortcuts-export.1"] {
         assert!(at.join("man").join(page).exists(), "{page}");
     }
+}
+
+#[test]
+fn a_table_that_has_no_room_for_all_tokens_says_so() {
+    let at = tempfile::tempdir().unwrap();
+    let lens = |width: &str| {
+        succeed(at.path(), &["lens", "a b c", "--position", "1", "--top", "5", "--width", width])
+    };
+    let narrow = lens("70");
+    let shown = narrow.lines().find(|line| line.starts_with("    0 │")).unwrap().matches("0.").count();
+    assert!(
+        (1..5).contains(&shown) && narrow.contains(&format!("{shown} of 5 tokens fit into 70 columns")),
+        "{narrow}"
+    );
+    assert!(!lens("200").contains("tokens fit"));
 }
 
 /// Commands are completed as bash does it, where bash is there.

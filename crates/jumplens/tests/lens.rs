@@ -230,7 +230,7 @@ fn target(id: u32) -> Target {
 #[test]
 fn ranks_and_entropy_are_those_of_the_whole_distribution() {
     for run in &runs() {
-        let vocab = run.spec().vocab_size;
+        let vocab = run.spec().unwrap().vocab_size;
         let asked = [0, 17, 600, vocab as u32 - 1];
         let casts = available(run.own_shortcuts().unwrap().as_ref().map(|maps| maps as _)).unwrap();
         let sample = &samples(run)[..1];
@@ -238,7 +238,7 @@ fn ranks_and_entropy_are_those_of_the_whole_distribution() {
         let view = View {
             top: vocab,
             positions: vec![0, last],
-            layers: vec![0, 3, run.spec().n_layers],
+            layers: vec![0, 3, run.spec().unwrap().n_layers],
             targets: asked.map(target).into(),
             ..View::default()
         };

@@ -49,10 +49,11 @@ impl fmt::Display for Note {
             ),
             Self::FitsNoise { layers, from, last, r2_train, r2, ridge, samples, width } => {
                 let ratio = samples as f64 / width as f64;
+                let are = if samples == 1 { "sample is" } else { "samples are" };
                 write!(
                     f,
                     "`{}` fits noise from {layers} of {last} layers: from layer {from} to {last}, r² is {r2_train:.2} on the \
-                     training samples and {r2:.2} on the validation samples; {samples} samples are {ratio:.1} for each of the \
+                     training samples and {r2:.2} on the validation samples; {samples} {are} {ratio:.1} for each of the \
                      {width} coordinates of a state",
                     Cast::MAT,
                 )?;

@@ -551,6 +551,15 @@
   const textOf = (number) => data.texts[number];
   const percent = (share) => (share === undefined ? "" : `${(100 * share / SHARE).toFixed(1)} %`);
 
+  /** Tokens as they stand in a text: a space where one has it, or, of word pieces, before each that begins a word. */
+  function written(tokens) {
+    const texts = tokens.map(textOf), arePieces = texts.some((text) => text.startsWith("##")) || !texts.some((text) => text.includes("·"));
+    return texts.map((text, place) => {
+      if (!arePieces) return text.replaceAll("·", " ");
+      return text.startsWith("##") ? text.slice(2) : (place > 0 ? " " : "") + text;
+    });
+  }
+
   /** Colours a tile by a probability in thousandths. */
   function tinted(tile, share) {
     const strength = share === undefined ? 0 : Math.round(5 + 95 * share / SHARE);
@@ -580,7 +589,9 @@
       const cell = tile(row, column);
       Object.assign(cell.dataset, { row, column });
       cell.tabIndex = row === at.row && column === at.column ? 0 : -1;
-      for (const event of ["pointerenter", "focus", "click"]) cell.addEventListener(event, () => read(row, column, event !== "pointerenter"));
+      for (const event of ["focus", "click"]) cell.addEventListener(event, () => read(row, column, true));
+      // Of a pointer that rests, while what is under it scrolls away, nothing is read.
+      cell.addEventListener("pointermove", (event) => { if (event.movementX || event.movementY) read(row, column, false); });
       return cell;
     })));
     scroll.append(element("table", { class: "lens" }, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "layer"), ...heads)), element("tbody", {}, ...rows)));
@@ -641,7 +652,9 @@
       const end = cast.layers.length - 1;
       const within = (said, usual, most) => Math.max(0, Math.min(most, said === undefined ? usual : Number.parseInt(said, 10) || 0));
       if (state.layer === null) state.layer = within(said.layer, Math.ceil(end / 2), end);
-      if (state.position === null) state.position = within(said.position, Math.floor(width / 2), width - 1);
+      // Where something is masked, that is what is asked for.
+      const masked = sentence.tokens.findIndex((token) => textOf(token) === "[MASK]");
+      if (state.position === null) state.position = within(said.position, masked < 0 ? Math.floor(width / 2) : masked, width - 1);
       said.position = undefined;
       const heads = sentence.tokens.map((token, position) => element("th", { scope: "col" }, element("small", {}, String(position)), textOf(token)));
       const tile = (row, position) => {
@@ -701,7 +714,7 @@
     node.append(controls, text, facts, element("div", { class: "figure" }, place, readout));
     const around = (sample, index) => {
       const at = sample.position - sample.from;
-      return `${index + 1}: ${sample.tokens.slice(Math.max(0, at - 3), at + 1).map(textOf).join("")}`;
+      return `${index + 1}: ${written(sample.tokens).slice(Math.max(0, at - 3), at + 1).join("")}`;
     };
     const to = (index) => {
       state.index = (index + list.length) % list.length;
@@ -714,8 +727,8 @@
     function redraw() {
       const sample = list[state.index], at = sample.position - sample.from;
       select.querySelector("select").value = String(state.index);
-      const spaced = (token) => textOf(token).replaceAll("·", " ");
-      text.replaceChildren(sample.from > 0 ? "… " : "", ...sample.tokens.map((token, place) => (place === at ? element("mark", {}, textOf(token)) : spaced(token))),
+      const marked = (word, place) => (place === at ? [word.startsWith(" ") && !textOf(sample.tokens[at]).startsWith("·") ? " " : "", element("mark", {}, textOf(sample.tokens[at]))] : [word]);
+      text.replaceChildren(sample.from > 0 ? "… " : "", ...written(sample.tokens).flatMap(marked),
         sample.from + sample.tokens.length < sample.length ? " …" : "");
       const model = own(state.index);
       facts.replaceChildren("Predicted at the marked token. The model's own prediction: ", element("b", {}, model === undefined ? "–" : textOf(model)),

@@ -153,23 +153,24 @@ impl Run {
         self.needs(Stage::States, Stage::Fit)?;
         let lenses = lenses::chosen(&fits)?;
         lenses::check_ranks(&fits, self.sizes.d_model)?;
+        if self.manifest.samples.imported().is_none()
+            && let Some(cast) = fits.blocks().first()
+            && !StateFiles::new(&self.folder, "train").has_attention()
+        {
+            return Err(Refusal::NoAttention { cast: Cast::Blocks(*cast) }.into());
+        }
         self.manifest.forget(Stage::Fit);
         self.manifest.fits = fits.clone();
         self.manifest.write(&self.folder)?;
         let sizes = self.sizes;
         // What the parts' maps are fitted on does not come with imported states.
         let with_parts = self.model.as_ref().filter(|_| self.manifest.samples.imported().is_none());
-        if with_parts.is_some()
-            && let Some(cast) = fits.blocks().first()
-            && !StateFiles::new(&self.folder, "train").has_attention()
-        {
-            return Err(Refusal::NoAttention { cast: Cast::Blocks(*cast) }.into());
-        }
         let [train, _] = self.manifest.counts();
         if train <= sizes.d_model {
             observer.note(&format!(
-                "{train} training samples are no more than the {} coordinates of a state: the maps fit them exactly and say \
-                 little about others",
+                "{train} training {} no more than the {} coordinates of a state: the maps fit what they are fitted on exactly \
+                 and say little about others",
+                if train == 1 { "sample is" } else { "samples are" },
                 sizes.d_model
             ));
         }
