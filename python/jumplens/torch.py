@@ -127,7 +127,7 @@ class Model:
             self.n_layers, self.d = len(self.blocks), int(states[0].shape[-1])
             changed = probe.clone()
             changed[0, -1] = probe[0, 0]
-            other = self._states_and_output(changed)[0]
+            other = self._states(changed)
             before, changed_before = (state[:, :-1].float() for state in (states[-1], other[-1]))
             self.is_causal = float((before - changed_before).abs().max()) <= 1e-3 * float(before.abs().max())
             logits = _logits_of(output)
@@ -186,7 +186,7 @@ class Model:
         """
         ids = self._ids(input_ids)
         if attention_mask is None:
-            return self._states_and_output(ids)[0]
+            return self._states(ids)
         mask = torch.as_tensor(attention_mask).to(ids.device).bool()
         if mask.shape != ids.shape:
             raise ValueError(f"attention_mask has shape {tuple(mask.shape)}, where {tuple(ids.shape)} is expected, that of input_ids")
@@ -198,7 +198,7 @@ class Model:
         if not torch.equal(inside, mask) or not bool((lengths > 0).all()):
             raise ValueError("attention_mask has holes, or a row without any token: padding is on the left or on the right of a text")
         order = (place + starts[:, None]) % ids.shape[1]
-        states = self._states_and_output(ids.gather(1, order), mask.gather(1, order))[0]
+        states = self._states(ids.gather(1, order), mask.gather(1, order))
         back = (place - starts[:, None]) % ids.shape[1]
         return [state.gather(1, back.to(state.device)[:, :, None].expand_as(state)) for state in states]
 
@@ -460,7 +460,8 @@ class Model:
     def _logits_of_rows(self, rows: Tensor) -> Tensor:
         return self.logits(rows).to(rows.device).float()
 
-    def _run(self, ids: Tensor, mask: Tensor | None = None) -> Any:
+    def _run(self, ids: Tensor, mask: Tensor | None = None, *, states_only: bool = False) -> Any:
+        """A forward pass; without logits but for one position where only states are wanted and the model lets them be left out."""
         _check_evaluating(self.model)
         if mask is not None and not self._takes("attention_mask") and not self.is_causal:
             raise ValueError("the model takes no attention_mask, and padding would enter its states: give texts of one length")
@@ -468,13 +469,18 @@ class Model:
         given = {name: value for name, value in given.items() if value is not None and self._takes(name)}
         if "use_cache" in self._parameters:
             given["use_cache"] = False
+        if states_only and "logits_to_keep" in self._parameters:
+            given["logits_to_keep"] = 1
         return self.model(**given) if "input_ids" in given else self.model(ids, **given)
 
     def _takes(self, name: str) -> bool:
         kinds = (parameter.kind for parameter in self._parameters.values())
         return name in self._parameters or inspect.Parameter.VAR_KEYWORD in kinds
 
-    def _states_and_output(self, ids: Tensor, mask: Tensor | None = None) -> tuple[list[Tensor], Any]:
+    def _states(self, ids: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        return self._states_and_output(ids, mask, states_only=True)[0]
+
+    def _states_and_output(self, ids: Tensor, mask: Tensor | None = None, *, states_only: bool = False) -> tuple[list[Tensor], Any]:
         states: list[Tensor] = []
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -487,7 +493,7 @@ class Model:
             stack.callback(self.blocks[0].register_forward_pre_hook(before, with_kwargs=True).remove)
             for block in self.blocks:
                 stack.callback(block.register_forward_hook(after).remove)
-            output = self._run(ids, mask)
+            output = self._run(ids, mask, states_only=states_only)
         if len(states) != len(self.blocks) + 1:
             raise RuntimeError(f"the model ran {len(states) - 1} of its {len(self.blocks)} blocks: it has changed since it was wrapped")
         return states, output
@@ -612,7 +618,7 @@ class Model:
         lengths = torch.tensor([len(row.ids) for row in batch.rows], device=device)
         mask = (torch.arange(longest, device=device) < lengths[:, None]).long()
         with torch.no_grad(), _exact_products():
-            states = self._states_and_output(ids, None if bool(mask.all()) else mask)[0]
+            states = self._states(ids, None if bool(mask.all()) else mask)
         row = torch.tensor([at for at, row in enumerate(batch.rows) for _ in row.positions], device=device)
         position = torch.tensor([p for row in batch.rows for p in row.positions], device=device)
         last = states[-1].device

@@ -232,6 +232,17 @@ def test_reduced_products_are_turned_off_and_put_back(m: Any) -> None:
         hook.remove()
 
 
+def test_logits_of_positions_that_nobody_looks_at_are_not_made(m: Any) -> None:
+    made = []
+    hook = m.model.register_forward_hook(lambda module, args, output: made.append(output.logits.shape[:2].numel()))
+    try:
+        m.fit(texts(30), progress=False)
+        m.states(texts(1, longest=20))
+    finally:
+        hook.remove()
+    assert sum(made) <= 31
+
+
 def test_memory_does_not_grow_with_the_number_of_texts(m: Any) -> None:
     def peak(number: int) -> tuple[int, int]:
         """Values of states that are held, and bytes of Python's own objects."""

@@ -78,6 +78,8 @@ pub fn program() -> clap::Command {
 pub enum Command {
     /// Do everything: samples, states, fit, r2, evaluate, plot
     Run(RunArgs),
+    /// From a model to a lens: only the maps to its last layer, and their r²
+    Maps(BeginArgs),
     /// Draw sentences from a corpus and write them, one a line
     Sentences(SentencesArgs),
     /// Begin a run: tokenise sentences and choose a position in each
@@ -118,7 +120,7 @@ impl Command {
     pub fn model(&self) -> Option<&str> {
         match self {
             Self::Run(args) => args.begin.input.model(),
-            Self::Samples(args) => args.input.model(),
+            Self::Samples(args) | Self::Maps(args) => args.input.model(),
             Self::Moments(args) => args.input.model(),
             Self::States(args) => args.model.as_deref(),
             Self::Sentences(args) => args.model.as_deref(),
@@ -532,6 +534,16 @@ impl InputArgs {
     /// The model that is asked for.
     pub fn model(&self) -> Option<&str> {
         self.named.as_deref().or(self.model.as_deref())
+    }
+
+    /// The same of maps alone: `id` and the casts that are named, to the last layer where no pairs are.
+    pub fn asked_of_maps(&self) -> Asked {
+        let asked = self.asked();
+        let pairs = asked.pairs.unwrap_or(shortcut::Pairs::ToFinal);
+        let fits = self.casts.fits(pairs);
+        let all = || [Cast::Id].into_iter().chain(fits.casts()).collect();
+        let casts = self.casts.chosen().unwrap_or_else(all);
+        Asked { pairs: Some(pairs), casts: Some(casts), ..asked }
     }
 
     /// Where a run of the model goes if nothing is said.

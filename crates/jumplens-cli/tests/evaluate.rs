@@ -260,6 +260,46 @@ fn what_no_chosen_cast_needs_is_not_made() {
     fail(at, &["run", "--out", "none", "--casts", "mat", "--intercept"], &["--casts", "--intercept"]);
 }
 
+#[test]
+fn maps_are_the_short_way_from_a_model_to_a_lens() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let options = ["--train", "300", "--val", "40"];
+    let said = common::output(at, &[&["maps", "tiny-gpt2"], &options[..]].concat());
+    assert!(said.status.success() && said.stdout.is_empty(), "{}", stderr(&said));
+    assert!(
+        stderr(&said).contains("`jumplens lens --run jumplens-runs/tiny-gpt2 \"TEXT\"`"),
+        "{}",
+        stderr(&said)
+    );
+    let run = at.join("jumplens-runs/tiny-gpt2");
+    let whole = [&["-q", "run", "--pairs", "to-final", "--out", "whole"], &options[..]].concat();
+    succeed(at, &whole);
+    let made = files(&run);
+    for path in made.keys().filter(|path| path.starts_with("shortcuts") || path.starts_with("states")) {
+        assert_eq!(made[path], fs::read(at.join("whole").join(path)).unwrap(), "{}", path.display());
+    }
+    assert!(
+        made.contains_key(Path::new("results/r2.csv")) && !made.contains_key(Path::new("results/layers.csv"))
+    );
+    assert!(
+        !made.keys().any(|path| path.starts_with("states/train/attn") || path.starts_with("shortcuts/parts"))
+    );
+    let text =
+        succeed(at, &["lens", "--run", "jumplens-runs/tiny-gpt2", "--target", " the", "The capital of"]);
+    assert!(text.contains("mat"), "{text}");
+    for again in [&["maps", "tiny-gpt2"][..], &[&["maps", "tiny-gpt2"], &options[..]].concat()] {
+        let said = common::output(at, again);
+        assert!(said.status.success() && stderr(&said).contains("The maps are"), "{}", stderr(&said));
+        assert!(!stderr(&said).contains("tokens"), "{}", stderr(&said));
+    }
+    assert_eq!(files(&run).len(), made.len());
+    let ridge = ["-q", "maps", "--ridge", "auto", "--intercept", "--pairs", "all", "--out", "ridge"];
+    succeed(at, &[&ridge, &options[..]].concat());
+    let casts = ["mat+b", "mat_ridge", "mat+b_ridge"];
+    assert!(casts.iter().all(|cast| at.join("ridge/shortcuts").join(cast).is_dir()));
+}
+
 /// Times it is killed.
 fn kills() -> usize {
     std::env::var("JUMPLENS_TEST_KILLS").map_or(2, |number| number.parse().unwrap())

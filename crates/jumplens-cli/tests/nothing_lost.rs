@@ -28,6 +28,16 @@ fn make_folders(at: &Path) -> Vec<&'static str> {
         fs::write(at.join(format!("{split}.jsonl")), lines).unwrap();
     }
     quiet(&["states", "--train-samples", "t.jsonl", "--val-samples", "v.jsonl", "--out", "given"]);
+    quiet(&[
+        "states",
+        "import",
+        "--train",
+        "other/states/train",
+        "--val",
+        "other/states/val",
+        "--out",
+        "taken",
+    ]);
     quiet(&[&["moments"], &COUNTS[..], &["--out", "moments"]].concat());
     quiet(&[&["moments"], &COUNTS[..], &["--shard", "1/2", "--out", "share"]].concat());
     fs::create_dir(at.join("merged")).unwrap();
@@ -48,6 +58,7 @@ fn make_folders(at: &Path) -> Vec<&'static str> {
         "evaluate",
         "run",
         "given",
+        "taken",
         "moments",
         "share",
         "merged",
@@ -69,6 +80,7 @@ fn commands() -> Vec<Vec<&'static str>> {
         vec!["samples", "--resume", "--out", "F"],
         vec!["states", "--out", "F"],
         vec!["states", "--train-samples", "t.jsonl", "--val-samples", "v.jsonl", "--out", "F"],
+        vec!["states", "import", "--train", "other/states/train", "--val", "other/states/val", "--out", "F"],
         vec!["fit", "--out", "F"],
         vec!["fit", "--intercept", "--out", "F"],
         vec!["fit", "--moments", "moments/moments.safetensors", "--out", "F"],

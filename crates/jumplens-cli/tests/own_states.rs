@@ -41,7 +41,7 @@ fn stages_go_on_without_a_model_and_what_needs_one_says_so() {
     fail(
         at,
         &[&IMPORT[..], &["out"]].concat(),
-        &["`train`", "behind the final norm", "`--last-state block-output`"],
+        &["`train`", "after the final norm", "`--last-state block-output`"],
     );
     assert!(!at.join("out").exists());
     let said = output(at, &[&IMPORT[..], &["out"], &SAID[..]].concat());

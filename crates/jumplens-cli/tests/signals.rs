@@ -84,6 +84,8 @@ const COMPARED: [&str; 6] = ["run", "samples", "states", "moments", "merge", "se
 
 const SHARES: [&str; 2] = ["share1/moments.safetensors", "share2/moments.safetensors"];
 
+const OWN: [&str; 4] = ["--train", "run/states/train", "--val", "run/states/val"];
+
 /// Every command, so that it writes to `out` or to `run`, and what it goes on by.
 fn commands() -> Vec<(Vec<&'static str>, &'static str)> {
     let counts = ["--train", "100", "--val", "20", "--pairs", "to-final", "--out", "out"];
@@ -96,6 +98,7 @@ fn commands() -> Vec<(Vec<&'static str>, &'static str)> {
         ([&["samples"], &counts[..]].concat(), resume),
         ([&["moments"], &counts[..]].concat(), "the same command"),
         (of_run("states"), "`jumplens states --out run`"),
+        (["states", "import"].into_iter().chain(OWN).chain(["--out", "out"]).collect(), anew),
         (of_run("fit"), anew),
         ([&["fit", "--ridge", "auto", "--rank", "16"], &again[..]].concat(), anew),
         (of_run("r2"), anew),
@@ -190,6 +193,7 @@ fn every_command_ends_soon_wherever_it_is() {
                     }
                 }
                 "samples" => "out/samples",
+                "states" if args.contains(&"import") => "out/states",
                 "states" => "run/states",
                 "moments" => "out/moments.safetensors",
                 "merge" | "sentences" => "out",

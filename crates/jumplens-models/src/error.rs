@@ -32,7 +32,7 @@ pub enum Lacking {
     Model,
     /// The samples that they are the states of.
     Samples,
-    /// The last block's output: what came is behind the final norm.
+    /// The last block's output: what came is after the final norm.
     LastBlock,
 }
 
@@ -41,7 +41,7 @@ impl std::fmt::Display for Lacking {
         f.write_str(match self {
             Self::Model => "a model",
             Self::Samples => "token ids and positions",
-            Self::LastBlock => "the output of the last block, since what came is behind the final norm,",
+            Self::LastBlock => "the output of the last block, since what came is after the final norm,",
         })
     }
 }

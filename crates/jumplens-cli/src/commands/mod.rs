@@ -5,6 +5,7 @@ mod completions;
 mod doctor;
 mod info;
 mod lens;
+mod maps;
 mod moments;
 mod run;
 mod sentences;
@@ -52,6 +53,7 @@ impl From<std::io::Error> for Failure {
 pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args, printer),
+        Command::Maps(args) => maps::maps(&args, printer),
         Command::Sentences(args) => sentences::sentences(&args, printer),
         Command::Samples(args) => stage::samples(&args, printer),
         Command::States(args) => stage::states(&args, printer),

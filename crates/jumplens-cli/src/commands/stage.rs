@@ -51,7 +51,7 @@ fn import(args: &StatesImportArgs, printer: &Printer) -> Result<(), Failure> {
     let (last, out) = (from.n_layers, quoted(&args.out));
     let is = match from.last_state {
         LastState::BlockOutput => "is the last block's output",
-        LastState::FinalNormOutput => "is behind the final norm",
+        LastState::FinalNormOutput => "is after the final norm",
     };
     printer.note(&format!(
         "States of {} + {} samples, layers 0 to {last}, width {}, are in `{}`; layer {last} {is}",

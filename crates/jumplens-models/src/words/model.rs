@@ -107,7 +107,7 @@ pub struct Sizes {
 pub enum LastState {
     /// `h_L` as the last block puts it out, before a final norm: what this program computes, fits and applies.
     BlockOutput,
-    /// The state behind the final norm, as in the last entry of `hidden_states` of Hugging Face's transformers.
+    /// The state after the final norm, as in the last entry of `hidden_states` of Hugging Face's transformers.
     FinalNormOutput,
 }
 

@@ -29,7 +29,7 @@ pub enum OfDocuments {
 pub enum Refusal {
     /// Imported states, of whose last layer nobody said what they are.
     #[error(
-        "the states of the last layer in `{}` may be the last block's output, or be behind the final norm already, as the last of \
+        "the states of the last layer in `{}` may be the last block's output, or come from after the final norm, as the last of \
          transformers' `hidden_states` is: which is not known", path.display()
     )]
     WhichLastState {

@@ -10,7 +10,7 @@ use crate::eval::{
 use crate::files::{create_folder, sync};
 use crate::models::Kind;
 use crate::moments::Shard;
-use crate::progress::{Observer, Silent, check};
+use crate::progress::{Observer, check};
 use crate::shortcut::Shortcuts;
 use crate::states::StateFiles;
 use crate::store::Stage;
@@ -134,7 +134,7 @@ impl Run {
                 return Err(Error::Shards { path: part.path().to_owned(), message });
             }
         }
-        let (maps, there) = self.measured_casts(shortcuts, &Silent)?;
+        let (maps, there) = self.measurable_casts(shortcuts, observer)?;
         let casts = first.record.casts.clone();
         self.check_measured(&casts, &there, shortcuts)?;
         let files = StateFiles::new(&self.folder, "val");
@@ -237,23 +237,37 @@ impl Run {
         elsewhere: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<(Shortcuts, Vec<Cast>)> {
-        let (maps, casts) = self.map_casts(elsewhere, observer)?;
+        let (maps, mut casts) = self.measurable_casts(elsewhere, observer)?;
         let fits = &self.manifest.fits;
-        let is_wanted = |cast: &Cast| elsewhere.is_some() || fits.wants(cast);
-        let blocks: Vec<Cast> = BlockCast::ALL.map(Cast::Blocks).into_iter().filter(is_wanted).collect();
-        let mut there: Vec<Cast> = Some(Cast::Id).filter(is_wanted).into_iter().chain(casts).collect();
-        match maps.has_parts() {
-            true => there.extend(blocks),
-            false if !blocks.is_empty() && self.only.is_none() => {
-                observer.note("there are no maps of parts: the casts that run blocks are left out");
+        match &self.only {
+            Some(only) => {
+                self.check_measured(only, &casts, elsewhere)?;
+                casts.retain(|cast| only.contains(cast));
             }
-            false => {}
+            None => {
+                if !maps.has_parts() && (elsewhere.is_some() || !fits.blocks().is_empty()) {
+                    observer.note("there are no maps of parts: the casts that run blocks are left out");
+                }
+                casts.retain(|cast| *cast != Cast::Id || elsewhere.is_some() || fits.wants(cast));
+            }
         }
-        if let Some(only) = &self.only {
-            self.check_measured(only, &there, elsewhere)?;
-            there.retain(|cast| only.contains(cast));
+        Ok((maps, casts))
+    }
+
+    /// The casts that there are maps for, `id` first and those that run blocks last.
+    fn measurable_casts(
+        &self,
+        elsewhere: Option<&Path>,
+        observer: &dyn Observer,
+    ) -> Result<(Shortcuts, Vec<Cast>)> {
+        let (maps, mut casts) = self.map_casts(elsewhere, observer)?;
+        casts.insert(0, Cast::Id);
+        if maps.has_parts() {
+            let own = self.manifest.fits.blocks();
+            let blocks = BlockCast::ALL.into_iter().filter(|cast| elsewhere.is_some() || own.contains(cast));
+            casts.extend(blocks.map(Cast::Blocks));
         }
-        Ok((maps, there))
+        Ok((maps, casts))
     }
 
     /// [`Refusal::NoMapsOf`] for the first of `casts` that is not `there`.

@@ -297,8 +297,7 @@ fn note(states: &ForeignStates, observer: &dyn Observer) {
     if !states.passed_over.is_empty() {
         let names: Vec<String> = states.passed_over.iter().take(5).map(|name| format!("`{name}`")).collect();
         let more = if states.passed_over.len() > names.len() { " and others" } else { "" };
-        observer
-            .note(&format!("no layer of `{path}` by its name, and passed over: {}{more}", names.join(", ")));
+        observer.note(&format!("no layer of `{path}` by its name, and ignored: {}{more}", names.join(", ")));
     }
 }
 

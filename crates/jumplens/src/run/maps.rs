@@ -29,7 +29,7 @@ impl Run {
         }
     }
 
-    /// [`Error::ImportLacks`](crate::Error::ImportLacks) where the states, and so the maps, lead behind the final norm.
+    /// [`Error::ImportLacks`](crate::Error::ImportLacks) where the states, and so the maps, lead after the final norm.
     pub(super) fn check_last_state(&self, needed_by: &'static str) -> Result<()> {
         match self.manifest.samples.imported() {
             Some(from) if from.last_state != LastState::BlockOutput => {

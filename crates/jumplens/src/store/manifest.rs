@@ -459,8 +459,8 @@ impl Manifest {
         {
             let last = imported.n_layers;
             warnings.push(format!(
-                "the states of layer {last} are imported as they are behind the final norm: r² to layer {last} is of another target \
-                 than in runs of this program, and cannot be held against theirs"
+                "the states of layer {last} are imported as they are after the final norm: r² to layer {last} is of another target \
+                 than in runs of this program, and cannot be compared with theirs"
             ));
         }
         warnings

@@ -47,8 +47,8 @@ pub fn lens(args: &LensArgs, printer: &Printer) -> Result<(), Failure> {
     if session.casts()?.len() == 1 && args.cast.is_empty() && args.run.is_none() {
         let model = quoted(&args.model);
         printer.note(&format!(
-            "no maps of this model are here, so that only `id` is shown: `jumplens run --model {model} --pairs to-final --out R` \
-             fits `mat`, and `jumplens lens --run R` looks through it"
+            "no maps of this model are here, so that only `id` is shown: `jumplens maps {model} --out R` fits \
+             `mat`, and `jumplens lens --run R` looks through it"
         ));
     }
     match (&args.out, format) {
