@@ -73,7 +73,9 @@ def sections() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("heading", sections())
 def test_the_page_runs(heading: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = {"Any model in PyTorch": ["torch", "transformers"], "A run's files without the package": ["pandas", "pyarrow", "safetensors"]}
+    needed = {
+        "Runs": ["pyarrow"], "Any model in PyTorch": ["torch", "transformers"], "A run's files without the package": ["pandas", "pyarrow", "safetensors"],
+    }  # fmt: skip
     for library in needed.get(heading, []):
         pytest.importorskip(library, reason=f"{library} is not installed")
     monkeypatch.chdir(tmp_path)
