@@ -360,7 +360,7 @@ fn how_to_get_maps_is_said_where_there_are_none() {
     let said =
         |args: &[&str]| common::stderr(&common::output(at.path(), &[&["lens", FRANCE], args].concat()));
     let line = said(&["--model", "model"]);
-    assert!(line.contains("`jumplens run --model model --pairs to-final --out R`"), "{line}");
+    assert!(line.contains("`jumplens maps model --out R`"), "{line}");
     assert_eq!(said(&["--model", "tiny-gpt2"]), "");
     assert_eq!(said(&["--model", "model", "--cast", "id"]), "");
 }
