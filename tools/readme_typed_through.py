@@ -24,6 +24,7 @@ LEFT_OUT = {
     "./my-gpt2": "a file of the reader's",
     "my_sentences.txt": "a file of the reader's",
     "SmolLM2-135M": "a file of the reader's",
+    "smollm2": "a run of the reader's",
     "enwiki-": "a file of the reader's",
     "tools/": "fetches a model",
     "target/real-models": "a file of the reader's",

@@ -250,7 +250,7 @@ fn two_texts_stand_beside_one_another() {
     let alone = json(&succeed(at.path(), &["lens", b, "--format", "json"]));
     assert_eq!(both["compare"][1], alone);
     let html = succeed(at.path(), &["lens", a, "--compare", b, "--format", "html"]);
-    assert!(html.contains("class=\"beside\"") && html.contains("<h2>B: The king"));
+    assert!(html.contains("class=\"pair\"") && html.contains("<h2>B: The king"));
     let text = succeed(at.path(), &["lens", a, "--compare", b, "--target", " the", "--width", "80"]);
     assert!(
         text.contains("A mat")

@@ -220,7 +220,7 @@ fn a_table_that_has_no_room_for_all_tokens_says_so() {
     let narrow = lens("70");
     let shown = narrow.lines().find(|line| line.starts_with("    0 │")).unwrap().matches("0.").count();
     assert!(
-        (1..5).contains(&shown) && narrow.contains(&format!("{shown} of 5 tokens fit into 70 columns")),
+        (1..5).contains(&shown) && narrow.contains(&format!("{shown} of 5 tokens fit in 70 columns")),
         "{narrow}"
     );
     assert!(!lens("200").contains("tokens fit"));

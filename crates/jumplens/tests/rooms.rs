@@ -79,7 +79,7 @@ fn modules_use_one_another_in_one_direction() {
         let rooms: BTreeSet<String> = sources(&src).into_iter().map(|(room, _)| room).collect();
         assert!((1..=25).contains(&rooms.len()), "{name} has {} rooms", rooms.len());
         let mut uses = uses(&src);
-        assert!(uses.len() > 2 || rooms.len() == 1, "{name}: {uses:?}");
+        assert!(uses.len() > 2 || rooms.len() <= 2, "{name}: {uses:?}");
         // Whoever uses nobody that is left goes, until all have gone.
         loop {
             let done: Vec<String> = uses
@@ -122,7 +122,7 @@ fn names() -> Vec<String> {
 }
 
 /// Where the same letters stand for something else.
-const OTHERS: [(&str, &str, &str); 10] = [
+const OTHERS: [(&str, &str, &str); 11] = [
     ("id", "jumplens-models/src/gguf/tokenizer.rs", "a key of tokenizer.json"),
     ("id", "jumplens-models/src/tokenize/adapt.rs", "a key of tokenizer.json"),
     ("id", "jumplens-data/src/corpus/dump.rs", "an element of a dump"),
@@ -131,7 +131,8 @@ const OTHERS: [(&str, &str, &str); 10] = [
     ("r2", "jumplens/src/plot/r2.rs", "a measure"),
     ("r2", "jumplens/src/report/page.js", "a column of the tables"),
     ("r2", "jumplens-cli/src/commands/shortcuts/inspect.rs", "a key of what it prints"),
-    ("states", "jumplens/src/states.rs", "the tensor of a state file"),
+    ("samples", "jumplens/src/run/evaluation.rs", "a unit of progress"),
+    ("states", "jumplens/src/states/mod.rs", "the tensor of a state file"),
     ("states", "jumplens-cli/src/commands/info.rs", "what takes room on disk"),
 ];
 

@@ -36,7 +36,7 @@ pub struct LensArgs {
     /// it is the most probable. Of a text of several tokens the first is taken. May be given more than once
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = WHAT)]
     pub target: Vec<String>,
-    /// A second text, beside the first one
+    /// A second text, next to the first one
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = WHAT)]
     pub compare: Option<String>,
     /// File of texts: one a line, or of a `.jsonl` file objects with `text`, `ids` or `messages`, and `target` where there is one

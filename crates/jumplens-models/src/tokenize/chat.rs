@@ -45,7 +45,7 @@ impl Chat {
         let Some(template) = &self.template else {
             return Err(Error::Option(format!(
                 "no chat template comes with `{}`: neither `chat_template` in a tokenizer_config.json, nor a chat_template.jinja \
-                 beside it, nor `tokenizer.chat_template` in a GGUF file",
+                 next to it, nor `tokenizer.chat_template` in a GGUF file",
                 self.path.display()
             )));
         };

@@ -11,8 +11,8 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem; }
 h1 { font-size: 1.25rem; } h2 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; } h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
 h1, h2, p { overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
-.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 2rem; }
-.beside > section { min-width: 0; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 2rem; }
+.pair > section { min-width: 0; }
 table { border-collapse: separate; border-spacing: 1px; font: 13px/1.35 ui-monospace, monospace; }
 th { font-weight: 600; text-align: left; padding: 1px 6px; white-space: pre; }
 tbody th, thead th:first-child { position: sticky; left: 0; background: Canvas; text-align: right; }
@@ -128,7 +128,7 @@ pub fn html(page: &Page) -> String {
     };
     if beside {
         curves(&mut html, readings);
-        html += "<div class=\"beside\">\n";
+        html += "<div class=\"pair\">\n";
     }
     for (number, reading) in readings.iter().enumerate() {
         html += "<section>\n";

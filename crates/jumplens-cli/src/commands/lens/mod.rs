@@ -128,7 +128,7 @@ fn prompts(args: &LensArgs) -> Result<Vec<Asked>, Failure> {
     if let Some(text) = &args.compare {
         if prompts.len() != 1 {
             return Err(option(format!(
-                "`--compare` is for one text beside its own, and {} are given",
+                "`--compare` is for one text next to its own, and {} are given",
                 prompts.len()
             )));
         }
