@@ -238,12 +238,12 @@ fn advice(error: &Error) -> Option<String> {
         Error::ImportLacks { lacking: Lacking::LastBlock, .. } => {
             "import states whose last layer is the last block's output, as a hook on that block gives it".to_owned()
         }
-        Error::ImportLacks { path, .. } => format!(
-            "`jumplens states import --out {} --overwrite` with `--model`, `--train-samples` and `--val-samples` takes it in",
-            quoted(path)
-        ),
-        Error::Imported { path } => {
-            format!("`jumplens states import --out {} --overwrite` replaces them", quoted(path))
+        Error::ImportLacks { .. } => {
+            "`jumplens states import` into another folder, with `--model`, `--train-samples` and `--val-samples`, takes it in"
+                .to_owned()
+        }
+        Error::Imported { .. } => {
+            "import into another folder, or replace them by `--overwrite` of `jumplens states import`".to_owned()
         }
         Error::Core(jumplens_core::Error::Threads { .. }) => {
             format!("ask for fewer with `--threads`, or raise the limits that are set here (`ulimit -a`), then {}", go_on())

@@ -64,7 +64,7 @@ fn stages_go_on_without_a_model_and_what_needs_one_says_so() {
         fail(
             at,
             args,
-            &["`out` were imported without a model", "`jumplens states import --out out --overwrite`"],
+            &["`out` were imported without a model", "`jumplens states import` into another folder"],
         );
     }
     let json = succeed(at, &["-q", "run", "--resume", "--out", "out", "--format", "json"]);
@@ -136,7 +136,7 @@ fn a_runs_own_states_are_known_and_what_it_has_is_not_replaced() {
     fail(
         at,
         &["states", "--out", "again", "--overwrite"],
-        &["were imported", "`jumplens states import --out again --overwrite`"],
+        &["were imported", "`--overwrite` of `jumplens states import`"],
     );
     assert!(files(&at.join("again")) == whole);
     succeed(at, &[&of_run[..], &["again", "--overwrite"]].concat());
