@@ -80,7 +80,7 @@ def test_figures_are_those_of_the_program(tmp_path: Path, monkeypatch: pytest.Mo
         ties = 0 if layer == m.n_layers else (~same)[layer, CASTS.index(mapping)].sum()
         by_ties = 0.0 if layer == m.n_layers else np.abs(surprisals - their_surprisals)[layer, CASTS.index(mapping)][~same[layer, CASTS.index(mapping)]].sum() / VAL
         assert (apart[:3] <= max(1, ties) / VAL + 1e-9).all(), (mapping, layer, apart)
-        assert apart[3] <= 1e-3 + by_ties and apart[4] < 1e-3 and apart[5] < 1e-3, (mapping, layer, apart)
+        assert apart[3] <= 1e-3 + by_ties and apart[4] < 2e-3 and apart[5] < 1e-3, (mapping, layer, apart)
     print("off by at most: r²", max(off.values()), dict(zip(figures, worst)))
 
 
