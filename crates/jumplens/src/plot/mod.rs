@@ -186,7 +186,7 @@ fn finished(name: &'static str, what: &str, canvas: Canvas, title: Option<&str>,
 /// Writes `figures` into `folder`, which must be there, as `NAME.FORMAT`. Returns the files, figure by figure.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) when a file cannot be written, [`Error::Option`](crate::Error::Option) when the
+/// [`Error::Io`] when a file cannot be written, [`Error::Option`] when the
 /// resolution makes an image of no size.
 pub fn write_figures(folder: &Path, figures: &[Figure], style: &Style) -> Result<Vec<PathBuf>> {
     let files: Vec<_> =
