@@ -7,7 +7,7 @@ use crate::eval::{
     Evaluation, Part, PartRecord, Places, SoFar, Subject, batches, evaluate_pieces, write_predictions,
     write_tables,
 };
-use crate::files::{create_folder, sync};
+use crate::files::{create_folder, sync, sync_names};
 use crate::models::Kind;
 use crate::moments::Shard;
 use crate::progress::{Observer, check};
@@ -308,7 +308,8 @@ fn go_on(mut so_far: SoFar, folder: &Path, end: usize) -> Result<SoFar> {
 
 fn remove(folder: &Path) -> Result<()> {
     match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", folder)(error)),
-        _ => Ok(()),
+        Ok(()) => sync_names(&[folder.to_owned()]),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("remove", folder)(error)),
     }
 }
