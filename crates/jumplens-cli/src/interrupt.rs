@@ -59,6 +59,7 @@ impl Begun {
                 (GoesOn::AsStates, args.folder(), args.overwrite)
             }
             Command::Moments(args) => (GoesOn::ByItself, args.folder(), args.overwrite),
+            Command::Maps(args) => (GoesOn::ByItself, args.folder(), args.existing.overwrite),
             _ => (GoesOn::Anew, PathBuf::new(), false),
         };
         let replaced = if overwrite { Manifest::read(&folder).ok().flatten() } else { None };

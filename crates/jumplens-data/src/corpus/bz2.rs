@@ -563,7 +563,7 @@ mod tests {
         for (rest, byte) in [(&b"garbage"[..], 0), (b"\0\0garbage", 2), (b"\0garbage", 1), (b"BZx9", 0)] {
             let error = decode(&[&good[..], rest].concat(), 2).unwrap_err();
             assert_eq!(offset(&error), good.len() as u64 + byte, "{error}");
-            assert!(error.to_string().contains("behind the end of a bzip2 stream"), "{error}");
+            assert!(error.to_string().contains("after the end of a bzip2 stream"), "{error}");
         }
         let long = vec![b'g'; LONGEST_BLOCK + 2 * CHUNK];
         let error = decode(&[&good[..], &long].concat(), 2).unwrap_err();
