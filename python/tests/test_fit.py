@@ -220,7 +220,7 @@ def test_wrong_uses_are_refused_in_words(case: str) -> None:
         use()
 
 
-def test_ctrl_c_stops_a_long_call_within_a_second() -> None:
+def test_ctrl_c_stops_a_long_call_within_a_second(heard: None) -> None:
     h = [random(8000, 512, seed=layer) for layer in range(24)]
     begun = time.monotonic()
     timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
@@ -230,7 +230,7 @@ def test_ctrl_c_stops_a_long_call_within_a_second() -> None:
     assert time.monotonic() - begun < 1.5
 
 
-def test_what_ctrl_c_stopped_is_not_computed_to_its_end() -> None:
+def test_what_ctrl_c_stopped_is_not_computed_to_its_end(heard: None) -> None:
     x = random(60_000, 512)
     begun, used = time.monotonic(), time.process_time()
     jl.fit(x, x, intercept=True)

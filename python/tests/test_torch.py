@@ -434,7 +434,7 @@ def test_a_jump_inside_a_jump_is_refused_and_leaves_the_model_as_it_was(m: Any) 
     torch.testing.assert_close(m.model(ids).logits, own, atol=0, rtol=0)
 
 
-def test_ctrl_c_stops_a_fit_within_a_second() -> None:
+def test_ctrl_c_stops_a_fit_within_a_second(heard: None) -> None:
     m = jl.torch.wrap(gpt2(n_embd=256, n_layer=6))
     begun = time.monotonic()
     threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
