@@ -25,7 +25,12 @@ def shown(cell):
     for output in cell.get("outputs", []):
         if output.output_type == "stream":
             # What goes to standard error is warnings and progress.
-            if output.name == "stdout":
+            if output.name != "stdout":
+                continue
+            # It comes in pieces, as it happens to.
+            if outputs and outputs[-1][0] == "stdout":
+                outputs[-1] = ("stdout", outputs[-1][1] + output.text)
+            else:
                 outputs.append(("stdout", output.text))
         else:
             outputs.extend((kind, output.data.get("text/plain", "")) for kind in sorted(output.data) if kind != "text/plain")
