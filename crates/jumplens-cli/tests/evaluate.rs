@@ -322,7 +322,7 @@ fn killed_again_and_again_it_loses_seconds_and_ends_in_the_same_bytes() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut done = 0;
     for kill in 0..kills() {
-        let mut child = start(at, &["-q", "--threads", "1", "evaluate", "--out", "killed"]);
+        let mut child = start(at, &["-q", "--threads", "1", "evaluate", "--out", "killed", "--overwrite"]);
         let started = Instant::now();
         // Some are killed while they load, and some after a piece or two.
         let wait = Duration::from_millis(rng.random_range(0..14_000));
@@ -330,8 +330,12 @@ fn killed_again_and_again_it_loses_seconds_and_ends_in_the_same_bytes() {
             std::thread::sleep(Duration::from_millis(5));
         }
         if let Some(status) = child.try_wait().unwrap() {
+            // Over, with what was kept of all sittings: from here on it is done again.
             assert!(status.success());
-            break;
+            assert_same_tables(&at.join("straight"), &at.join("killed"));
+            assert!(!pieces.exists());
+            done = 0;
+            continue;
         }
         signal(&child, "KILL");
         child.wait().unwrap();
@@ -348,7 +352,7 @@ fn killed_again_and_again_it_loses_seconds_and_ends_in_the_same_bytes() {
         }
     }
     // What was interrupted goes on from where it was.
-    let child = start(at, &["-q", "evaluate", "--out", "killed"]);
+    let child = start(at, &["-q", "evaluate", "--out", "killed", "--overwrite"]);
     std::thread::sleep(Duration::from_millis(1500));
     signal(&child, "INT");
     let output = child.wait_with_output().unwrap();
