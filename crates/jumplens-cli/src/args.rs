@@ -883,7 +883,7 @@ pub struct InspectArgs {
     /// Run folder, or folder or file of maps
     pub path: PathBuf,
     /// Casts to look at [default: all that are there]
-    #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
+    #[arg(long, visible_alias = "casts", value_name = "CAST,…", value_delimiter = ',')]
     pub cast: Vec<Cast>,
     /// Which pairs of layers
     #[arg(long, value_enum, default_value_t = Pairs::ToFinal)]
@@ -907,7 +907,7 @@ pub struct ExportArgs {
     #[arg(long, value_enum, default_value_t = ExportFormat::Safetensors)]
     pub format: ExportFormat,
     /// Casts to write, a file each [default: all that are there]
-    #[arg(long, value_name = "CAST,…", value_delimiter = ',')]
+    #[arg(long, visible_alias = "casts", value_name = "CAST,…", value_delimiter = ',')]
     pub cast: Vec<Cast>,
     /// Which pairs of layers
     #[arg(long, value_enum, default_value_t = Pairs::ToFinal)]
@@ -949,7 +949,7 @@ pub struct ImportArgs {
     #[command(flatten)]
     pub unread: UnreadArgs,
     /// Name of their cast [default: mat, mat+b where there is a bias, tuned for a tuned lens]
-    #[arg(long, value_name = "NAME", value_parser = cast_name)]
+    #[arg(long, visible_alias = "casts", value_name = "NAME", value_parser = cast_name)]
     pub cast: Option<Cast>,
     /// What the maps to the last layer lead to
     #[arg(long, value_enum, default_value_t = LastState::BlockOutput)]
