@@ -321,7 +321,8 @@ fn killed_again_and_again_it_loses_seconds_and_ends_in_the_same_bytes() {
     let kept = || fs::read_dir(&pieces).map_or(0, |entries| entries.count());
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut done = 0;
-    for kill in 0..kills() {
+    let mut kill = 0;
+    while kill < kills() {
         let mut child = start(at, &["-q", "--threads", "1", "evaluate", "--out", "killed", "--overwrite"]);
         let started = Instant::now();
         // Some are killed while they load, and some after a piece or two.
@@ -339,6 +340,7 @@ fn killed_again_and_again_it_loses_seconds_and_ends_in_the_same_bytes() {
         }
         signal(&child, "KILL");
         child.wait().unwrap();
+        kill += 1;
         assert!(kept() >= done, "kill {kill}: {} pieces, {done} before", kept());
         done = kept();
         let latest = fs::read_dir(&pieces)
