@@ -122,7 +122,8 @@ fn names() -> Vec<String> {
 }
 
 /// Where the same letters stand for something else.
-const OTHERS: [(&str, &str, &str); 11] = [
+const OTHERS: [(&str, &str, &str); 12] = [
+    ("id", "jumplens-models/src/gguf/convert.rs", "a key of tokenizer.json"),
     ("id", "jumplens-models/src/gguf/tokenizer.rs", "a key of tokenizer.json"),
     ("id", "jumplens-models/src/tokenize/adapt.rs", "a key of tokenizer.json"),
     ("id", "jumplens-data/src/corpus/dump.rs", "an element of a dump"),
