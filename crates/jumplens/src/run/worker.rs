@@ -108,7 +108,10 @@ impl Worker {
         let shortcuts = Shortcuts::open(maps)?;
         shortcuts.check(&Origin::of_states(&self.manifest, model.spec().sizes()), false)?;
         let states = self.states_of_val(folder, val, observer)?;
-        let casts = measured_from_sums(&self.manifest.fits);
+        // In the order of `evaluate` with maps from elsewhere.
+        let wanted = measured_from_sums(&self.manifest.fits);
+        let there = [Cast::Id].into_iter().chain(shortcuts.casts()?);
+        let casts: Vec<Cast> = there.filter(|cast| wanted.contains(cast)).collect();
         let subject = Subject {
             model,
             head,
