@@ -130,6 +130,221 @@ def run(
     return _Driver(asked, arguments).all()
 
 
+def fit(
+    model: str | Callable[[], tuple[Any, Any]],
+    texts: Any,
+    train: int | None = None,
+    val: int = 0,
+    *,
+    backend: Literal["torch"] = "torch",
+    num_gpus: float = 0,
+    num_cpus: int = 1,
+    workers: int | None = None,
+    column: str = "text",
+    share: int = TEXTS,
+    load: dict[str, Any] | None = None,
+    seed: int = 0,
+    pairs: Literal["to-final", "all"] = "to-final",
+    positions: int | Literal["all"] = 1,
+    skip_first: int = 0,
+    intercept: bool = True,
+    ridge: float | Literal["auto"] | None = None,
+    rank: int | None = None,
+    batch_tokens: int = 4096,
+    progress: bool = True,
+) -> Maps:
+    """Fits the maps between layers of any model of PyTorch, on the devices of a cluster: `jumplens.torch.Model.fit` in shares.
+
+    States never leave the device that they are on; sums travel through Ray's object store, and are added up there.
+
+    Parameters
+    ----------
+    model : str, or function
+        What `from_pretrained` of transformers takes on every node; or a function without arguments that gives a model, in evaluation mode
+        and on its device, and a tokenizer. It is called once a worker process.
+    texts : iterable of str or of lists of token ids, or ray.data.Dataset
+        The first `train` of them are fitted on, the `val` after them give r². Those that are too short for any position are passed over,
+        and others do not take their place. Of a data set `column` is taken, in its order.
+    train, val : int
+        How many; by default all that are not for `val`.
+    backend : "torch"
+        The program runs its own models by `run`.
+    num_gpus, num_cpus : number
+        What each task has. With `num_gpus` the model is put on the first device that PyTorch finds in the task.
+    workers : int, optional
+        Tasks at one time; by default as many as there is room for.
+    share : int
+        Texts of a task.
+    load : dict, optional
+        What `from_pretrained` gets beside the name.
+    seed, pairs, positions, skip_first, intercept, ridge, rank, batch_tokens, progress
+        As for `jumplens.torch.Model.fit`.
+
+    Returns
+    -------
+    Maps
+        With the table `Maps.r2` where there are validation texts.
+
+    Raises
+    ------
+    ValueError
+        Where there are too few texts, or an option is none.
+    RuntimeError
+        Where a share failed three times: the message names its texts and the reason.
+    """
+    if backend != "torch":
+        raise ValueError(f"backend is {backend!r}, where \"torch\" is expected: what the program itself runs is done by `jumplens.ray.run`")
+    for what, number, least in (("val", val, 0), ("train", train, 1), ("share", share, 1), ("num_cpus", num_cpus, 1), ("workers", workers, 1)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
+            raise ValueError(f"{what} is {number!r}, where a whole number of {least} or more is expected")
+    if isinstance(texts, str):
+        raise TypeError("texts is one text, where a list of them is expected")
+    if hasattr(texts, "iter_rows"):
+        rows = (row[column] for row in texts.iter_rows())
+        total = texts.count() if train is None else None
+    else:
+        if train is None and not hasattr(texts, "__len__"):
+            texts = list(texts)
+        rows, total = iter(texts), len(texts) if train is None else None
+    if train is None:
+        train = (total or 0) - val
+    if train < 1:
+        raise ValueError(f"there are {total} texts, and {val} are for validation: give more, or fewer for `val`")
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    told = ray.put(_Torch(model, load or {}, num_gpus > 0, seed, pairs, positions, skip_first, batch_tokens))
+    options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": ATTEMPTS - 1, "retry_exceptions": True, "num_returns": 2}
+    room = sum(
+        int(min(node["Resources"].get("CPU", 0) // num_cpus, node["Resources"].get("GPU", 0) // num_gpus if num_gpus else 1 << 30))
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+    if not room:
+        raise ValueError(f"no node has {num_cpus} cores and {num_gpus:g} GPUs: give fewer")
+    made: dict[str, list[Any]] = {"train": [], "val": []}
+    bar = _text_bar(train + val, progress)
+
+    def shares() -> Iterator[_Step]:
+        at = 0
+        for split, number in (("train", train), ("val", val)):
+            left = number
+            while left:
+                some = list(itertools.islice(rows, min(share, left)))
+                if not some:
+                    raise ValueError(f"there are {at} texts, and {train + val} were asked for: give more, or ask for fewer")
+                first, place = at, len(made[split])
+                made[split].append(None)
+                at, left = at + len(some), left - len(some)
+                what = f"the share of texts {first + 1} to {at}"
+
+                def submit(name: str, first: int = first, some: list[Any] = some) -> tuple[Any, Any]:
+                    told_of, sums = ray.remote(_torch_sums).options(**options, name=name).remote(told, first, some)
+                    return told_of, sums
+
+                def then(sums: Any, split: str = split, place: int = place, number: int = len(some)) -> None:
+                    made[split][place] = sums
+                    bar.update(number)
+
+                yield _Step(f"sums of texts {first + 1}-{at}", what, submit, then)
+
+    with contextlib.closing(bar):
+        crew = _Crew(min(workers or room, room), lambda: None, more=shares())
+        crew.drive("nothing is kept, since sums are in memory")
+    adding = {"num_cpus": num_cpus, "max_retries": ATTEMPTS - 1, "name": "add up"}
+    while any(len(sums) > 1 for sums in made.values()):
+        for split, sums in made.items():
+            groups = [sums[at : at + FAN_IN] for at in range(0, len(sums), FAN_IN)]
+            made[split] = [ray.remote(_add).options(**adding).remote(*group) if len(group) > 1 else group[0] for group in groups]
+    sums, of_val = (_loaded(ray.get(sums[0])) if sums else None for sums in made.values())
+    assert sums is not None
+    if not sums.n or (val and not (of_val and of_val.n)):
+        raise ValueError("no text has a position to choose: give longer ones, or skip fewer tokens")
+    maps = sums.fit(intercept=intercept, ridge=ridge, rank=rank)
+    table = of_val.r2(maps, train=sums) if of_val is not None else None
+    notes = {"fit": {"train": sums.n, "val": val, "seed": seed, "positions": positions, "skip_first": skip_first}}
+    name = model if isinstance(model, str) else getattr(model, "__name__", "model")
+    return maps._with(json.dumps(notes), name, table)
+
+
+@dataclass(frozen=True)
+class _Torch:
+    """What every task of `fit` is told."""
+
+    model: str | Callable[[], tuple[Any, Any]]
+    load: dict[str, Any]
+    on_device: bool
+    seed: int
+    pairs: Literal["to-final", "all"]
+    positions: int | Literal["all"]
+    skip_first: int
+    batch_tokens: int
+
+
+#: The model of this process, by what it was asked for with.
+_wrapped: dict[bytes, Any] = {}
+
+
+def _wrap(told: _Torch, of_text: bool) -> Any:
+    """The model, loaded once a process; with its tokenizer where there is something for it to do."""
+    key = hashlib.sha256(ray.cloudpickle.dumps((told.model, sorted(told.load.items()), told.on_device, of_text))).digest()
+    if key not in _wrapped:
+        own = importlib.import_module("jumplens.torch")
+        torch = importlib.import_module("torch")
+        if callable(told.model):
+            model, tokenizer = told.model()
+        else:
+            transformers = importlib.import_module("transformers")
+            config = transformers.AutoConfig.from_pretrained(told.model)
+            is_masked = any("MaskedLM" in name for name in getattr(config, "architectures", None) or [])
+            auto = transformers.AutoModelForMaskedLM if is_masked else transformers.AutoModelForCausalLM
+            model = auto.from_pretrained(told.model, **told.load).eval()
+            tokenizer = transformers.AutoTokenizer.from_pretrained(told.model) if of_text else None
+            if told.on_device:
+                model = model.to(torch.accelerator.current_accelerator())
+        _wrapped.clear()
+        _wrapped[key] = own.wrap(model, tokenizer)
+    return _wrapped[key]
+
+
+def _torch_sums(told: _Torch, first: int, texts: list[Any]) -> tuple[list[str], Any]:
+    """The sums of a share of texts."""
+    own = importlib.import_module("jumplens.torch")
+    choice = own._Choice(told.seed, told.positions, told.skip_first)
+    wrapped = _wrap(told, any(isinstance(text, str) for text in texts))
+    sums, _ = wrapped._sums_of_share(texts, first, choice, told.pairs, told.batch_tokens)
+    return [], _saved(sums)
+
+
+def _add(*sums: Any) -> Any:
+    return _saved(functools.reduce(lambda one, other: one + other, map(_loaded, sums)))
+
+
+def _saved(sums: Sums) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sums"
+        sums.save(path)
+        return np.fromfile(path, np.uint8)
+
+
+def _loaded(content: Any) -> Sums:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sums"
+        np.asarray(content).tofile(path)
+        return Sums.load(path)
+
+
+def _text_bar(number: int, progress: bool) -> Any:
+    if progress and sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+            return importlib.import_module("tqdm").tqdm(total=number, unit=" texts")
+    return _NoBar()
+
+
+class _NoBar:
+    def update(self, _: int) -> None: ...
+    def close(self) -> None: ...
+
+
 def main() -> None:
     """The command ``jumplens-ray``."""
     parser = argparse.ArgumentParser(
@@ -434,17 +649,23 @@ class _Crew:
     workers: int
     watch: Callable[[], None]
     waiting: deque[_Step] = field(default_factory=deque)
+    #: Those that are made as there is room for them.
+    more: Iterator[_Step] = field(default_factory=lambda: iter(()))
     failed: list[tuple[_Step, BaseException]] = field(default_factory=list)
 
-    def drive(self, unfinished: Path) -> None:
-        """Does all of them, and those that come of them. What fails three times is told of when the others are done."""
+    def drive(self, kept: str) -> None:
+        """Does all of them, and those that come of them. What fails three times is told of when the others are done, with what is `kept`."""
         flying: dict[Any, tuple[_Step, Any]] = {}
         try:
-            while self.waiting or flying:
-                while self.waiting and len(flying) < self.workers:
-                    step = self.waiting.popleft()
+            while True:
+                while len(flying) < self.workers:
+                    step = self.waiting.popleft() if self.waiting else next(self.more, None)
+                    if step is None:
+                        break
                     told, made = step.submit(step.name)
                     flying[told] = (step, made)
+                if not flying:
+                    break
                 for told in ray.wait(list(flying), timeout=PATIENCE)[0]:
                     step, made = flying.pop(told)
                     try:
@@ -462,7 +683,7 @@ class _Crew:
         if self.failed:
             told_of = "; ".join(f"{step.what} failed {ATTEMPTS} times: {_reason(error)}" for step, error in self.failed)
             self.failed.clear()
-            raise RuntimeError(f"{told_of}. What the others made is kept in `{unfinished}`: the same call goes on from there")
+            raise RuntimeError(f"{told_of}; {kept}")
 
 
 def _reason(error: BaseException) -> str:
@@ -589,7 +810,9 @@ class _Driver:
         self._shares = _jumplens.samples_of_shares(manifest, shares)
         lines = [(self.at / "run" / "samples" / f"{split}.jsonl").read_bytes().splitlines(keepends=True) for split in ("train", "val")]
         self._lines = lines
-        self._counter = ray.remote(_Counter).options(num_cpus=0, name=None).remote()
+        # Beside the driver: other nodes may go.
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._counter = ray.remote(_Counter).options(num_cpus=0, scheduling_strategy=here).remote()
         self._bar = _Bar(needs.tokens, needs.val_tokens, made_from["val"], self.asked.progress)
         self._told_job = ray.put(self._job)
         self._crew = _Crew(self._workers, self._watch)
@@ -680,7 +903,9 @@ class _Driver:
         return submit
 
     def _watch(self) -> None:
-        self._bar.show(ray.get(self._counter.done.remote()))
+        # Progress is worth no run.
+        with contextlib.suppress(ray.exceptions.RayError):
+            self._bar.show(ray.get(self._counter.done.remote(), timeout=5))
 
     def _kept(self, name: str) -> str | None:
         """What is there already, where all nodes see it or the driver has it."""
@@ -755,7 +980,7 @@ class _Driver:
                 make(start, stop, child(place))
 
         make(1, job.of + 1, found.append)
-        self._crew.drive(self.at)
+        self._crew.drive(f"what the others made is kept in `{self.at}`, and the same call goes on from there")
         (made,) = found
         if job.shared:
             return str(self.at / (total if job.of > 1 else job.named("sums", 1)))
@@ -792,7 +1017,7 @@ class _Driver:
             if self._kept(name) is None:
                 submit, then = self._submitted(_fit, total, layer), functools.partial(self._keep_made, name)
                 self._crew.waiting.append(_Step(f"maps {layer}/{len(names)}", f"fitting the maps from layer {layer}", submit, then))
-        self._crew.drive(self.at)
+        self._crew.drive(f"what the others made is kept in `{self.at}`, and the same call goes on from there")
         _jumplens.join_fits([str(self.at / name) for name in names], self.result)
 
     def _keep_made(self, name: str, made: Any) -> None:
@@ -830,7 +1055,7 @@ class _Driver:
                 self._bar.done("evaluate", index)
 
             self._crew.waiting.append(_Step(f"evaluate {index}/{job.of}", self._said_of(index), submit, then))
-        self._crew.drive(self.at)
+        self._crew.drive(f"what the others made is kept in `{self.at}`, and the same call goes on from there")
         _program("evaluate", "--out", str(self.result), "--merge", *names, "--quiet")
 
 

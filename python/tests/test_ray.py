@@ -13,10 +13,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import jumplens as jl
 
+# Before Ray looks: a process cannot go from one to the other.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 ray = pytest.importorskip("ray", reason="needs Ray")
 if sys.platform != "linux":
     pytest.skip("Ray has clusters on Linux", allow_module_level=True)
@@ -38,7 +41,7 @@ class Machines:
         self.hooks.mkdir()
         self._before = dict(os.environ)
         paths = [str(HOOKS), str(Path(jl.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, paths)), JUMPLENS_TEST_HOOKS=str(self.hooks), RAY_AUTH_MODE="disabled")
+        os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, paths)), JUMPLENS_TEST_HOOKS=str(self.hooks))
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         self.options = options
         self.number = 0
@@ -241,5 +244,55 @@ def test_a_cluster_without_the_memory_is_refused(tmp_path):
         with pytest.raises(ValueError, match="workers is 0"):
             jl.ray.run(out=tmp_path / "out", workers=0)
         assert not (tmp_path / "out").exists()
+    finally:
+        ray.shutdown()
+
+
+def test_maps_from_pytorch_are_those_of_one_process(machines, tmp_path):
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    there = machines(2)
+    ray.init(there.cluster.address, log_to_driver=False, logging_level="ERROR")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(n_layer=3, n_embd=16, n_head=4, vocab_size=101, n_positions=32)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(3, 101, size=rng.integers(1, 20)).tolist() for _ in range(700)]
+    ours = jl.ray.fit(str(tmp_path / "gpt2"), texts, train=500, val=90, share=64, seed=3, intercept=True, pairs="all")
+    wrapped = jl.torch.wrap(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "gpt2").eval())
+    straight = wrapped.fit(texts, train=500, val=90, seed=3, intercept=True, pairs="all", progress=False)
+    assert ours.pairs == straight.pairs and ours.casts == straight.casts
+    np.testing.assert_allclose(np.array(ours.r2["r2"], float), np.array(straight.r2["r2"], float), atol=1e-6)
+    np.testing.assert_allclose(ours[1, 3].weight, straight[1, 3].weight, atol=1e-4)
+    assert len(wrapped.evaluate(ours, texts[600:], progress=False)) > 0
+    with pytest.raises(ValueError, match="there are 700 texts, and 790 were asked for"):
+        jl.ray.fit(str(tmp_path / "gpt2"), texts, train=700, val=90)
+    with pytest.raises(RuntimeError, match="the share of texts 1 to 10 failed 3 times: OSError"):
+        jl.ray.fit(str(tmp_path / "nowhere"), texts, train=10)
+
+    # Texts, which the model's tokenizer makes ids of: where states are used as they are, the figures are those of the program's samples.
+    model = str(jl.bundled("tiny-gpt2", tmp_path))
+    texts = jl.bundled("wikipedia-sample", tmp_path).read_text(encoding="utf-8").splitlines()[:60]
+    of_text = jl.ray.fit(model, texts, train=40, val=20, share=16)
+    jumplens("maps", "tiny-gpt2", "--train", 40, "--val", 20, "--out", tmp_path / "maps")
+    mine = {(row[0], str(row[1]), str(row[2])): row[3] for row in zip(*(of_text.r2[name] for name in ("mapping", "from", "to", "r2")))}
+    theirs = r2_of(tmp_path / "maps")
+    assert all(abs(mine["id", str(layer), "12"] - theirs["id", str(layer), "12"]) < 1e-4 for layer in range(12))
+
+
+def test_maps_from_a_data_set_of_ray(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    pytest.importorskip("pyarrow", reason="a data set of Ray needs it")
+    data = pytest.importorskip("ray.data", reason="needs Ray's data sets")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        torch.manual_seed(0)
+        config = transformers.GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=101, n_positions=32)
+        transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+        texts = np.random.default_rng(0).integers(3, 101, size=(200, 12)).tolist()
+        ours = jl.ray.fit(str(tmp_path / "gpt2"), data.from_items([{"ids": text} for text in texts]), val=50, share=64, column="ids")
+        wrapped = jl.torch.wrap(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "gpt2").eval())
+        np.testing.assert_allclose(ours[0, 2].weight, wrapped.fit(texts, val=50, progress=False)[0, 2].weight, atol=1e-4)
     finally:
         ray.shutdown()
