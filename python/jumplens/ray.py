@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -255,13 +254,13 @@ def fit(
         for split, sums in made.items():
             groups = [sums[at : at + FAN_IN] for at in range(0, len(sums), FAN_IN)]
             made[split] = [ray.remote(_add).options(**adding).remote(*group) if len(group) > 1 else group[0] for group in groups]
-    sums, of_val = (_loaded(ray.get(sums[0])) if sums else None for sums in made.values())
-    assert sums is not None
-    if not sums.n or (val and not (of_val and of_val.n)):
+    of_train, of_val = (_loaded(ray.get(refs[0])) if refs else None for refs in made.values())
+    assert of_train is not None
+    if not of_train.n or (val and not (of_val and of_val.n)):
         raise ValueError("no text has a position to choose: give longer ones, or skip fewer tokens")
-    maps = sums.fit(intercept=intercept, ridge=ridge, rank=rank)
-    table = of_val.r2(maps, train=sums) if of_val is not None else None
-    notes = {"fit": {"train": sums.n, "val": val, "seed": seed, "positions": positions, "skip_first": skip_first}}
+    maps = of_train.fit(intercept=intercept, ridge=ridge, rank=rank)
+    table = of_val.r2(maps, train=of_train) if of_val is not None else None
+    notes = {"fit": {"train": of_train.n, "val": val, "seed": seed, "positions": positions, "skip_first": skip_first}}
     name = model if isinstance(model, str) else getattr(model, "__name__", "model")
     return maps._with(json.dumps(notes), name, table)
 
@@ -377,9 +376,8 @@ def main() -> None:
     places = [place for place in name.rstrip("/").split("/") if place not in ("", ".", "..")]
     out = Path(args.out or Path("jumplens-runs") / (places[-1] if places else "model"))
     try:
-        with _quiet_ray():
-            ray.init(address=args.address, log_to_driver=False, logging_level="ERROR")
-    except ConnectionError:
+        ray.init(address=args.address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError):
         sys.exit(f"error: no Ray cluster was found at `{args.address}`: start one with `ray start --head`, or give `--address local`")
     asked = _Asked(
         out.absolute(), args.workers, args.shares, args.threads, args.scratch, False if args.not_shared else None, args.keep_parts,
@@ -462,11 +460,7 @@ class _Desk:
 
     def give(self, path: Path) -> _Made:
         """What others get of a file or a folder."""
-        if self.job.shared:
-            return str(path)
-        if path.is_dir():
-            return {str(file.relative_to(path)): np.fromfile(file, np.uint8) for file in path.rglob("*") if file.is_file()}
-        return {"": np.fromfile(path, np.uint8)}
+        return str(path) if self.job.shared else _content(path)
 
     @contextlib.contextmanager
     def taken(self, made: Sequence[_Made]) -> Iterator[list[str]]:
@@ -496,7 +490,16 @@ class _Desk:
             yield folder
 
 
+def _content(path: Path) -> dict[str, Any]:
+    """A file's bytes, or those of the files below a folder but for what is only of use there."""
+    if path.is_dir():
+        files = [file for file in path.rglob("*") if file.is_file() and file.name != ".lock"]
+        return {str(file.relative_to(path)): np.fromfile(file, np.uint8) for file in files}
+    return {"": np.fromfile(path, np.uint8)}
+
+
 def _put(made: _Made, path: Path) -> str:
+    """Where they are as files: at `path`, unless they have a path."""
     if isinstance(made, str):
         return made
     for name, content in made.items():
@@ -708,13 +711,6 @@ def _unfinished(out: Path) -> Path:
     return out.with_name(f"{out.name}.unfinished")
 
 
-@contextlib.contextmanager
-def _quiet_ray() -> Iterator[None]:
-    """Without the lines in which Ray says that it starts."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    yield
-
-
 def _program(*arguments: str) -> None:
     """Does a stage by the program, in its words."""
     done = subprocess.run([sys.executable, "-m", "jumplens", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -884,7 +880,10 @@ class _Driver:
             raise ValueError(f"the nodes have different versions of jumplens ({', '.join(sorted(versions))}): install one on all of them")
         kinds = sorted({node["isa"] for node in nodes.values()})
         if len(kinds) > 1:
-            _say([f"Nodes compute with different instructions ({', '.join(kinds)}): last digits may differ from run to run; JUMPLENS_ISA={kinds[0]} on all nodes makes them alike"])
+            _say([
+                f"Nodes compute with different instructions ({', '.join(kinds)}): last digits may differ from run to run; "
+                f"JUMPLENS_ISA={kinds[0]} on all nodes makes them alike"
+            ])  # fmt: skip
         self._held = {part: name for name, node in nodes.items() for part in node["parts"]}
 
     def _submitted(self, work: Callable[..., Any], *arguments: Any, near: str | None = None) -> Callable[[str], tuple[Any, Any]]:
@@ -926,7 +925,7 @@ class _Driver:
         job, total = self._job, "sums.safetensors"
         if (kept := self._kept(total)) is not None:
             self._bar.skip_sums()
-            return kept if job.shared else ray.put(self._give(Path(kept)))
+            return kept if job.shared else ray.put(_content(Path(kept)))
         found: list[Any] = []
         self._bar.begin("sums", job.of)
 
@@ -992,11 +991,6 @@ class _Driver:
         with contextlib.suppress(OSError):
             (self.at / name).unlink()
 
-    def _give(self, path: Path) -> _Made:
-        if path.is_dir():
-            return {str(file.relative_to(path)): np.fromfile(file, np.uint8) for file in path.rglob("*") if file.is_file()}
-        return {"": np.fromfile(path, np.uint8)}
-
     def _write(self, made: _Made, name: str) -> None:
         """Keeps what a node made where the driver is."""
         if isinstance(made, str):
@@ -1040,15 +1034,14 @@ class _Driver:
         digest = hashlib.sha256((self.result / "manifest.json").read_bytes()).hexdigest()[:16]
         maps: Any = str(self.result)
         if not job.shared:
-            kept = {name: content for name, content in self._give(self.result).items() if name != ".lock"}  # type: ignore[union-attr]
-            maps = ray.put(kept)
+            maps = ray.put(_content(self.result))
         for index in shares:
             name = job.named("predictions", index)
             names.append(str(self.at / name))
             if self._kept(name) is not None:
                 self._bar.skip("evaluate", index)
                 continue
-            submit = self._submitted(_evaluate, index, self._samples_of(index)[1], maps, digest, self._counter, near=None)
+            submit = self._submitted(_evaluate, index, self._samples_of(index)[1], maps, digest, self._counter)
 
             def then(made: Any, name: str = name, index: int = index) -> None:
                 self._keep_made(name, made)

@@ -19,6 +19,7 @@ use jumplens_cli::sources;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -207,9 +208,10 @@ pub fn is_whole(py: Python, path: FilePath) -> PyResult<bool> {
 
 /// From where to where the shares have training and validation samples.
 #[pyfunction]
-pub fn samples_of_shares(manifest: &str, of: usize) -> PyResult<Vec<[(usize, usize); 2]>> {
+pub fn samples_of_shares(manifest: &str, of: usize) -> PyResult<Vec<((usize, usize), (usize, usize))>> {
     let shares = run::samples_of_shares(&manifest_of(manifest)?, of).map_err(of_library)?;
-    Ok(shares.into_iter().map(|share| share.map(|range| (range.start, range.end))).collect())
+    let ends = |range: Range<usize>| (range.start, range.end);
+    Ok(shares.into_iter().map(|[train, val]| (ends(train), ends(val))).collect())
 }
 
 /// What a run in shares is about, and what a share of it takes.
