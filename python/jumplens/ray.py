@@ -50,6 +50,8 @@ TEXTS = 2048
 
 #: What a task makes: a path that every node sees, or the files' bytes by name (one file's under "").
 _Made = str | dict[str, Any]
+#: What a task says beside it: lines for the user, and its node.
+_Told = tuple[list[str], str]
 
 
 def run(
@@ -305,13 +307,13 @@ def _wrap(told: _Torch, of_text: bool) -> Any:
     return _wrapped[key]
 
 
-def _torch_sums(told: _Torch, first: int, texts: list[Any]) -> tuple[list[str], Any]:
+def _torch_sums(told: _Torch, first: int, texts: list[Any]) -> tuple[_Told, Any]:
     """The sums of a share of texts."""
     own = importlib.import_module("jumplens.torch")
     choice = own._Choice(told.seed, told.positions, told.skip_first)
     wrapped = _wrap(told, any(isinstance(text, str) for text in texts))
     sums, _ = wrapped._sums_of_share(texts, first, choice, told.pairs, told.batch_tokens)
-    return [], _saved(sums)
+    return ([], ""), _saved(sums)
 
 
 def _add(*sums: Any) -> Any:
@@ -441,14 +443,14 @@ class _Desk:
         self.parts.mkdir(parents=True, exist_ok=True)
         self.base.mkdir(parents=True, exist_ok=True)
 
-    def make(self, name: str, work: Callable[[Path], list[str]]) -> tuple[list[str], _Made]:
+    def make(self, name: str, work: Callable[[Path], list[str]]) -> tuple[_Told, _Made]:
         """What goes by `name`, which `work` makes where it is not there, with the lines that are to be said."""
         kept, notes = self.parts / name, []
         if not (kept.exists() and _jumplens.is_whole(kept)):
             made = self.base / f"{uuid.uuid4().hex}-{name}"
             notes = work(made)
             self._keep(made, kept)
-        return notes, self.give(kept)
+        return (notes, ray.get_runtime_context().get_node_id()), self.give(kept)
 
     def _keep(self, made: Path, kept: Path) -> None:
         """Gives what is made its name, under which nobody ever sees a part of it."""
@@ -534,7 +536,7 @@ def _sums_file(path: str, _modified: int) -> _jumplens.SumsFile:
     return _jumplens.SumsFile(path)
 
 
-def _sums(job: _Job, index: int, train: bytes, val: bytes, counter: Any) -> tuple[list[str], _Made]:
+def _sums(job: _Job, index: int, train: bytes, val: bytes, counter: Any) -> tuple[_Told, _Made]:
     """The sums of a share."""
     desk = _Desk(job)
 
@@ -545,7 +547,7 @@ def _sums(job: _Job, index: int, train: bytes, val: bytes, counter: Any) -> tupl
     return desk.make(job.named("sums", index), work)
 
 
-def _merge(job: _Job, name: str, *parts: _Made) -> tuple[list[str], _Made]:
+def _merge(job: _Job, name: str, *parts: _Made) -> tuple[_Told, _Made]:
     """The sums of several shares, or of several sums."""
     desk = _Desk(job)
 
@@ -557,7 +559,7 @@ def _merge(job: _Job, name: str, *parts: _Made) -> tuple[list[str], _Made]:
     return desk.make(name, work)
 
 
-def _fit(job: _Job, total: _Made, layer: int) -> tuple[list[str], _Made]:
+def _fit(job: _Job, total: _Made, layer: int) -> tuple[_Told, _Made]:
     """The maps from a layer."""
     desk = _Desk(job)
 
@@ -569,7 +571,7 @@ def _fit(job: _Job, total: _Made, layer: int) -> tuple[list[str], _Made]:
     return desk.make(f"maps-{layer:03}", work)
 
 
-def _evaluate(job: _Job, index: int, val: bytes, maps: _Made, digest: str, counter: Any) -> tuple[list[str], _Made]:
+def _evaluate(job: _Job, index: int, val: bytes, maps: _Made, digest: str, counter: Any) -> tuple[_Told, _Made]:
     """The predictions of a share."""
     desk = _Desk(job)
 
@@ -594,12 +596,13 @@ def _look(job: _Job, token: str | None) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             sees = (Path(job.shared) / ".token").read_text() == token
     parts = [path.name for path in desk.parts.glob("sums-*") if not path.name.endswith(".part")]
+    states = [path.parent.name for path in desk.base.glob("share-*/states.json")]
     return {
         "sees": sees,
         "free": shutil.disk_usage(desk.base).free,
         "isa": _jumplens.isa(),
         "version": _jumplens.__version__,
-        "parts": parts,
+        "parts": [*parts, *states],
     }
 
 
@@ -655,6 +658,8 @@ class _Crew:
     #: Those that are made as there is room for them.
     more: Iterator[_Step] = field(default_factory=lambda: iter(()))
     failed: list[tuple[_Step, BaseException]] = field(default_factory=list)
+    #: On which node each was done.
+    where: dict[str, str] = field(default_factory=dict)
 
     def drive(self, kept: str) -> None:
         """Does all of them, and those that come of them. What fails three times is told of when the others are done, with what is `kept`."""
@@ -672,7 +677,8 @@ class _Crew:
                 for told in ray.wait(list(flying), timeout=PATIENCE)[0]:
                     step, made = flying.pop(told)
                     try:
-                        _say(ray.get(told))
+                        lines, self.where[step.name] = ray.get(told)
+                        _say(lines)
                     except ray.exceptions.RayError as error:
                         self.failed.append((step, error))
                         continue
@@ -1041,7 +1047,9 @@ class _Driver:
             if self._kept(name) is not None:
                 self._bar.skip("evaluate", index)
                 continue
-            submit = self._submitted(_evaluate, index, self._samples_of(index)[1], maps, digest, self._counter)
+            # Where the states are, if that node is still there.
+            near = self._crew.where.get(f"sums {index}/{job.of}", self._held.get(f"share-{index}-of-{job.of}"))
+            submit = self._submitted(_evaluate, index, self._samples_of(index)[1], maps, digest, self._counter, near=near)
 
             def then(made: Any, name: str = name, index: int = index) -> None:
                 self._keep_made(name, made)
