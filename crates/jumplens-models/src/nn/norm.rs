@@ -16,6 +16,14 @@ pub enum Norm {
 }
 
 impl Norm {
+    /// What each coordinate is multiplied with at the end, `[d]`.
+    pub fn gain(&self) -> &Tensor {
+        match self {
+            Self::Layer(norm) => &norm.weight,
+            Self::Rms(norm) => &norm.weight,
+        }
+    }
+
     /// `[n, d]` → `[n, d]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {

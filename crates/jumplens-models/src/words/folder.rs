@@ -18,6 +18,8 @@ pub enum FolderKind {
     ExportedMaps,
     /// Several runs beside one another.
     Comparison,
+    /// A model with fewer blocks.
+    Pruned,
     /// Figures and report, drawn from tables without a manifest.
     Figures,
 }
@@ -37,6 +39,7 @@ impl FolderKind {
             Self::ImportedMaps => &["safetensors"],
             Self::ExportedMaps => &["safetensors", "npz", "md"],
             Self::Comparison => &["svg", "pdf", "png", "csv"],
+            Self::Pruned => &["safetensors", "json", "csv", "md", "txt", "jinja"],
             Self::Figures => &["svg", "pdf", "png", "html"],
         }
     }
@@ -50,6 +53,7 @@ impl fmt::Display for FolderKind {
             Self::ImportedMaps => "imported maps",
             Self::ExportedMaps => "exported maps",
             Self::Comparison => "a comparison of runs",
+            Self::Pruned => "a pruned model",
             Self::Figures => "figures drawn from tables",
         })
     }
