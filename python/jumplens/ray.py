@@ -930,7 +930,7 @@ class _Driver:
         """The sums of all samples, by way of those of the shares."""
         job, total = self._job, "sums.safetensors"
         if (kept := self._kept(total)) is not None:
-            self._bar.skip_sums()
+            self._bar.skip("sums", 1, 1)
             return kept if job.shared else ray.put(_content(Path(kept)))
         found: list[Any] = []
         self._bar.begin("sums", job.of)
@@ -948,7 +948,7 @@ class _Driver:
 
             if job.shared and (kept := self._kept(name)) is not None:
                 for index in range(first, end):
-                    self._bar.skip("sums", index)
+                    self._bar.skip("sums", index, job.of)
                 return up(kept)
             if one:
                 train, val = self._samples_of(first)
@@ -1015,8 +1015,13 @@ class _Driver:
         self._bar.begin("maps", len(names))
         for layer, name in enumerate(names):
             if self._kept(name) is None:
-                submit, then = self._submitted(_fit, total, layer), functools.partial(self._keep_made, name)
-                self._crew.waiting.append(_Step(f"maps {layer}/{len(names)}", f"fitting the maps from layer {layer}", submit, then))
+
+                def then(made: Any, name: str = name, layer: int = layer) -> None:
+                    self._keep_made(name, made)
+                    self._bar.done("maps", layer)
+
+                what = f"fitting the maps from layer {layer}"
+                self._crew.waiting.append(_Step(f"maps {layer}/{len(names)}", what, self._submitted(_fit, total, layer), then))
         self._crew.drive(f"what the others made is kept in `{self.at}`, and the same call goes on from there")
         _jumplens.join_fits([str(self.at / name) for name in names], self.result)
 
@@ -1045,7 +1050,7 @@ class _Driver:
             name = job.named("predictions", index)
             names.append(str(self.at / name))
             if self._kept(name) is not None:
-                self._bar.skip("evaluate", index)
+                self._bar.skip("evaluate", index, len(shares))
                 continue
             # Where the states are, if that node is still there.
             near = self._crew.where.get(f"sums {index}/{job.of}", self._held.get(f"share-{index}-of-{job.of}"))
@@ -1107,13 +1112,12 @@ class _Bar:
         self._shares[phase, index] = True
         self._describe()
 
-    def skip(self, phase: str, index: int) -> None:
+    def skip(self, phase: str, index: int, of: int) -> None:
+        """A share that was there already, one of so many."""
         self._shares[phase, index] = False
-        self._describe()
-
-    def skip_sums(self) -> None:
         if self._bar is not None:
-            self._bar.initial = self._bar.n = self._tokens
+            self._bar.initial += (self._tokens if phase == "sums" else self._bar.total - self._tokens) // of
+        self._describe()
 
     def show(self, counted: dict[tuple[str, int], dict[str, int]]) -> None:
         if self._bar is None:
