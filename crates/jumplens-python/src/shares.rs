@@ -90,7 +90,7 @@ fn shard(index: usize, of: usize) -> PyResult<Shard> {
     format!("{index}/{of}").parse().map_err(PyValueError::new_err)
 }
 
-/// The model of a run, loaded to work on the run's shares.
+/// The model of a run, loaded to work on the run's shares: what `jumplens.ray` has on each node.
 #[pyclass(frozen, module = "jumplens._jumplens")]
 pub struct Worker {
     worker: Arc<run::Worker>,
@@ -106,7 +106,8 @@ impl Worker {
         Ok(Self { worker: Arc::new(call(py, work)?) })
     }
 
-    /// Runs the share's samples, and writes their sums to `out`; calls `advance` with numbers and of what they are, tokens first. Gives what has to be said.
+    /// Runs the share's samples, lines of JSON, and writes their sums to `out`; calls `advance` with numbers and of what they are, tokens
+    /// first. Gives what has to be said.
     #[pyo3(signature = (index, of, train, val, folder, out, advance = None))]
     fn sums(
         &self,
@@ -136,7 +137,7 @@ impl Worker {
         })
     }
 
-    /// Evaluates the share's validation samples, and writes their predictions to `out`; calls `advance` as `sums` does.
+    /// Evaluates the share's validation samples with `maps`, and writes their predictions to `out`; calls `advance` as `sums` does.
     #[pyo3(signature = (index, of, val, folder, maps, out, advance = None))]
     fn evaluate(
         &self,
@@ -214,7 +215,7 @@ pub fn samples_of_shares(manifest: &str, of: usize) -> PyResult<Vec<((usize, usi
     Ok(shares.into_iter().map(|[train, val]| (ends(train), ends(val))).collect())
 }
 
-/// What a run in shares is about, and what a share of it takes.
+/// What a run in shares is about, and what a share of it takes, in bytes.
 #[pyclass(frozen, get_all, module = "jumplens._jumplens")]
 pub struct ShareNeeds {
     n_layers: usize,
