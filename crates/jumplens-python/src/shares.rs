@@ -207,9 +207,12 @@ pub fn is_whole(py: Python, path: FilePath) -> PyResult<bool> {
     detached(py, || if path.0.is_dir() { shards::is_whole_fit(&path.0) } else { run::is_whole(&path.0) })
 }
 
+/// Where samples begin and end.
+type Ends = (usize, usize);
+
 /// From where to where the shares have training and validation samples.
 #[pyfunction]
-pub fn samples_of_shares(manifest: &str, of: usize) -> PyResult<Vec<((usize, usize), (usize, usize))>> {
+pub fn samples_of_shares(manifest: &str, of: usize) -> PyResult<Vec<(Ends, Ends)>> {
     let shares = run::samples_of_shares(&manifest_of(manifest)?, of).map_err(of_library)?;
     let ends = |range: Range<usize>| (range.start, range.end);
     Ok(shares.into_iter().map(|[train, val]| (ends(train), ends(val))).collect())

@@ -80,13 +80,10 @@ pub fn join_fits(parts: &[PathBuf], folder: &Path, overwrite: bool, observer: &d
         if let Some(path) = integrity::changed(part, &files.files)? {
             return Err(Error::ChangedFile { path, stage: Stage::Fit });
         }
-        match &whole {
-            Some(whole) => match manifest.difference(whole) {
-                Some(difference) => return Err(fail(format!("it is of another experiment: {difference}"))),
-                None => {}
-            },
-            None => whole = Some(manifest),
+        if let Some(difference) = whole.as_ref().and_then(|whole| manifest.difference(whole)) {
+            return Err(fail(format!("it is of another experiment: {difference}")));
         }
+        whole.get_or_insert(manifest);
         let results = part.join(RESULTS);
         let next = curve.last().map_or(0, |row| row.from + 1);
         let its: Vec<CurveRow> = read_csv(&results.join("learning_curve.csv"))?;
