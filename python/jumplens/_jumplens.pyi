@@ -1,6 +1,6 @@
 """The extension module: what `jumplens` re-exports."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, Protocol, SupportsIndex, final
 
@@ -325,6 +325,67 @@ class Run:
     def states(self, layer: int, split: Literal["train", "val"] = "val") -> NDArray[np.float32]:
         """The states of a layer at the chosen positions, ``[n, d]``, as a copy."""
 
+@final
+class Worker:
+    """The model of a run, loaded to work on the run's shares: what `jumplens.ray` has on each node."""
+
+    def __new__(cls, manifest: str) -> Worker:
+        """Of the run whose ``manifest.json`` is `manifest`."""
+
+    def sums(
+        self,
+        index: int,
+        of: int,
+        train: bytes,
+        val: bytes,
+        folder: _Path,
+        out: _Path,
+        advance: Callable[[int, str], object] | None = None,
+    ) -> list[str]:
+        """Runs the share's samples, lines of JSON, and writes their sums to `out`; calls `advance` with numbers and of what they are, tokens
+        first. Gives what has to be said."""
+
+    def evaluate(
+        self,
+        index: int,
+        of: int,
+        val: bytes,
+        folder: _Path,
+        maps: _Path,
+        out: _Path,
+        advance: Callable[[int, str], object] | None = None,
+    ) -> list[str]:
+        """Evaluates the share's validation samples with `maps`, and writes their predictions to `out`; calls `advance` as `sums` does."""
+
+@final
+class SumsFile:
+    """A file of sums, looked through once."""
+
+    def __new__(cls, path: _Path) -> SumsFile: ...
+    def fit(self, manifest: str, first: int, end: int, folder: _Path) -> None:
+        """Fits the maps that the run of `manifest` is for, from the layers `first` to before `end`, into `folder`."""
+
+@final
+class ShareNeeds:
+    """What a run in shares is about, and what a share of it takes, in bytes."""
+
+    n_layers: int
+    d_model: int
+    sums: int
+    memory: int
+    states: int
+    tokens: int
+    val_tokens: int
+    has_head: bool
+    casts: list[str]
+    left_out: list[str]
+
+def share_needs(manifest: str, folder: _Path, of: int, threads: int) -> ShareNeeds: ...
+def samples_of_shares(manifest: str, of: int) -> list[tuple[tuple[int, int], tuple[int, int]]]: ...
+def merge_sums(files: Sequence[_Path], out: _Path) -> None: ...
+def join_fits(parts: Sequence[_Path], folder: _Path) -> None: ...
+def is_whole(path: _Path) -> bool: ...
+def isa() -> str: ...
 def positions(tokens: int, index: int, seed: int, number: int | None, skip_first: int) -> list[int]: ...
 def layer_table(
     casts: Sequence[

@@ -630,11 +630,20 @@ class Model:
             return str(id)
         return str(self.tokenizer.decode([id]))
 
-    def _samples(self, texts: Iterable[Text], choice: _Choice) -> Iterator[_Sample]:
+    def _sums_of_share(
+        self, texts: Iterable[Text], first: int, choice: _Choice, pairs: Literal["to-final", "all"], batch_tokens: int
+    ) -> tuple[Sums, int]:
+        """The sums of some texts, the first of which has the number `first`, and how many of them had positions to choose."""
+        taken, moments = _Counted(self._samples(texts, choice, first)), _Moments(self.d, self.n_layers, pairs)
+        for batch in self._batches(taken, batch_tokens, None, "share", False):
+            moments.add(self._chosen_states(batch))
+        return moments.sums(), taken.number
+
+    def _samples(self, texts: Iterable[Text], choice: _Choice, first: int = 0) -> Iterator[_Sample]:
         """One a text with positions to choose."""
         if isinstance(texts, str):
             raise TypeError("texts is one text, where a list of them is expected")
-        for index, text in enumerate(texts):
+        for index, text in enumerate(texts, first):
             ids = self._encode(text)
             chosen = _jumplens.positions(len(ids), index, choice.seed, choice.number, choice.skip_first)
             if chosen:

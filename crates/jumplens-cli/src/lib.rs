@@ -19,6 +19,7 @@ use clap::FromArgMatches;
 use clap::error::ErrorKind;
 use jumplens::nn::Isa;
 pub use memory::Allocator;
+pub use sources::sources;
 
 use printer::Printer;
 use std::ffi::OsString;

@@ -11,6 +11,7 @@ mod maps;
 mod matrix;
 mod path;
 mod run;
+mod shares;
 mod sums;
 mod threads;
 
@@ -34,6 +35,10 @@ mod _jumplens {
     use crate::maps::Maps;
     #[pymodule_export]
     use crate::run::Run;
+    #[pymodule_export]
+    use crate::shares::{
+        ShareNeeds, SumsFile, Worker, is_whole, isa, join_fits, merge_sums, samples_of_shares, share_needs,
+    };
     #[pymodule_export]
     use crate::sums::Sums;
 

@@ -8,6 +8,7 @@ use crate::eval::{
     write_tables,
 };
 use crate::files::{create_folder, sync, sync_names};
+use crate::manifest::Manifest;
 use crate::models::Kind;
 use crate::moments::Shard;
 use crate::progress::{Observer, check};
@@ -33,7 +34,9 @@ impl Run {
         let started = Instant::now();
         let pieces = self.pieces();
         let range = 0..samples.len();
-        let so_far = self.evaluate_range(&maps, &casts, &samples, range, 0, &pieces, observer)?;
+        let states = StateFiles::new(&self.folder, "val");
+        let subject = self.subject(&maps, &casts, &samples, &states)?;
+        let so_far = evaluate_range(&subject, &self.manifest, range, 0, &pieces, observer)?;
         self.finish_evaluation(so_far, kind, &maps, Some(&samples), started, shortcuts, observer)
     }
 
@@ -80,16 +83,10 @@ impl Run {
                 "share {shard} of {n} validation samples is empty: give fewer shares"
             )));
         }
-        let mut pieces = out.as_os_str().to_owned();
-        pieces.push(".unfinished");
-        let pieces = PathBuf::from(pieces);
         let range = share.start - offset..share.end - offset;
-        let so_far = self.evaluate_range(&maps, &casts, &samples, range, offset, &pieces, observer)?;
-        so_far.write(out)?;
-        sync(&[out.to_owned()])?;
-        remove(&pieces)?;
-        observer.end();
-        Ok(())
+        let states = StateFiles::new(&self.folder, "val");
+        let subject = self.subject(&maps, &casts, &samples, &states)?;
+        write_share(&subject, &self.manifest, range, offset, out, observer)
     }
 
     /// Writes the tables of [`Run::evaluate`] from the predictions in `parts`, those of all shares in any order, which have to be
@@ -103,8 +100,7 @@ impl Run {
         shortcuts: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<()> {
-        let (model, head) = self.evaluable()?;
-        let kind = model.spec().kind;
+        let kind = self.evaluable()?.0.spec().kind;
         if let Some(shard) = self.manifest.shard {
             let folder = self.folder.display();
             return Err(Error::Option(format!(
@@ -137,16 +133,8 @@ impl Run {
         let (maps, there) = self.measurable_casts(shortcuts, observer)?;
         let casts = first.record.casts.clone();
         self.check_measured(&casts, &there, shortcuts)?;
-        let files = StateFiles::new(&self.folder, "val");
-        let subject = Subject {
-            model,
-            head,
-            precision: self.manifest.dtype,
-            samples: &[],
-            states: &files,
-            shortcuts: &maps,
-            casts: &casts,
-        };
+        let states = StateFiles::new(&self.folder, "val");
+        let subject = self.subject(&maps, &casts, &[], &states)?;
         let mut so_far = SoFar::new(PartRecord::new(&self.manifest, &subject)?, 0);
         for part in opened {
             let path = part.path().to_owned();
@@ -162,44 +150,16 @@ impl Run {
         self.finish_evaluation(so_far, kind, &maps, samples.as_deref(), started, shortcuts, observer)
     }
 
-    /// Evaluates `range` of the `samples`, the first of which is number `offset` of the experiment. What is done is kept in the
-    /// folder `pieces`.
-    fn evaluate_range(
-        &self,
-        maps: &Shortcuts,
-        casts: &[Cast],
-        samples: &[Sample],
-        range: Range<usize>,
-        offset: usize,
-        pieces: &Path,
-        observer: &dyn Observer,
-    ) -> Result<SoFar> {
+    /// What is evaluated: the casts, with these maps, of the run's validation samples.
+    fn subject<'a>(
+        &'a self,
+        maps: &'a Shortcuts,
+        casts: &'a [Cast],
+        samples: &'a [Sample],
+        states: &'a StateFiles,
+    ) -> Result<Subject<'a>> {
         let (model, head) = self.evaluable()?;
-        let (precision, kind) = (self.manifest.dtype, model.spec().kind);
-        let files = StateFiles::new(&self.folder, "val");
-        let subject = Subject { model, head, precision, samples, states: &files, shortcuts: maps, casts };
-        let record = PartRecord::new(&self.manifest, &subject)?;
-        let mut so_far = go_on(SoFar::new(record, offset + range.start), pieces, offset + range.end)?;
-        let left = so_far.next() - offset..range.end;
-        if left.start > range.start {
-            let done = left.start - range.start;
-            observer.note(&format!("{done} of {} samples are evaluated already", range.len()));
-        }
-        let (total, unit) = match subject.runs_blocks() {
-            true => (tokens(&batches(&samples[left.clone()], kind)), "tokens"),
-            false => (left.len(), "samples"),
-        };
-        observer.begin(Stage::Evaluate.name(), total as u64, unit);
-        create_folder(pieces)?;
-        let mut keep = |piece: Evaluation| {
-            let first = so_far.next() - offset;
-            let places = Places::of(&samples[first..first + piece.samples()], kind);
-            let path = pieces.join(piece_name(so_far.next()));
-            so_far.append_written(&path, piece, places)?;
-            sync(&[path])
-        };
-        evaluate_pieces(&subject, left, &mut keep, observer)?;
-        Ok(so_far)
+        Ok(Subject { model, head, precision: self.manifest.dtype, samples, states, shortcuts: maps, casts })
     }
 
     fn finish_evaluation(
@@ -276,6 +236,61 @@ impl Run {
         let path = elsewhere.unwrap_or(&self.folder).to_owned();
         Err(Refusal::NoMapsOf { path, cast: cast.clone(), there: there.to_vec() }.into())
     }
+}
+
+/// Evaluates `range` of the samples of `subject`, the first of which is number `offset` of the experiment `manifest`. What is done
+/// is kept in the folder `pieces`.
+fn evaluate_range(
+    subject: &Subject,
+    manifest: &Manifest,
+    range: Range<usize>,
+    offset: usize,
+    pieces: &Path,
+    observer: &dyn Observer,
+) -> Result<SoFar> {
+    let kind = subject.model.spec().kind;
+    let record = PartRecord::new(manifest, subject)?;
+    let mut so_far = go_on(SoFar::new(record, offset + range.start), pieces, offset + range.end)?;
+    let left = so_far.next() - offset..range.end;
+    if left.start > range.start {
+        let done = left.start - range.start;
+        observer.note(&format!("{done} of {} samples are evaluated already", range.len()));
+    }
+    let (total, unit) = match subject.runs_blocks() {
+        true => (tokens(&batches(&subject.samples[left.clone()], kind)), "tokens"),
+        false => (left.len(), "samples"),
+    };
+    observer.begin(Stage::Evaluate.name(), total as u64, unit);
+    create_folder(pieces)?;
+    let mut keep = |piece: Evaluation| {
+        let first = so_far.next() - offset;
+        let places = Places::of(&subject.samples[first..first + piece.samples()], kind);
+        let path = pieces.join(piece_name(so_far.next()));
+        so_far.append_written(&path, piece, places)?;
+        sync(&[path])
+    };
+    evaluate_pieces(subject, left, &mut keep, observer)?;
+    Ok(so_far)
+}
+
+/// The same as one file `out`, next to which it is kept while it goes on.
+pub(super) fn write_share(
+    subject: &Subject,
+    manifest: &Manifest,
+    range: Range<usize>,
+    offset: usize,
+    out: &Path,
+    observer: &dyn Observer,
+) -> Result<()> {
+    let mut pieces = out.as_os_str().to_owned();
+    pieces.push(".unfinished");
+    let pieces = PathBuf::from(pieces);
+    let so_far = evaluate_range(subject, manifest, range, offset, &pieces, observer)?;
+    so_far.write(out)?;
+    sync(&[out.to_owned()])?;
+    remove(&pieces)?;
+    observer.end();
+    Ok(())
 }
 
 fn piece_name(first: usize) -> String {

@@ -2,7 +2,7 @@
 
 use crate::models::{PartKind, Spec};
 use crate::nn::Precision;
-use crate::shortcut::{self, Pairs};
+use crate::shortcut::{self, Fits, Pairs};
 use crate::states;
 use crate::weights::Contents;
 use jumplens_core::solver::BLOCK;
@@ -24,6 +24,51 @@ pub struct MemoryUse {
     pub has_head: bool,
     /// Bytes of the model's files.
     pub disk: u64,
+}
+
+/// What the memory depends on that work on a share takes, beside the model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShareUse {
+    /// What products are done in.
+    pub dtype: Precision,
+    /// Training samples of the share.
+    pub train: usize,
+    /// Validation samples of the share.
+    pub val: usize,
+    /// Which maps are fitted.
+    pub fits: Fits,
+    /// Threads.
+    pub threads: usize,
+    /// Whether the model has a head.
+    pub has_head: bool,
+    /// Bytes of the model's files.
+    pub disk: u64,
+}
+
+/// Bytes of memory that the work on one share takes at most ([`Worker`](super::Worker)), and fitting the maps from one layer: the
+/// weights, which are read from the mapped files, and the largest of
+///
+/// - the batches that are run, one a thread, with the unembedding where predictions are made of them;
+/// - the sums of one source layer and its targets: each to twice an f64's digits, those of a piece beside them, and one of them
+///   on its way to the file;
+/// - the same sums as they are fitted from: of the training and validation samples, with a factorisation and the maps.
+///
+/// Files of states and sums are mapped, and take memory only where there is some left.
+pub fn share_memory_bytes(spec: &Spec, contents: &Contents, of: &ShareUse) -> u64 {
+    let [d, layers, vocab] = [spec.d_model, spec.n_layers, spec.vocab_size].map(|size| size as u64);
+    let [train, val, threads] = [of.train, of.val, of.threads.max(1)].map(|size| size as u64);
+    let value = if of.dtype == Precision::Bf16 { 2 } else { 4 };
+    let embedding = vocab * d;
+    let blocks = contents.parameters.saturating_sub(embedding);
+    let weights = 4 * embedding + value * blocks;
+    let row = 4 * (blocks / (layers * d).max(1) + 6 * d);
+    let head = if of.has_head { value * embedding } else { 0 };
+    let batches = threads * states::TOKEN_BUDGET as u64 * row + head + WORK;
+    let targets = if of.fits.pairs == Pairs::All { layers } else { 1 };
+    let sums = d * d * (24 * (1 + targets) + 24);
+    let fit = 8 * d * d * (3 * (1 + targets) + 6) + 4 * d * d * targets * of.fits.casts().len() as u64;
+    let predictions = PREDICTION * (1 + of.fits.casts().len() as u64) * (layers + 1) * val;
+    weights + of.disk + batches.max(sums).max(fit) + predictions + PROGRAM + SAMPLE * (train + val)
 }
 
 /// The program itself, with what is bundled in it as far as it is looked at, and what it holds before it has a model.

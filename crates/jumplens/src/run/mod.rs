@@ -9,12 +9,14 @@ mod memory;
 mod records;
 mod settings;
 mod stages;
+mod worker;
 
 pub use crate::samples::SampleSource;
 pub use figures::draw;
 pub use import::Import;
-pub use memory::{MemoryUse, memory_bytes};
+pub use memory::{MemoryUse, ShareUse, memory_bytes, share_memory_bytes};
 pub use settings::{Asked, Settings};
+pub use worker::{Worker, is_whole, measured_from_sums, samples_of_shares, sums_bytes, tokens_of_samples};
 
 use crate::eval::tables::{CurveRow, R2Row, SourceRow, Tables, read_csv};
 use crate::eval::{Summary, mean_run};

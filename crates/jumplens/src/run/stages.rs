@@ -2,7 +2,7 @@
 
 use super::figures::draw_tables;
 use super::{Run, samples_path};
-use crate::batch::{PackedBatch, tokens};
+use crate::batch::tokens;
 use crate::eval::tables::write_csv;
 use crate::eval::{Evaluation, Summary, advise, diagnose, examples, r2_table, spectra};
 use crate::files::{create_folder, write_atomically, write_durably};
@@ -16,7 +16,7 @@ use crate::progress::{Observer, check};
 use crate::sanity;
 use crate::seal;
 use crate::shortcut::{Fits, Shortcuts, fit_pairs, fit_parts};
-use crate::states::{Begun, CHUNK, Kept, StateFiles, TOKEN_BUDGET};
+use crate::states::{Begun, CHUNK, Kept, StateFiles, batches};
 use crate::store::Stage;
 use crate::tokenize::{Sample, read_samples};
 use crate::words::{Cast, EXAMPLES, LENS, MOMENTS, RESULTS, Refusal, SUMMARY};
@@ -118,8 +118,7 @@ impl Run {
         check(observer)?;
         let left = |(samples, earlier): (&[Sample], &Begun)| {
             let whole = earlier.chunks.saturating_mul(CHUNK);
-            let chunks = samples[whole.min(samples.len())..].chunks(CHUNK);
-            chunks.map(|chunk| tokens(&PackedBatch::pack(chunk, spec.kind, TOKEN_BUDGET))).sum::<usize>()
+            tokens(&batches(&samples[whole.min(samples.len())..], spec.kind))
         };
         let total = splits.iter().map(|(_, samples)| &samples[..]).zip(&earlier).map(left).sum::<usize>();
         observer.begin(Stage::States.name(), total as u64, "tokens");

@@ -10,28 +10,30 @@ use crate::store::Stage;
 use crate::words::{Cast, Refusal};
 use crate::{Error, Result};
 use jumplens_core::metrics::score;
+use std::ops::Range;
 
-/// Fits the maps `fits` from the sums of all shares, and writes them to `shortcuts`. Gives the rows of `r2.csv` and
-/// `learning_curve.csv`, from the sums too. Advances by one a map. [`Error::Shards`] names the shares that are missing;
+/// Fits the maps `fits` from the layers `sources` by the sums of all shares, and writes them to `shortcuts`. Gives the rows of `r2.csv`
+/// and `learning_curve.csv`, from the sums too. Advances by one a map. [`Error::Shards`] names the shares that are missing;
 /// [`Error::Refused`] where the file has not the sums of all `fits.pairs`.
 pub fn fit(
     file: &MomentsFile,
     fits: &Fits,
+    sources: Range<usize>,
     shortcuts: &Shortcuts,
     observer: &dyn Observer,
 ) -> Result<(Vec<R2Row>, Vec<CurveRow>)> {
     check_fits(file, fits)?;
     let last = file.record.n_layers;
-    observer.begin(Stage::Fit.name(), fits.count(last) as u64, "maps");
+    let count = |from| fits.pairs.targets(from, last).len() * fits.casts().len();
+    observer.begin(Stage::Fit.name(), sources.clone().map(count).sum::<usize>() as u64, "maps");
     let lenses = chosen(fits)?;
-    let mut by_cast: Vec<Vec<R2Row>> = vec![Vec::new(); lenses.len()];
-    let (mut id, mut mean, mut curve) = (Vec::new(), Vec::new(), Vec::new());
-    for from in 0..last {
+    let (mut rows, mut curve) = (Vec::new(), Vec::new());
+    for from in sources {
         check(observer)?;
         let to = fits.pairs.targets(from, last);
         let (train, val) = (file.train(from, &to)?, file.val(from, &to)?);
         let source = Source::of_sums(&train);
-        for (lens, rows) in lenses.iter().zip(&mut by_cast) {
+        for lens in &lenses {
             let (cast, maps) = (lens.cast(), lenses::fit(&**lens, &source)?);
             for (target, (to, map)) in to.iter().zip(&maps.maps).enumerate() {
                 let (r2, r2_train) = (r2_of_sums(&val, target, map), r2_of_sums(&train, target, map));
@@ -41,6 +43,7 @@ pub fn fit(
         }
         // What is factored next takes as much.
         drop(source);
+        let (mut id, mut mean) = (Vec::new(), Vec::new());
         for (target, to) in to.iter().enumerate() {
             let row = |mapping: Cast, score: &dyn Fn(&PairSums) -> f64| R2Row {
                 mapping,
@@ -55,12 +58,24 @@ pub fn fit(
             id.push(row(Cast::Id, &|sums| against(sums, sums.squared_distances_to_source(target))));
             mean.push(row(Cast::Mean, &|sums| against(sums, sums.squared_distances_to(target, &centre))));
         }
+        rows.extend(id.into_iter().chain(mean));
         let val = file.val(from, &[last])?;
         curve.extend(learning_curve([from, last], &val, |segment| file.segment(segment, from))?.0);
     }
     observer.end();
-    let rows = by_cast.into_iter().flatten().chain(id).chain(mean).collect();
-    Ok((rows, curve))
+    Ok((by_cast(rows), curve))
+}
+
+/// Rows of source layers that follow one another, put together by cast.
+pub(super) fn by_cast(rows: Vec<R2Row>) -> Vec<R2Row> {
+    let mut all: Vec<(Cast, Vec<R2Row>)> = Vec::new();
+    for row in rows {
+        match all.iter_mut().find(|(cast, _)| *cast == row.mapping) {
+            Some((_, its)) => its.push(row),
+            None => all.push((row.mapping.clone(), vec![row])),
+        }
+    }
+    all.into_iter().flat_map(|(_, rows)| rows).collect()
 }
 
 /// The lenses that `fits` asks for, none of which may need more than sums.

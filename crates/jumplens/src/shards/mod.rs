@@ -4,4 +4,4 @@ mod fit;
 mod folder;
 
 pub use fit::fit;
-pub use folder::fit_folder;
+pub use folder::{fit_folder, fit_sources, is_whole_fit, join_fits};

@@ -9,7 +9,7 @@ use crate::batch::PackedBatch;
 use crate::files::{
     Mapped, create_anew, create_folder, hexadecimal, open_unfinished, sync, sync_file, sync_names, temporary,
 };
-use crate::models::{Spec, Transformer};
+use crate::models::{Kind, Spec, Transformer};
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
 use crate::runner::{BlockRun, Context, Plan, Rows};
@@ -35,6 +35,11 @@ pub const CHUNK: usize = 1024;
 const ROUND: usize = 16;
 /// Tokens in a packed batch.
 pub const TOKEN_BUDGET: usize = 1024;
+
+/// The batches that `samples` are run in, from the beginning of a chunk on.
+pub(crate) fn batches(samples: &[Sample], kind: Kind) -> Vec<PackedBatch> {
+    samples.chunks(CHUNK).flat_map(|chunk| PackedBatch::pack(chunk, kind, TOKEN_BUDGET)).collect()
+}
 
 /// Bytes that the states of a run take on disk, but for the files' headers: every layer's of both splits, and of the
 /// train samples the output of every attention.
