@@ -3,11 +3,13 @@
 //! A family (`families`, a file each) reads a configuration into a blueprint (`blueprint`): sizes, modules, and the names of
 //! their tensors. That is enough to [`describe`] a model; [`load`] builds a [`Transformer`] of it, the same for all families.
 
+mod backward;
 mod blueprint;
 mod families;
 mod head;
 mod transformer;
 
+pub use backward::{Backward, Prompt};
 pub use head::{Head, Step};
 pub use transformer::{Embedding, Module, PositionTable, Transformer, value_of};
 

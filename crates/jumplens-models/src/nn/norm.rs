@@ -23,6 +23,14 @@ impl Norm {
             Self::Rms(norm) => norm.forward(x),
         }
     }
+
+    /// Its weight `[d]`, its ε, and whether it takes the mean away.
+    pub(super) fn parts(&self) -> (&Tensor, f64, bool) {
+        match self {
+            Self::Layer(norm) => (&norm.weight, norm.eps, true),
+            Self::Rms(norm) => (&norm.weight, norm.eps, false),
+        }
+    }
 }
 
 /// `(x − mean) / √(variance + eps) · weight + bias`, row by row, with the biased variance.
