@@ -14,7 +14,13 @@ use jumplens::store::{FolderKind, Room};
 pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
     let from = [args.path.clone()];
     let room = Room::check(&args.out, FolderKind::ImportedMaps, &from, args.overwrite)?;
-    let foreign = Foreign::read(&args.path)?;
+    let mut foreign = Foreign::read(&args.path)?;
+    let files = match &args.model {
+        Some(name) => Some(ModelFiles::find(name, &args.unread.sources(), &Progress::new(printer))?),
+        None => None,
+    };
+    let spec = files.as_ref().map(describe).transpose()?.map(|it| it.spec);
+    spec.iter().for_each(|spec| foreign.lead_to(spec.n_layers));
     let said = Origin {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         d_model: Some(foreign.width()),
@@ -23,11 +29,9 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
         imported_from: foreign.origin.imported_from.clone().or(Some(foreign.format.to_owned())),
         ..foreign.origin.clone()
     };
-    let (origin, parts, layers) = match &args.model {
-        Some(name) => {
-            let files = ModelFiles::find(name, &args.unread.sources(), &Progress::new(printer))?;
-            let spec = describe(&files)?.spec;
-            let own = Origin::of_model(&record_model(&files), spec.n_layers, spec.d_model);
+    let (origin, parts, layers) = match files.as_ref().zip(spec) {
+        Some((files, spec)) => {
+            let own = Origin::of_model(&record_model(files), spec.n_layers, spec.d_model);
             if let Some(what) = said.difference(&own) {
                 if !args.force {
                     return Err(Error::ForeignShortcuts { path: args.path.clone(), what }.into());
