@@ -754,14 +754,13 @@ impl StatesArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(group = clap::ArgGroup::new("elsewhere").args(["moments", "lens"]))]
 pub struct FitArgs {
     /// Run folder; with `--moments` and `--lens`, the folder to write
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Fit from this file of sums of all shares: of second moments, from which r² and the learning curve are taken too, or of
     /// Jacobians
-    #[arg(long, visible_alias = "sums", value_name = "FILE")]
+    #[arg(long, visible_alias = "sums", value_name = "FILE", group = "elsewhere")]
     pub moments: Option<PathBuf>,
     /// Fit again where that is done, and forget what came of it; with `--moments` and `--lens`, replace what was fitted into the
     /// folder before

@@ -19,7 +19,7 @@ const TOKENS: usize = 128;
 pub struct DerivativeArgs {
     /// Take these lenses, separated by commas: `jacobian` (all effects on later positions), `tangent` (those on the same
     /// position), `relevance` (denominators of norms and activations of gates held)
-    #[arg(long, value_name = "LENS,…", value_delimiter = ',', value_parser = derivative, requires = "model", conflicts_with_all = ["pairs", "intercept", "ridge", "rank", "casts"], help_heading = HEADING)]
+    #[arg(long, value_name = "LENS,…", value_delimiter = ',', value_parser = derivative, group = "elsewhere", requires = "model", conflicts_with_all = ["pairs", "intercept", "ridge", "rank", "casts"], help_heading = HEADING)]
     pub lens: Vec<DerivativeCast>,
     /// Bundled model, folder, `.gguf` file, or name on the Hugging Face Hub
     #[arg(long, requires = "elsewhere", help_heading = HEADING)]
@@ -32,7 +32,7 @@ pub struct DerivativeArgs {
     /// Tokens of each [default: 128]
     #[arg(long, value_name = "N", requires = "lens", help_heading = HEADING)]
     pub prompt_tokens: Option<usize>,
-    /// Prompts as token ids, in place of a corpus: lines `{"ids": [...]}`; those of fewer than 18 tokens are passed over
+    /// Prompts as token ids, in place of a corpus: lines `{"ids": [...]}`; those of fewer than 18 tokens are skipped
     #[arg(long, value_name = "FILE.jsonl", requires = "lens", conflicts_with_all = ["prompts", "prompt_tokens", "corpus", "seed", "lines", "text_column", "shards"], help_heading = HEADING)]
     pub prompt_ids: Option<PathBuf>,
     /// Corpus whose sentences prompts are made of, as for `run` [default: wikipedia-sample]

@@ -31,7 +31,7 @@ pub fn fit_sums(args: &FitArgs, sums: &JacobiansFile, printer: &Printer) -> Resu
 fn say(args: &FitArgs, outcome: &Outcome, printer: &Printer) {
     let out = quoted(&args.out);
     if outcome.skipped > 0 {
-        printer.note(&format!("{} prompts are too short, and were passed over", outcome.skipped));
+        printer.note(&format!("{} prompts are too short, and were skipped", outcome.skipped));
     }
     for outlier in outcome.outliers.iter().take(NAMED) {
         printer.note(&format!(

@@ -99,7 +99,7 @@ pub fn fit(request: &Request, folder: &Path, sources: &Sources, observer: &dyn O
     let making = room.begin(observer)?;
     let (done, expected) = (sums.prompts.len(), sums.record.expected());
     if done > 0 {
-        observer.note(&format!("{done} of {expected} prompts are there already: it goes on behind them"));
+        observer.note(&format!("{done} of {expected} prompts are there already: it continues with the next"));
     }
     let unit = (sums.record.casts.len() * sums.record.n_layers * sums.record.d_model) as u64;
     observer.begin(Stage::Fit.name(), (expected - done) as u64 * unit, "products");
