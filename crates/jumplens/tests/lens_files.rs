@@ -30,6 +30,7 @@ fn a_published_jacobian_lens_and_its_sums_are_read() {
         }
         foreign.lead_to(7);
         assert_eq!(foreign.pairs.keys().copied().collect::<Vec<_>>(), [(1, 7), (2, 7)]);
+        assert_eq!(foreign.fill(), [0, 3, 4, 5, 6]);
         let out = tempfile::tempdir().unwrap();
         let casts = foreign.save(out.path(), &foreign.origin, None, PRE_NORM_PARTS).unwrap();
         assert_eq!(casts, [Cast::Derivative(DerivativeCast::Jacobian)]);

@@ -43,6 +43,8 @@ pub struct Foreign {
     /// Files in the folder that are not maps by their names.
     pub passed_over: Vec<PathBuf>,
     width: usize,
+    /// Layers whose map is the identity since the file has none.
+    filled: Vec<usize>,
 }
 
 /// What the name of a file or an array says.
@@ -106,6 +108,7 @@ impl Foreign {
             origin: Origin::default(),
             passed_over: Vec::new(),
             width: 0,
+            filled: Vec::new(),
         };
         if !found.is_dir() {
             foreign.add_file(path)?;
@@ -255,6 +258,18 @@ impl Foreign {
         }
     }
 
+    /// Puts the identity where a Jacobian lens has no matrix, and says for which layers: the embedding has no place in its file,
+    /// and it may be of some blocks alone. Whoever casts states of all layers uses those as they are.
+    pub fn fill(&mut self) -> Vec<usize> {
+        let last = self.pairs.keys().map(|(_, to)| *to).max().filter(|_| self.format == JACOBIAN_LENS);
+        let Some(last) = last else { return Vec::new() };
+        self.filled = (0..last).filter(|from| !self.pairs.contains_key(&(*from, last))).collect();
+        for from in &self.filled {
+            self.pairs.insert((*from, last), LinearMap::identity(self.width));
+        }
+        self.filled.clone()
+    }
+
     /// `h + W·h + b` for each layer.
     fn add_tuned_lens(&mut self, folder: &Path) -> Result<()> {
         let config_path = folder.join("config.json");
@@ -386,7 +401,11 @@ impl Foreign {
         }
         for (cast, sources) in &casts {
             for (from, maps) in sources {
-                shortcuts.cast(cast).save_pairs(*from, maps, &Notes::new())?;
+                let mut notes = Notes::new();
+                if self.filled.contains(from) {
+                    notes.insert("missing".to_owned(), "the identity stands for it".into());
+                }
+                shortcuts.cast(cast).save_pairs(*from, maps, &notes)?;
             }
         }
         self.check_parts(parts)?;

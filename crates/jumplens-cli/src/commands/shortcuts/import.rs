@@ -10,6 +10,7 @@ use jumplens::models::{PRE_NORM_PARTS, describe};
 use jumplens::run::record_model;
 use jumplens::shortcut::{Foreign, Origin};
 use jumplens::store::{FolderKind, Room};
+use jumplens::words::Cast;
 
 pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
     let from = [args.path.clone()];
@@ -58,6 +59,7 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
     if let Some(layers) = layers.filter(|_| !args.force) {
         foreign.check_layers(&args.path, layers)?;
     }
+    let filled = foreign.fill();
     let making = room.begin(&Progress::new(printer))?;
     let casts = foreign.save(&args.out, &origin, args.cast.as_ref(), parts)?;
     making.finish()?;
@@ -78,6 +80,14 @@ pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
             foreign.passed_over.iter().take(5).map(|path| format!("`{}`", path.display())).collect();
         let more = if foreign.passed_over.len() > names.len() { " and others" } else { "" };
         printer.note(&format!("Not maps by their names, and skipped: {}{more}", names.join(", ")));
+    }
+    if !filled.is_empty() {
+        let layers: Vec<String> = filled.iter().map(usize::to_string).collect();
+        printer.note(&format!(
+            "There is no matrix for the states of layer {}: they are used as they are, as by `{}`",
+            layers.join(", "),
+            Cast::Id
+        ));
     }
     if origin.weights_sha256.is_none() {
         printer.note(
