@@ -382,6 +382,7 @@ fn advice(error: &Error) -> Option<String> {
                 FolderKind::ImportedMaps => "shortcuts import",
                 FolderKind::ExportedMaps => "shortcuts export",
                 FolderKind::Comparison => "compare",
+                FolderKind::Pruned => "prune",
                 FolderKind::Figures => Stage::Plot.name(),
             };
             format!("give the command again that makes it, `jumplens {command} …` with `--out {}`", quoted(path))
@@ -445,6 +446,7 @@ fn uses(path: &Path, kind: FolderKind) -> String {
             "; its files are given to others, or to `--shortcuts` of `lens`, `r2` and `evaluate`".to_owned()
         }
         FolderKind::Comparison => "; its figures and `differences.csv` are there to be looked at".to_owned(),
+        FolderKind::Pruned => format!("; it is a model: `--model {path}` of `run` and `lens` takes it"),
         FolderKind::Figures => format!("; `jumplens plot --out {path}` draws its figures again"),
     }
 }

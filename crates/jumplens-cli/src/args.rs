@@ -2,9 +2,11 @@
 
 mod derivatives;
 mod lens;
+mod prune;
 
 pub use derivatives::DerivativeArgs;
 pub use lens::{LensArgs, LensFormat, Span};
+pub use prune::PruneArgs;
 
 use crate::sources::sources;
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -25,10 +27,8 @@ pub const TRAIN: usize = 9000;
 pub const VAL: usize = 3000;
 const GLOBAL: &str = "Global options";
 /// What says which sentences are taken, and how: of no use where there are samples.
-const OF_SENTENCES: [&str; 12] = [
+const OF_SENTENCES: [&str; 10] = [
     "split_by",
-    "positions",
-    "skip_first",
     "lines",
     "text_column",
     "shards",
@@ -107,6 +107,8 @@ pub enum Command {
     /// Maps as files: what there is, what they are like, and from and for other programs
     #[command(subcommand)]
     Shortcuts(ShortcutsCommand),
+    /// A smaller model: blocks that predictions can do without are taken out, what they add is folded into others
+    Prune(PruneArgs),
     /// Say what a model is made of, and what a run of it takes on disk
     Info(InfoArgs),
     /// Look at a model for what has made lenses wrong: unused tensors, states, head, outliers, special tokens
@@ -130,6 +132,7 @@ impl Command {
             Self::Lens(args) => Some(&args.model),
             Self::Info(args) => Some(args.model.name()),
             Self::Doctor(args) => Some(args.model.name()),
+            Self::Prune(args) => Some(args.model.name()),
             Self::Shortcuts(ShortcutsCommand::Import(args)) => args.model.as_deref(),
             _ => None,
         }
@@ -318,6 +321,27 @@ pub struct InputArgs {
     pub model: Option<String>,
     #[command(flatten)]
     pub unread: UnreadArgs,
+    #[command(flatten)]
+    pub samples: SamplesArgs,
+    /// Which pairs of layers to fit [default: all]
+    #[arg(long, value_enum)]
+    pub pairs: Option<Pairs>,
+    #[command(flatten)]
+    pub casts: CastArgs,
+    /// What the model's products are done in; sums, states and maps are f32 either way [default: f32]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+    /// Positions of each sentence, at random: a number, or `all` [default: 1]
+    #[arg(long, value_name = "K", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub positions: Option<HowMany>,
+    /// Never choose one of the first N tokens, where many models park attention [default: 0]
+    #[arg(long, value_name = "N", help_heading = SENTENCES, conflicts_with = "train_samples")]
+    pub skip_first: Option<usize>,
+}
+
+/// Which sentences are fitted on, and which are measured on.
+#[derive(Debug, ClapArgs)]
+pub struct SamplesArgs {
     /// Bundled corpus (`wikipedia-sample`); Wikipedia dump (`.xml`, `.xml.bz2`, `.xml.gz`); `.parquet` file or folder of them;
     /// `.jsonl` (`.gz`, `.zst`); `.txt`; `hf://datasets/ORG/NAME[/CONFIG][@REVISION]` [default: wikipedia-sample]
     #[arg(long, value_name = "CORPUS")]
@@ -334,14 +358,6 @@ pub struct InputArgs {
     /// Seed of everything random [default: 0]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Which pairs of layers to fit [default: all]
-    #[arg(long, value_enum)]
-    pub pairs: Option<Pairs>,
-    #[command(flatten)]
-    pub casts: CastArgs,
-    /// What the model's products are done in; sums, states and maps are f32 either way [default: f32]
-    #[arg(long, value_enum)]
-    pub dtype: Option<Dtype>,
     /// Samples to fit on instead of a corpus: lines `{"ids": [...], "position": p}`
     #[arg(long, value_name = "FILE.jsonl", requires = "val_samples", conflicts_with_all = ["corpus", "train", "val"], conflicts_with_all = OF_SENTENCES)]
     pub train_samples: Option<PathBuf>,
@@ -355,12 +371,6 @@ pub struct InputArgs {
     /// What training and validation may not share [default: document, where the corpus has documents]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = SENTENCES)]
     pub split_by: Option<SplitBy>,
-    /// Positions of each sentence, at random: a number, or `all` [default: 1]
-    #[arg(long, value_name = "K", help_heading = SENTENCES)]
-    pub positions: Option<HowMany>,
-    /// Never choose one of the first N tokens, where many models park attention [default: 0]
-    #[arg(long, value_name = "N", help_heading = SENTENCES)]
-    pub skip_first: Option<usize>,
 }
 
 /// What a line or a row of a corpus is.
@@ -505,12 +515,11 @@ impl From<&ExistingArgs> for Existing {
     }
 }
 
-impl InputArgs {
-    /// What is asked of the run.
+impl SamplesArgs {
+    /// What is asked of the samples.
     pub fn asked(&self) -> Asked {
         let files = self.train_samples.clone().zip(self.val_samples.clone());
         Asked {
-            model: self.model().map(str::to_owned),
             corpus: self.corpus.clone(),
             train: self.train,
             val: self.val,
@@ -520,9 +529,19 @@ impl InputArgs {
             text_column: self.reading.text_column.clone(),
             shards: self.reading.shards,
             draw: self.draw.options(self.split_by),
+            seed: self.seed,
+            ..Asked::default()
+        }
+    }
+}
+
+impl InputArgs {
+    /// What is asked of the run.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            model: self.model().map(str::to_owned),
             how_many: self.positions,
             skip_first: self.skip_first,
-            seed: self.seed,
             pairs: self.pairs.map(Into::into),
             intercept: self.casts.intercept.then_some(true),
             ridge: self.casts.ridge,
@@ -530,7 +549,7 @@ impl InputArgs {
             lenses: None,
             casts: self.casts.chosen(),
             dtype: self.dtype.map(Into::into),
-            shard: None,
+            ..self.samples.asked()
         }
     }
 

@@ -66,6 +66,7 @@ pub mod lenses;
 mod markup;
 pub mod moments;
 pub mod plot;
+pub mod prune;
 mod report;
 mod results;
 pub mod run;

@@ -8,6 +8,7 @@ mod info;
 mod lens;
 mod maps;
 mod moments;
+mod prune;
 mod run;
 mod sentences;
 mod shortcuts;
@@ -67,6 +68,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Lens(args) => lens::lens(&args, printer),
         Command::Shortcuts(command) => shortcuts::shortcuts(&command, printer),
         Command::Compare(args) => compare::run(&args, printer),
+        Command::Prune(args) => prune::run(&args, printer),
         Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),
         Command::Completions(args) => completions::completions(&args, printer),

@@ -230,6 +230,16 @@ impl Blueprint<'_> {
         for layer in 0..self.spec.n_layers {
             (self.block)(layer)?.iter().try_for_each(|module| module.each(see))?;
         }
+        self.each_behind(see)
+    }
+
+    /// Calls `see` with every tensor that belongs to no block.
+    pub fn each_outside(&self, see: &mut Visit) -> Result<()> {
+        self.embedding.each(see)?;
+        self.each_behind(see)
+    }
+
+    fn each_behind(&self, see: &mut Visit) -> Result<()> {
         self.final_norm.iter().try_for_each(|norm| norm.each(see))?;
         self.head.iter().try_for_each(|head| head.each(see))
     }
@@ -335,6 +345,25 @@ impl AttentionSpec {
 }
 
 impl ModuleSpec {
+    /// Its tensors, in an order that is the same in every block.
+    pub fn tensors(&self) -> Result<Vec<TensorSpec>> {
+        let mut tensors = Vec::new();
+        self.each(&mut |tensor| {
+            tensors.push(tensor.clone());
+            Ok(())
+        })?;
+        Ok(tensors)
+    }
+
+    /// The layer that a feed-forward part ends with.
+    pub fn output_layer(&self) -> Option<&LinearSpec> {
+        match self {
+            Self::FeedForward { proj, .. } => Some(proj),
+            Self::GatedFeedForward { down, .. } => Some(down),
+            _ => None,
+        }
+    }
+
     fn build(&self, weights: &Weights) -> Result<Module> {
         Ok(match self {
             Self::Norm(norm) => Module::Norm(norm.build(weights)?),

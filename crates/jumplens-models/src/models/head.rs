@@ -7,7 +7,7 @@ use jumplens_core::linalg::matmul::{Matrix, Packed, PackedWeights};
 use std::sync::{Arc, OnceLock};
 
 /// From `h_L` to logits: the final norm, or an MLM transform, then the unembedding.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Head {
     steps: Vec<Step>,
     unembedding: Tensor,
@@ -33,6 +33,11 @@ impl Head {
     /// given, a logit z becomes cap·tanh(z / cap).
     pub fn new(steps: Vec<Step>, unembedding: Tensor, bias: Option<Tensor>, soft_cap: Option<f32>) -> Self {
         Self { steps, unembedding, bias, soft_cap, packed: Default::default() }
+    }
+
+    /// What is done to each row before the unembedding, in order.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
     }
 
     /// The norm that comes first, where it does.

@@ -7,13 +7,15 @@ mod backward;
 mod blueprint;
 mod families;
 mod head;
+mod save;
 mod transformer;
 
 pub use backward::{Backward, Prompt};
 pub use head::{Head, Step};
-pub use transformer::{Embedding, Module, PositionTable, Transformer, value_of};
+pub use save::{Stored, block_parameters, save};
+pub use transformer::{Embedding, KeptBlock, Module, PositionTable, Transformer, value_of};
 
-pub use crate::words::{Kind, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Sizes, Slot, Spec};
+pub use crate::words::{Kind, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Seam, Sizes, Slot, Spec};
 
 use crate::error::{Error, Result};
 use crate::gguf;

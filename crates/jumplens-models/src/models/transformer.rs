@@ -8,8 +8,8 @@ use crate::words::{PartKind, Slot, Spec};
 use candle_core::Tensor;
 use jumplens_core::LinearMap;
 
-/// A model. Tensors are f32, `[rows, d]`, on the CPU.
-#[derive(Debug)]
+/// A model. Tensors are f32, `[rows, d]`, on the CPU. Copies share their tensors.
+#[derive(Debug, Clone)]
 pub struct Transformer {
     spec: Spec,
     embedding: Embedding,
@@ -19,7 +19,7 @@ pub struct Transformer {
 }
 
 /// From tokens to `h_0`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Embedding {
     /// `[vocab, width]`.
     pub tokens: Tensor,
@@ -34,12 +34,30 @@ pub struct Embedding {
 }
 
 /// Learnt positions.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PositionTable {
     /// `[offset + positions, d]`.
     pub table: Tensor,
     /// The row of position 0.
     pub offset: u32,
+}
+
+/// A block of a shorter model, by those of the whole one, counted from 0.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeptBlock {
+    /// The block that it is.
+    pub block: usize,
+    /// The last of those that it stands for, whose norm behind the sum it has; itself, where it stands for no other.
+    pub until: usize,
+    /// What its feed-forward part ends with in the place of its own layer.
+    pub output: Option<LinearMap>,
+}
+
+impl KeptBlock {
+    /// The block as it is.
+    pub fn of(block: usize) -> Self {
+        Self { block, until: block, output: None }
+    }
 }
 
 /// What does a part's work.
@@ -98,6 +116,47 @@ impl Module {
         })
     }
 
+    /// The layer that a feed-forward part ends with, `[d_hidden]` → `[d]`; of others none.
+    pub fn output_layer(&self) -> Option<&Linear> {
+        match self {
+            Self::FeedForward(part) => Some(&part.proj),
+            Self::GatedFeedForward(part) => Some(part.down()),
+            _ => None,
+        }
+    }
+
+    /// This feed-forward part with `map` as the layer that it ends with. [`Error::Internal`] where it is none, or of another
+    /// width.
+    pub fn with_output_layer(&self, map: &LinearMap) -> Result<Self> {
+        let own = self.output_layer();
+        let Some(own) =
+            own.filter(|own| (own.in_features(), own.out_features()) == (map.d_in(), map.d_out()))
+        else {
+            return Err(Error::Internal(format!(
+                "a layer {} → {} ends no part of kind {:?}",
+                map.d_in(),
+                map.d_out(),
+                self.kind()
+            )));
+        };
+        let layer = own.replaced(map);
+        Ok(match self {
+            Self::FeedForward(part) => Self::FeedForward(FeedForward { proj: layer, ..part.clone() }),
+            Self::GatedFeedForward(part) => Self::GatedFeedForward(part.with_down(layer)),
+            other => other.clone(),
+        })
+    }
+
+    /// What the layer reads that a feed-forward part ends with, for the rows `x` `[n, d]`: `[n, d_hidden]`. [`Error::Internal`]
+    /// of others.
+    pub fn hidden(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::FeedForward(part) => Ok(part.hidden(x)?),
+            Self::GatedFeedForward(part) => Ok(part.hidden(x)?),
+            _ => Err(Error::Internal(format!("a part of kind {:?} has no hidden units", self.kind()))),
+        }
+    }
+
     /// This module on `map·x` in the place of its one input x (`map` `[d, d]`, rows are outputs), in as many products as
     /// without the map; `None` where that cannot be done.
     pub fn after(&self, map: &LinearMap) -> Result<Option<Self>> {
@@ -111,6 +170,33 @@ impl Module {
 }
 
 impl Transformer {
+    /// A model of blocks of this one, in the order of `kept`. [`Error::Internal`] where one of them is none of its blocks, or an
+    /// output layer fits none.
+    pub fn shorter(&self, kept: &[KeptBlock]) -> Result<Self> {
+        let block = |kept: &KeptBlock| -> Result<Vec<Module>> {
+            let (Some(own), Some(last)) = (self.blocks.get(kept.block), self.blocks.get(kept.until)) else {
+                return Err(Error::Internal(format!("there are no blocks {} to {}", kept.block, kept.until)));
+            };
+            let mut block = own.clone();
+            let Some(seam) = self.spec.seam() else {
+                return match (&kept.output, kept.block == kept.until) {
+                    (None, true) => Ok(block),
+                    _ => Err(Error::Internal("nothing can be folded into a block of this kind".into())),
+                };
+            };
+            for part in seam.sum + 1..block.len() {
+                block[part] = last[part].clone();
+            }
+            if let Some(output) = &kept.output {
+                block[seam.output] = block[seam.output].with_output_layer(output)?;
+            }
+            Ok(block)
+        };
+        let blocks = kept.iter().map(block).collect::<Result<Vec<_>>>()?;
+        let spec = Spec { n_layers: blocks.len(), ..self.spec.clone() };
+        Self::new(spec, self.embedding.clone(), blocks, self.head.clone())
+    }
+
     /// [`Error::Internal`] where the modules of a block are not those of the spec's parts.
     pub fn new(
         spec: Spec,

@@ -30,6 +30,11 @@ impl FeedForward {
         if is_fusable(x) { x.apply_op1_no_bwd(self) } else { self.forward_plain(x) }
     }
 
+    /// What the contracting layer reads for the rows `x` `[n, d]`: `[n, d_hidden]`.
+    pub fn hidden(&self, x: &Tensor) -> Result<Tensor> {
+        self.activation.forward(&self.fc.forward(x)?)
+    }
+
     /// The plain twin of [`FeedForward::forward`].
     pub fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
         self.proj.forward_plain(&self.activation.forward_plain(&self.fc.forward_plain(x)?)?)

@@ -1,7 +1,7 @@
 //! The feed-forward part with a gate (Shazeer, arXiv 2002.05202).
 
 use super::hidden::feed_forward;
-use super::{Activation, Linear, is_fusable, values};
+use super::{Activation, Linear, is_fusable, values, with_values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use jumplens_core::LinearMap;
 use jumplens_core::linalg::matmul::{Matrix, TILE_COLS};
@@ -49,14 +49,42 @@ impl GatedFeedForward {
         self.activation
     }
 
-    /// The layer of the hidden units.
-    pub(super) fn down(&self) -> &Linear {
-        &self.down
-    }
-
     /// `[n, d]` → `[n, d]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if is_fusable(x) { x.apply_op1_no_bwd(self) } else { self.forward_plain(x) }
+    }
+
+    /// The contracting layer.
+    pub fn down(&self) -> &Linear {
+        &self.down
+    }
+
+    /// The same part with another contracting layer.
+    pub fn with_down(&self, down: Linear) -> Self {
+        Self { down, ..self.clone() }
+    }
+
+    /// What the contracting layer reads for the rows `x` `[n, d]`: `[n, d_hidden]`.
+    pub fn hidden(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, d_hidden) = (x.dim(0)?, self.down.in_features());
+        let both = self.gate_up.forward(x)?;
+        let mut units = vec![0f32; n * d_hidden];
+        with_values(&both, |both| self.deal(both, 0, &mut units, |unit, gate| *unit = gate))?;
+        let gates = Tensor::from_vec(units, (n, d_hidden), x.device())?;
+        let mut units = with_values(&self.activation.forward(&gates)?, <[f32]>::to_vec)?;
+        with_values(&both, |both| self.deal(both, HALF, &mut units, |unit, up| *unit *= up))?;
+        Tensor::from_vec(units, (n, d_hidden), x.device())
+    }
+
+    /// Puts the gates (`from` 0) or what they are multiplied with (`from` [`HALF`]) in `both`, rows of the first layer's outputs,
+    /// to the hidden `units`.
+    fn deal(&self, both: &[f32], from: usize, units: &mut [f32], put: impl Fn(&mut f32, f32)) {
+        let (width, d_hidden) = (self.gate_up.out_features(), self.down.in_features());
+        for (row, units) in both.chunks_exact(width).zip(units.chunks_exact_mut(d_hidden)) {
+            for (pair, units) in row.chunks_exact(TILE_COLS).zip(units.chunks_mut(HALF)) {
+                units.iter_mut().zip(&pair[from..]).for_each(|(unit, value)| put(unit, *value));
+            }
+        }
     }
 
     /// The plain twin of [`GatedFeedForward::forward`].

@@ -57,6 +57,22 @@ impl Linear {
         Self { weight: Arc::new(Packed::pack(weight, Precision::F32)), bias: map.bias().map(Arc::from) }
     }
 
+    /// The layer as a map, its weight as products have it.
+    pub fn to_map(&self) -> Result<LinearMap> {
+        let fail = |error: jumplens_core::Error| candle_core::Error::Msg(error.to_string());
+        let map = LinearMap::from_rows(self.weight.unpack(), self.out_features(), self.in_features());
+        match &self.bias {
+            Some(bias) => map.and_then(|map| map.with_bias(bias.to_vec())).map_err(fail),
+            None => map.map_err(fail),
+        }
+    }
+
+    /// A layer of that map, whose products are done as those of this one.
+    pub fn replaced(&self, map: &LinearMap) -> Self {
+        let weight = Matrix::new(map.weight(), map.d_out(), map.d_in());
+        Self { weight: Arc::new(Packed::pack(weight, self.precision())), bias: map.bias().map(Arc::from) }
+    }
+
     /// This layer on `map·x` in the place of x, as one layer: `map` `[in, in]`, without its bias.
     pub fn after(&self, map: &LinearMap) -> Result<Self> {
         let (d_out, d_in) = (map.d_out(), map.d_in());

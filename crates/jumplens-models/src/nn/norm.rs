@@ -16,6 +16,14 @@ pub enum Norm {
 }
 
 impl Norm {
+    /// What each coordinate is multiplied with at the end, `[d]`.
+    pub fn gain(&self) -> &Tensor {
+        match self {
+            Self::Layer(norm) => &norm.weight,
+            Self::Rms(norm) => &norm.weight,
+        }
+    }
+
     /// `[n, d]` → `[n, d]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
@@ -24,11 +32,11 @@ impl Norm {
         }
     }
 
-    /// Its weight `[d]`, its ε, and whether it takes the mean away.
-    pub(super) fn parts(&self) -> (&Tensor, f64, bool) {
+    /// Its ε, and whether it takes the mean away.
+    pub(super) fn form(&self) -> (f64, bool) {
         match self {
-            Self::Layer(norm) => (&norm.weight, norm.eps, true),
-            Self::Rms(norm) => (&norm.weight, norm.eps, false),
+            Self::Layer(norm) => (norm.eps, true),
+            Self::Rms(norm) => (norm.eps, false),
         }
     }
 }

@@ -253,6 +253,19 @@ impl<'a> Weights<'a> {
         self.entries.get(name).map(|(_, entry)| &entry.shape[..])
     }
 
+    /// The number format of the tensor of that full name, as safetensors spells it, or that of its quantisation.
+    pub fn dtype(&self, name: &str) -> Option<String> {
+        self.entries.get(name).map(|(_, entry)| entry.dtype.to_string())
+    }
+
+    /// The elements of the tensor of that full name as they stand in the checkpoint, row by row: without what a model adds to
+    /// them. [`Error::MissingTensor`], [`Error::TensorDtype`], [`Error::WeightNotFinite`].
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let shape = self.shape(name).unwrap_or_default().to_vec();
+        let (file, entry) = self.entry(name, &shape)?;
+        entry.read(file, name)
+    }
+
     /// The full names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)

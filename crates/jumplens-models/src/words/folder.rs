@@ -20,6 +20,8 @@ pub enum FolderKind {
     ExportedMaps,
     /// Several runs beside one another.
     Comparison,
+    /// A model with fewer blocks.
+    Pruned,
     /// Figures and report, drawn from tables without a manifest.
     Figures,
 }
@@ -40,6 +42,7 @@ impl FolderKind {
             Self::ImportedMaps => &["safetensors"],
             Self::ExportedMaps => &["safetensors", "npz", "md", "pt", "json"],
             Self::Comparison => &["svg", "pdf", "png", "csv"],
+            Self::Pruned => &["safetensors", "json", "csv", "md", "txt", "jinja"],
             Self::Figures => &["svg", "pdf", "png", "html"],
         }
     }
@@ -54,6 +57,7 @@ impl fmt::Display for FolderKind {
             Self::ImportedMaps => "imported maps",
             Self::ExportedMaps => "exported maps",
             Self::Comparison => "a comparison of runs",
+            Self::Pruned => "a pruned model",
             Self::Figures => "figures drawn from tables",
         })
     }

@@ -71,6 +71,15 @@ pub const POST_NORM_PARTS: &[Part] = &[
     Part { name: "ln2", kind: PartKind::Norm, inputs: &[Slot::Part(4)] },
 ];
 
+/// The parts of a block that what later blocks add can be folded into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seam {
+    /// The feed-forward part.
+    pub output: usize,
+    /// The sum that it is an addend of, before any norm.
+    pub sum: usize,
+}
+
 /// A model's sizes and the structure of its blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
@@ -115,6 +124,19 @@ impl Spec {
     /// How many layers there are, and how wide.
     pub fn sizes(&self) -> Sizes {
         Sizes { n_layers: self.n_layers, d_model: self.d_model }
+    }
+
+    /// Where a block takes in what blocks after it add, if it has such a place: its feed-forward part's output is an addend of
+    /// its last sum, and no more than norms of that sum follow.
+    pub fn seam(&self) -> Option<Seam> {
+        let output = self.parts.iter().position(|part| part.kind == PartKind::FeedForward)?;
+        let adds_it = |part: &Part| part.kind == PartKind::Add && part.inputs.contains(&Slot::Part(output));
+        let sum = self.parts.iter().position(adds_it)?;
+        let norms = self.parts[sum + 1..].iter().enumerate();
+        let mut norms = norms.map(|(at, part)| {
+            part.kind == PartKind::Norm && part.inputs == [Slot::Part(sum + at)].as_slice()
+        });
+        norms.all(|is_norm| is_norm).then_some(Seam { output, sum })
     }
 
     /// The number of the part called `name`.

@@ -25,8 +25,8 @@ pub(crate) struct NormTrace {
 
 impl BackNorm {
     pub fn new(norm: &Norm) -> Result<Self> {
-        let (weight, eps, is_centred) = norm.parts();
-        Ok(Self { weight: with_values(weight, <[f32]>::to_vec)?, eps, is_centred })
+        let (eps, is_centred) = norm.form();
+        Ok(Self { weight: with_values(norm.gain(), <[f32]>::to_vec)?, eps, is_centred })
     }
 
     /// Of the rows `x` `[rows, d]`.

@@ -1,0 +1,136 @@
+//! `jumplens prune`: from a model to one of fewer blocks.
+
+use super::Failure;
+use crate::args::PruneArgs;
+use crate::printer::Printer;
+use crate::progress::Progress;
+use crate::shell::quoted;
+use jumplens::eval::tables::write_csv;
+use jumplens::files::write_atomically;
+use jumplens::prune::{Estimate, Pruned, Row, TableRow, load, prune};
+use jumplens::store::{FolderKind, Room};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+pub fn run(args: &PruneArgs, printer: &Printer) -> Result<(), Failure> {
+    let (sources, progress) = (args.unread.sources(), Progress::new(printer));
+    let settings = args.settings();
+    let room = Room::check(&args.out, FolderKind::Pruned, &[PathBuf::from(&settings.model)], args.overwrite)?;
+    let whole = load(&settings.model, &settings.samples, settings.seed, &sources, &progress)?;
+    let options = args.options(settings.seed);
+    let pruned = prune(&whole.model, [&whole.train, &whole.val], &options, &whole.parameters, &progress)?;
+    pruned.notes.iter().for_each(|note| printer.note(note));
+
+    let making = room.begin(&progress)?;
+    write_csv(&args.out.join("prune.csv"), &TableRow::of(&pruned.rows))?;
+    let paths = whole.save(&pruned.kept, args.stored(), &args.out, &progress)?;
+    let card = card(&settings.model, &whole.files.id, &pruned);
+    write_atomically(&args.out.join("README.md"), card.as_bytes())?;
+    making.finish()?;
+
+    printer.result(&table(&pruned))?;
+    let folder = quoted(args.out.display().to_string());
+    printer.note(&format!(
+        "{} files are in `{}`; `jumplens lens --model {folder} \"TEXT\"` looks into it",
+        paths.len() + 2,
+        args.out.display()
+    ));
+    Ok(())
+}
+
+/// A figure and its interval.
+fn with_interval(estimate: &Estimate, digits: usize) -> String {
+    format!("{:.digits$} [{:.digits$}, {:.digits$}]", estimate.mean, estimate.lo, estimate.hi)
+}
+
+fn cells(row: &Row) -> [String; 8] {
+    let figures = &row.figures;
+    let percent = |estimate: &Estimate| {
+        with_interval(
+            &Estimate { mean: 100.0 * estimate.mean, lo: 100.0 * estimate.lo, hi: 100.0 * estimate.hi },
+            1,
+        )
+    };
+    [
+        row.model.clone(),
+        row.blocks.to_string(),
+        format!("{:.1} M", row.parameters as f64 / 1e6),
+        with_interval(&figures.perplexity, 2),
+        with_interval(&figures.kl, 3),
+        percent(&figures.agreement),
+        percent(&figures.precision_5),
+        format!("{:.0}", row.tokens_per_second),
+    ]
+}
+
+const HEADS: [&str; 8] =
+    ["model", "blocks", "weights", "perplexity", "KL", "same top token, %", "in best 5, %", "tokens/s"];
+
+/// The table at the end, and the gaps.
+fn table(pruned: &Pruned) -> String {
+    let mut lines = vec![HEADS.map(str::to_owned)];
+    lines.extend(pruned.rows.iter().map(cells));
+    let widths: Vec<usize> = (0..HEADS.len())
+        .map(|i| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).enumerate();
+        let cells: Vec<String> = cells
+            .map(
+                |(i, (cell, width))| {
+                    if i == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                },
+            )
+            .collect();
+        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+    }
+    text.push_str(&gaps(pruned));
+    text
+}
+
+fn gaps(pruned: &Pruned) -> String {
+    let mut text = String::new();
+    for gap in &pruned.gaps {
+        let blocks = match gap.to - gap.from {
+            1 => format!("block {}", gap.to),
+            _ => format!("blocks {} to {}", gap.from + 1, gap.to),
+        };
+        let _ = writeln!(
+            text,
+            "{blocks}: out; angular distance {:.3}, block influence {:.3}",
+            gap.angular_distance, gap.influence
+        );
+    }
+    text
+}
+
+/// The model card.
+fn card(name: &str, id: &str, pruned: &Pruned) -> String {
+    let mut card = "---\nlibrary_name: transformers\ntags:\n- pruned\n- jumplens\n---\n\n".to_owned();
+    let (whole, chosen) = (&pruned.rows[0], &pruned.rows[1]);
+    let _ = write!(
+        card,
+        "# {} blocks of {}\n\nMade by `jumplens prune` {} from `{name}`: {} of {} blocks were taken out, and what they add was \
+         folded into the layers that are left, in closed form, on {} tokens. The architecture is the model's own.\n\n",
+        chosen.blocks,
+        id.rsplit('/').next().unwrap_or(id),
+        env!("CARGO_PKG_VERSION"),
+        whole.blocks - chosen.blocks,
+        whole.blocks,
+        pruned.fitted,
+    );
+    let _ = writeln!(card, "| {} |", HEADS.join(" | "));
+    let _ = writeln!(card, "|---|{}", "---:|".repeat(HEADS.len() - 1));
+    for row in &pruned.rows {
+        let _ = writeln!(card, "| {} |", cells(row).join(" | "));
+    }
+    let _ = write!(
+        card,
+        "\nOn {} positions of sentences that had no part in making it, with 95 % intervals over sentences; tokens a second \
+         through the blocks, on the machine that made it.\n\n{}",
+        pruned.measured,
+        gaps(pruned).lines().map(|line| format!("- {line}\n")).collect::<String>()
+    );
+    card
+}

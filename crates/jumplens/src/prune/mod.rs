@@ -1,0 +1,461 @@
+//! Models with fewer blocks, from closed forms: blocks that the predictions can do without are left out, and what they added is
+//! folded into the blocks before them, so that what comes out is a model of the same architecture.
+//!
+//! With f the output of the feed-forward part of the last block l that is kept before a gap, u_l the sum that it is an addend of
+//! and u_m that of the last block of the gap, a map T of f is the least squares of f + u_m − u_l, and W ← T·W, b ← T·b + t (the
+//! form of ReplaceMe, Shopkhoev et al., arXiv 2505.02819; where the last norm of a block follows its sum, as in BERT, block m's
+//! takes the place of block l's). [`Form::Refit`] fits W itself on the hidden units that it reads, which takes nothing more in
+//! the checkpoint, and goes on with the blocks behind the gap: each gets the W that leads it back to the whole model's
+//! states from those that the shorter model gives it.
+
+mod fit;
+mod measure;
+mod pass;
+mod search;
+mod solve;
+
+pub use fit::{Form, Objective};
+pub use measure::{Estimate, Figures};
+
+use crate::hub::{ModelFiles, Sources};
+use crate::models::{self, KeptBlock, Stored, Transformer};
+use crate::nn::Precision;
+use crate::progress::{Observer, check};
+use crate::samples::{self, SampleSource};
+use crate::tokenize::Sample;
+use crate::words::Kind;
+use crate::{Error, Result};
+use fit::{Fitting, fit};
+use measure::Held;
+use pass::Texts;
+use search::{Judged, Search, Spans};
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// A model as it is found, and the sentences that it is fitted and measured on.
+pub struct Whole {
+    /// Its files.
+    pub files: ModelFiles,
+    /// The model.
+    pub model: Transformer,
+    /// Numbers in its tensors.
+    pub parameters: Parameters,
+    /// The sentences to fit and to choose on.
+    pub train: Vec<Sample>,
+    /// Those to measure on.
+    pub val: Vec<Sample>,
+}
+
+/// Finds the model `name`, and draws its samples.
+///
+/// # Errors
+/// Those of [`models::load`], and of what the samples come from.
+pub fn load(
+    name: &str,
+    source: &SampleSource,
+    seed: u64,
+    sources: &Sources,
+    observer: &dyn Observer,
+) -> Result<Whole> {
+    let files = ModelFiles::find(name, sources, observer)?;
+    let loaded = models::load(&files, Precision::F32)?;
+    loaded.notes.iter().for_each(|note| observer.note(note));
+    let samples = samples::make(source, seed, &files, loaded.model.spec(), sources, observer)?;
+    let parameters =
+        Parameters { all: loaded.contents.parameters, by_block: models::block_parameters(&files)? };
+    let (train, val) = (samples.train, samples.val);
+    Ok(Whole { files, model: loaded.model, parameters, train, val })
+}
+
+impl Whole {
+    /// Writes the model of the blocks `kept` to `folder`: see [`models::save`].
+    pub fn save(
+        &self,
+        kept: &[KeptBlock],
+        stored: Stored,
+        folder: &Path,
+        observer: &dyn Observer,
+    ) -> Result<Vec<PathBuf>> {
+        models::save(&self.files, kept, stored, folder, &|| check(observer))
+    }
+}
+
+/// How much is taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Amount {
+    /// So many blocks.
+    Blocks(usize),
+    /// As many as leave the same top token as the whole model's at this share of the positions.
+    Keep(f64),
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How much is taken out.
+    pub amount: Amount,
+    /// What becomes of what it added.
+    pub form: Form,
+    /// How much an error counts at each token.
+    pub objective: Objective,
+    /// λ as a share of the mean square of a coordinate; `None` takes what misses least on texts that are not fitted on.
+    pub ridge: Option<f64>,
+    /// Measure other ways of taking out as many blocks beside it.
+    pub compare: bool,
+    /// Of the resamples.
+    pub seed: u64,
+}
+
+/// A model that was made, or one beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// `whole`, `chosen`, or what else was done.
+    pub model: String,
+    /// Its blocks.
+    pub blocks: usize,
+    /// The blocks that were taken out, counted from 1 as layers are.
+    pub removed: Vec<usize>,
+    /// Numbers in its tensors.
+    pub parameters: u64,
+    /// On the validation sentences.
+    pub figures: Figures,
+    /// Tokens a second through its blocks, here.
+    pub tokens_per_second: f64,
+}
+
+/// A row of `prune.csv`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableRow {
+    /// What was done.
+    pub model: String,
+    /// Blocks.
+    pub blocks: usize,
+    /// The blocks that were taken out, counted from 1, with blanks between.
+    pub removed: String,
+    /// Numbers in its tensors.
+    pub parameters: u64,
+    /// See [`Figures`].
+    pub perplexity: f64,
+    /// Lower bound.
+    pub perplexity_lo: f64,
+    /// Upper bound.
+    pub perplexity_hi: f64,
+    /// Mean KL(whole ‖ this), nats.
+    pub kl: f64,
+    /// Lower bound.
+    pub kl_lo: f64,
+    /// Upper bound.
+    pub kl_hi: f64,
+    /// Share of the positions with the whole model's top token.
+    pub agreement: f64,
+    /// Lower bound.
+    pub agreement_lo: f64,
+    /// Upper bound.
+    pub agreement_hi: f64,
+    /// Share of them with that among the best 5.
+    pub precision_5: f64,
+    /// And the best 10.
+    pub precision_10: f64,
+    /// Mean −ln p of the true token less that of the model that was chosen, nats.
+    pub loss_beyond_chosen: f64,
+    /// Lower bound.
+    pub loss_beyond_chosen_lo: f64,
+    /// Upper bound.
+    pub loss_beyond_chosen_hi: f64,
+    /// Tokens a second through its blocks.
+    pub tokens_per_second: f64,
+}
+
+impl TableRow {
+    /// All rows.
+    pub fn of(rows: &[Row]) -> Vec<Self> {
+        let of = |row: &Row| {
+            let Figures { perplexity, kl, agreement, loss_beyond_chosen: beyond, .. } = row.figures;
+            let removed: Vec<String> = row.removed.iter().map(usize::to_string).collect();
+            Self {
+                model: row.model.clone(),
+                blocks: row.blocks,
+                removed: removed.join(" "),
+                parameters: row.parameters,
+                perplexity: perplexity.mean,
+                perplexity_lo: perplexity.lo,
+                perplexity_hi: perplexity.hi,
+                kl: kl.mean,
+                kl_lo: kl.lo,
+                kl_hi: kl.hi,
+                agreement: agreement.mean,
+                agreement_lo: agreement.lo,
+                agreement_hi: agreement.hi,
+                precision_5: row.figures.precision_5.mean,
+                precision_10: row.figures.precision_10.mean,
+                loss_beyond_chosen: beyond.mean,
+                loss_beyond_chosen_lo: beyond.lo,
+                loss_beyond_chosen_hi: beyond.hi,
+                tokens_per_second: row.tokens_per_second,
+            }
+        };
+        rows.iter().map(of).collect()
+    }
+}
+
+/// A gap: what was taken out between two blocks that stay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The layer before it.
+    pub from: usize,
+    /// The layer that it led to.
+    pub to: usize,
+    /// Mean angle between the states of the two layers over π (Gromov et al., arXiv 2403.17887).
+    pub angular_distance: f64,
+    /// 1 − the mean cosine of the two (block influence, ShortGPT, arXiv 2403.03853).
+    pub influence: f64,
+}
+
+/// What became of a model.
+#[derive(Debug)]
+pub struct Pruned {
+    /// Its blocks.
+    pub kept: Vec<KeptBlock>,
+    /// The gaps between them.
+    pub gaps: Vec<Gap>,
+    /// The whole model, the one that was made, and those beside it.
+    pub rows: Vec<Row>,
+    /// Tokens that were fitted on.
+    pub fitted: usize,
+    /// Tokens that the choice was made on.
+    pub judged: usize,
+    /// Positions that the figures are of.
+    pub measured: usize,
+    /// What should be known of how it was made.
+    pub notes: Vec<String>,
+}
+
+/// Bytes that one array of states of all tokens may take: a fit holds six of them.
+const STATES: usize = 700 << 20;
+/// Tokens that choices are made on, of what to take out and of λ.
+const HELD: usize = 3072;
+/// How many blocks past the last choice that holds are looked at.
+const FURTHER: usize = 3;
+
+/// Takes blocks out of `model`, fits on `train` and measures on `val`.
+///
+/// # Errors
+/// [`Error::NoHead`] where the model makes no predictions, [`Error::Option`] for what cannot be taken out.
+pub fn prune(
+    model: &Transformer,
+    [train, val]: [&[Sample]; 2],
+    options: &Options,
+    parameters: &Parameters,
+    observer: &dyn Observer,
+) -> Result<Pruned> {
+    let spec = model.spec();
+    let n_layers = spec.n_layers;
+    if model.head().is_none() {
+        return Err(Error::NoHead { model: spec.family.to_owned() });
+    }
+    if n_layers < 2 {
+        return Err(Error::Option("the model has one block: none can be taken out".to_owned()));
+    }
+    if let Amount::Blocks(blocks) = options.amount
+        && !(1..n_layers).contains(&blocks)
+    {
+        return Err(Error::Option(format!(
+            "{blocks} blocks cannot be taken out of {n_layers}: from 1 to {} can, since the first stays",
+            n_layers - 1
+        )));
+    }
+    let mut notes = Vec::new();
+    let mut form = options.form;
+    if spec.seam().is_none() && form != Form::Drop {
+        notes.push(format!(
+            "`{}` normalises what its feed-forward parts put out, so that no map of it can stand for what blocks add: blocks are \
+             dropped without one",
+            spec.family
+        ));
+        form = Form::Drop;
+    }
+    let [texts, judged] =
+        split(train, spec.kind, spec.d_model, &mut notes)?.map(|samples| Texts::new(samples, spec.kind));
+    let fitting = Fitting { form, objective: options.objective, share: options.ridge };
+    let search = Search::new(model, &texts, &judged, options.objective, form != Form::Drop, observer)?;
+    let make = |spans: &Spans| -> Result<(Vec<KeptBlock>, Transformer)> {
+        observer.begin("fit", spans.len() as u64, "blocks");
+        let kept = fit(model, spans, fitting, [&texts, &judged], observer)?;
+        observer.end();
+        let shorter = model.shorter(&kept)?;
+        Ok((kept, shorter))
+    };
+    let (spans, made) = match options.amount {
+        Amount::Blocks(blocks) => {
+            let (spans, _) = chosen(&search, blocks, observer)?;
+            let made = make(&spans)?;
+            (spans, made)
+        }
+        Amount::Keep(share) => {
+            // Those that are fitted in the end hold more than those on the way: some further ones are tried.
+            let below = Cell::new(0);
+            let enough = |_: usize, judged: Judged| {
+                below.set(if judged.agreement < share { below.get() + 1 } else { 0 });
+                below.get() > FURTHER
+            };
+            observer.begin("search", n_layers as u64 - 1, "blocks");
+            let path = search.one_by_one(enough, observer)?;
+            observer.end();
+            let holds = path.iter().rposition(|(_, judged)| judged.agreement >= share).unwrap_or(0);
+            let mut best = None;
+            for (spans, _) in &path[holds.max(1)..] {
+                let made = make(spans)?;
+                if best.is_some() && search.judge(&made.1)?.agreement < share {
+                    break;
+                }
+                if holds > 0 || search.judge(&made.1)?.agreement >= share {
+                    best = Some((spans.clone(), made));
+                }
+            }
+            best.ok_or_else(|| {
+                Error::Option(format!(
+                    "no block can be taken out so that {:.1} % of the top tokens stay the same: ask for less",
+                    100.0 * share
+                ))
+            })?
+        }
+    };
+    let (kept, shorter) = made;
+    let out = removed(n_layers, &spans);
+
+    let mut made = vec![("whole", Vec::new(), model.clone()), ("chosen", out.clone(), shorter)];
+    if options.compare {
+        let rivals = Rivals { model, texts: [&texts, &judged], search: &search, options, observer };
+        made.extend(rivals.make(&spans)?);
+    }
+    let measured = Held::new(val, spec.kind);
+    let all: Vec<&Transformer> = made.iter().map(|(_, _, model)| model).collect();
+    observer.begin("measure", measured.positions() as u64, "positions");
+    let figures = measured.measure(&all, 1, options.seed, observer)?;
+    observer.end();
+    let speeds = measured.speeds(&all, observer)?;
+    let rows = made.iter().zip(figures).zip(speeds).map(|(((name, out, made), figures), speed)| Row {
+        model: (*name).to_owned(),
+        blocks: made.spec().n_layers,
+        removed: out.iter().map(|block| block + 1).collect(),
+        parameters: parameters.all - out.iter().map(|block| parameters.by_block[*block]).sum::<u64>(),
+        figures,
+        tokens_per_second: speed,
+    });
+    let rows = rows.collect();
+    Ok(Pruned {
+        gaps: gaps(&search, &spans)?,
+        kept,
+        rows,
+        fitted: texts.tokens(),
+        judged: judged.tokens(),
+        measured: measured.positions(),
+        notes,
+    })
+}
+
+/// The samples that are fitted on, and those at the end that choices are made on, at most a tenth.
+fn split<'a>(
+    train: &'a [Sample],
+    kind: Kind,
+    d: usize,
+    notes: &mut Vec<String>,
+) -> Result<[&'a [Sample]; 2]> {
+    if train.len() < 2 {
+        return Err(Error::Option("one sentence to fit on is too few: give two or more".to_owned()));
+    }
+    let mut tokens = 0;
+    let is_held = |sample: &&Sample| {
+        tokens += sample.ids.len();
+        // Of a masked model a sentence is asked once.
+        tokens <= HELD * if kind == Kind::Masked { 8 } else { 1 }
+    };
+    let held = train.iter().rev().take_while(is_held).count();
+    let held = held.clamp(1, (train.len() / 10).max(1));
+    let (fitted, held) = train.split_at(train.len() - held);
+    let most = (STATES / (4 * d)).max(1);
+    let mut tokens = 0;
+    let fits = |sample: &&Sample| {
+        tokens += sample.ids.len();
+        tokens <= most
+    };
+    let count = fitted.iter().take_while(fits).count().max(1);
+    if count < fitted.len() {
+        notes.push(format!(
+            "the first {count} of {} training sentences are fitted on: the states of all their tokens are held in memory",
+            fitted.len()
+        ));
+    }
+    Ok([&fitted[..count], held])
+}
+
+/// The blocks that no span begins with, counted from 0.
+fn removed(n_layers: usize, spans: &Spans) -> Vec<usize> {
+    let kept: BTreeSet<usize> = spans.iter().map(|(block, _)| *block).collect();
+    (0..n_layers).filter(|block| !kept.contains(block)).collect()
+}
+
+fn gaps(search: &Search, spans: &Spans) -> Result<Vec<Gap>> {
+    let gaps = spans.iter().filter(|(block, until)| until > block);
+    gaps.map(|&(block, until)| {
+        let (cosine, angle) = search.turn(block + 1, until)?;
+        Ok(Gap { from: block + 1, to: until + 1, angular_distance: angle, influence: 1.0 - cosine })
+    })
+    .collect()
+}
+
+/// Numbers in the tensors of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameters {
+    /// In all of them.
+    pub all: u64,
+    /// In those of each block.
+    pub by_block: Vec<u64>,
+}
+
+/// What else could be done with as many blocks less.
+struct Rivals<'a> {
+    model: &'a Transformer,
+    texts: [&'a Texts; 2],
+    search: &'a Search<'a>,
+    options: &'a Options,
+    observer: &'a dyn Observer,
+}
+
+impl Rivals<'_> {
+    /// Models without as many blocks as `spans` leaves out, each with what it is called and what was taken out.
+    fn make(&self, spans: &Spans) -> Result<Vec<(&'static str, Vec<usize>, Transformer)>> {
+        let n_layers = self.model.spec().n_layers;
+        let out = n_layers - spans.len();
+        let [texts, judged] = self.texts;
+        let by_angle = self.search.by_angle(out)?;
+        let dropping = Search::new(self.model, texts, judged, self.options.objective, false, self.observer)?;
+        let (best, _) = chosen(&dropping, out, self.observer)?;
+        let mut wanted = vec![("dropped", &best, Form::Drop), ("dropped, by angle", &by_angle, Form::Drop)];
+        if self.model.spec().seam().is_some() {
+            wanted.push(("folded, by angle", &by_angle, Form::Fold));
+            wanted.push(("folded, same blocks", spans, Form::Fold));
+        }
+        let make = |(name, spans, form): (&'static str, &Spans, Form)| {
+            let fitting = Fitting { form, objective: Objective::Mse, share: Some(0.0) };
+            self.observer.begin("fit", spans.len() as u64, "blocks");
+            let kept = fit(self.model, spans, fitting, self.texts, self.observer)?;
+            self.observer.end();
+            Ok((name, removed(n_layers, spans), self.model.shorter(&kept)?))
+        };
+        wanted.into_iter().map(make).collect()
+    }
+}
+
+/// The blocks to take out: one by one, or in one span, whichever costs less.
+fn chosen(search: &Search, out: usize, observer: &dyn Observer) -> Result<(Spans, Judged)> {
+    observer.begin("search", (out + 1) as u64, "blocks");
+    let span = search.one_span(out, observer)?;
+    let path = search.one_by_one(|gone, _| gone == out, observer)?;
+    observer.end();
+    let last = path.into_iter().next_back().ok_or_else(|| Error::Internal("no path".into()))?;
+    Ok(if span.1.kl <= last.1.kl { span } else { last })
+}
