@@ -955,7 +955,8 @@ pub enum ExportFormat {
 #[derive(Debug, ClapArgs)]
 pub struct ImportArgs {
     /// What other programs wrote: a folder of `I_J.pickle`, `pLAYER_A_B.pickle` or `I_J.npy`, a tuned lens (`params.pt` and
-    /// `config.json`), a Jacobian lens (`.pt`), a `.npz` or `.safetensors` file of several maps, or a file of one
+    /// `config.json`), a Jacobian lens (`.pt`), a `.npz` or `.safetensors` file of several maps, or a file of one; a
+    /// file on the Hugging Face Hub as `hf://ORG/NAME[@REVISION]/FILE`
     pub path: PathBuf,
     /// Folder of maps to write; it has to be empty or new
     #[arg(long, value_name = "DIR")]

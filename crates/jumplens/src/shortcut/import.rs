@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 /// More layers than any model has.
 const MOST_LAYERS: usize = 1 << 16;
 
-/// How a Jacobian lens is called among formats.
+/// What lenses are called among formats.
+const TUNED_LENS: &str = "tuned-lens";
 const JACOBIAN_LENS: &str = "jacobian-lens";
 /// The keys of its file.
 pub(super) const JACOBIAN: &str = "J";
@@ -134,6 +135,15 @@ impl Foreign {
             )));
         }
         Ok(foreign)
+    }
+
+    /// The cast that one of them becomes where no name is given.
+    pub fn cast_of(&self, map: &LinearMap) -> Cast {
+        match self.format {
+            TUNED_LENS => Cast::Tuned,
+            JACOBIAN_LENS => Cast::Derivative(DerivativeCast::Jacobian),
+            _ => Cast::Map { intercept: map.bias().is_some(), form: Form::Plain },
+        }
     }
 
     /// Width of the states they are for.
@@ -292,7 +302,7 @@ impl Foreign {
             };
             let bias = bias.map(|values| Array { shape: vec![d], values });
             let matrix = Array { shape: vec![d, d], values };
-            self.add(&file.path, "tuned-lens", Name::Pair(layer, layers), matrix, bias)?;
+            self.add(&file.path, TUNED_LENS, Name::Pair(layer, layers), matrix, bias)?;
         }
         if let Some(name) = weights.unused().first() {
             let message = format!("tensor `{name}` is not one of a lens for {layers} layers");
@@ -391,12 +401,8 @@ impl Foreign {
         let shortcuts = Shortcuts::new(out).with_origin(origin.clone());
         let mut casts: BTreeMap<Cast, BTreeMap<usize, BTreeMap<usize, LinearMap>>> = BTreeMap::new();
         for ((from, to), map) in &self.pairs {
-            let own = match self.format {
-                "tuned-lens" => Cast::Tuned,
-                JACOBIAN_LENS => Cast::Derivative(DerivativeCast::Jacobian),
-                _ => Cast::Map { intercept: map.bias().is_some(), form: Form::Plain },
-            };
-            let maps = casts.entry(cast.cloned().unwrap_or(own)).or_default();
+            let cast = cast.cloned().unwrap_or_else(|| self.cast_of(map));
+            let maps = casts.entry(cast).or_default();
             maps.entry(*from).or_default().insert(*to, map.clone());
         }
         for (cast, sources) in &casts {

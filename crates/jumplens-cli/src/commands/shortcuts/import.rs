@@ -5,17 +5,37 @@ use crate::args::ImportArgs;
 use crate::printer::Printer;
 use crate::progress::Progress;
 use jumplens::Error;
-use jumplens::hub::ModelFiles;
+use jumplens::hub::{HubName, ModelFiles};
 use jumplens::models::{PRE_NORM_PARTS, describe};
 use jumplens::run::record_model;
 use jumplens::shortcut::{Foreign, Origin};
 use jumplens::store::{FolderKind, Room};
 use jumplens::words::Cast;
+use std::path::PathBuf;
+
+/// What a file on the Hub begins with: `hf://ORG/NAME[@REVISION]/FILE`.
+const HUB: &str = "hf://";
+
+/// The path to what is to be read, fetched where it is on the Hub.
+fn fetched(args: &ImportArgs, printer: &Printer) -> Result<PathBuf, Error> {
+    let Some(whole) = args.path.to_str().filter(|path| path.starts_with(HUB)) else {
+        return Ok(args.path.clone());
+    };
+    let mut parts = whole[HUB.len()..].splitn(3, '/');
+    let named = || Some((HubName::parse(&format!("{}/{}", parts.next()?, parts.next()?))?, parts.next()?));
+    let fail = |message: &str| Error::Option(format!("`{whole}` {message}"));
+    let (name, file) = { named }().ok_or_else(|| {
+        fail("names no file on the Hub: give `hf://ORG/NAME/FILE`, with `@REVISION` after the name")
+    })?;
+    let hub = args.unread.sources().hub.ok_or_else(|| fail("is on the Hub, which is left out"))?;
+    hub.file(&name, file, &Progress::new(printer))
+}
 
 pub fn import(args: &ImportArgs, printer: &Printer) -> Result<(), Failure> {
-    let from = [args.path.clone()];
+    let path = fetched(args, printer)?;
+    let from = [path.clone()];
     let room = Room::check(&args.out, FolderKind::ImportedMaps, &from, args.overwrite)?;
-    let mut foreign = Foreign::read(&args.path)?;
+    let mut foreign = Foreign::read(&path)?;
     let files = match &args.model {
         Some(name) => Some(ModelFiles::find(name, &args.unread.sources(), &Progress::new(printer))?),
         None => None,
