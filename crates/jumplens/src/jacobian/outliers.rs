@@ -31,7 +31,11 @@ pub(super) fn stand_out(sums: &Sums, of: usize) -> Vec<Outlier> {
         squares.push(own.iter().map(|norm| norm * norm).sum::<f64>());
         own.sort_by(f64::total_cmp);
         let middle = own.len() / 2;
-        medians.push(if own.len() % 2 == 0 { 0.5 * (own[middle - 1] + own[middle]) } else { own[middle] });
+        medians.push(if own.len().is_multiple_of(2) {
+            0.5 * (own[middle - 1] + own[middle])
+        } else {
+            own[middle]
+        });
     }
     let prompts = sums.prompts.iter().zip(norms.chunks_exact(layers));
     prompts
