@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from . import _jumplens, _tables
 from ._jumplens import Map, Maps, Sums
 
-__all__ = ["Lens", "Model", "linear", "wrap"]
+__all__ = ["Lens", "Model", "linear", "prune", "wrap"]
 
 #: Rows whose products are added up at one time.
 ROWS = 1024
@@ -82,6 +82,73 @@ def wrap(model: nn.Module, tokenizer: Any = None, *, mask_token_id: int | None =
         raise TypeError(f"{type(model).__name__} is no torch.nn.Module: pass the model itself, not its name")
     _check_evaluating(model)
     return Model(model, tokenizer, mask_token_id)
+
+
+def prune(
+    model: Model | nn.Module,
+    texts: Iterable[Text],
+    blocks: int,
+    *,
+    tokenizer: Any = None,
+    form: Literal["refit", "fold", "drop"] = "refit",
+    ridge: float = 1e-4,
+    batch_tokens: int = 4096,
+    progress: bool = True,
+) -> nn.Module:
+    """A model with fewer blocks: those that its predictions miss least are taken out, and what they added is folded into the others.
+
+    Everything is computed where the model is, and what comes back is one of the same class, that saves, generates and trains as any other:
+    ``jl.torch.prune(model, texts, 4).save_pretrained("smaller")``. The last tenth of the texts (100 at most) is kept from the fit, to
+    choose on: blocks go one by one, each time the one whose loss costs the least KL. The first stays.
+
+    Parameters
+    ----------
+    model : Model or torch.nn.Module
+        A causal model with a head, wrapped or not; it is left as it is.
+    texts : iterable of str, or of lists of token ids
+        Some hundred to some thousand sentences: every token of them is fitted on.
+    blocks : int
+        How many to take out, from 1 to L − 1.
+    tokenizer : optional
+        Where texts are strings and the model is not wrapped.
+    form : "refit", "fold" or "drop"
+        ``"refit"`` fits the layers anew that the feed-forward parts end with, before each gap and behind it, on the states that the
+        smaller model gives them, towards those of the whole one; ``"fold"`` maps the output before each gap (ReplaceMe, arXiv
+        2505.02819); ``"drop"`` leaves blocks out.
+    ridge : float
+        λ of the least squares as a share of the mean square of a coordinate.
+    batch_tokens : int
+        Tokens of a batch.
+    progress : bool
+        Print which block goes.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        Where the model has no head or is no causal one, there are too few texts, no such number of blocks can go, or what a block puts
+        out is no sum that its feed-forward part adds to (a norm stands behind it, as in Gemma 2), so that only ``"drop"`` is left.
+    """
+    from ._prune import prune as pruned
+
+    m = model if isinstance(model, Model) else wrap(model, tokenizer)
+    m._needs_head()
+    if not m.is_causal:
+        raise ValueError("this model sees tokens on both sides, and causal ones are pruned here: `jumplens prune` takes BERT")
+    if form not in ("refit", "fold", "drop"):
+        raise ValueError(f"form is {form!r}: give 'refit', 'fold' or 'drop'")
+    if not 1 <= blocks < m.n_layers:
+        raise ValueError(f"{blocks} blocks cannot be taken out of {m.n_layers}: from 1 to {m.n_layers - 1} can, since the first stays")
+    if isinstance(texts, str):
+        raise TypeError("texts is one text, where a list of them is expected")
+    ids = [ids for ids in (m._encode(text) for text in texts) if len(ids) > 1]
+    if len(ids) < 2:
+        raise ValueError(f"there are {len(ids)} texts of two tokens and more: give some hundred")
+    with torch.no_grad(), _exact_products():
+        return pruned(m, ids, blocks, form, ridge, batch_tokens, print if progress else lambda _: None)
 
 
 class Model:

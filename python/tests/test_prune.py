@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
 import jumplens as jl  # noqa: E402
-from test_families import MASKED, VOCAB, tiny  # noqa: E402
+from test_families import LAYERS, MASKED, VOCAB, tiny  # noqa: E402
 
 #: The layers that feed-forward parts end with, by family.
 OUTPUTS = {
@@ -136,3 +136,46 @@ def test_what_is_chosen_is_better_than_what_is_dropped(tmp_path: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     model = transformers.AutoModelForCausalLM.from_pretrained(out)
     assert model(**tokenizer("The capital of France is", return_tensors="pt")).logits.shape[-1] == len(tokenizer)
+
+
+@pytest.mark.parametrize("family", ["GPT2", "Llama", "Qwen3", "GPTNeoX", "OPT", "Falcon", "Phi", "StableLm"])
+def test_models_in_memory_become_smaller(family: str, tmp_path: Path) -> None:
+    whole = tiny(family)
+    rng = np.random.default_rng(5)
+    texts = [rng.integers(5, VOCAB, size=rng.integers(8, 16)).tolist() for _ in range(330)]
+    test = torch.tensor(rng.integers(5, VOCAB, size=(40, 12)))
+
+    def kl(other: Any) -> float:
+        with torch.no_grad():
+            own, their = whole(test).logits.log_softmax(-1), other(test).logits.log_softmax(-1)
+        return float((own.exp() * (own - their)).sum(-1).mean())
+
+    before = {name: value.clone() for name, value in whole.state_dict().items()}
+    made = {form: jl.torch.prune(whole, texts, 2, form=form, progress=False) for form in ("refit", "fold", "drop")}
+    assert kl(made["refit"]) < kl(made["drop"]) and kl(made["fold"]) < kl(made["drop"])
+    assert all(torch.equal(before[name], value) for name, value in whole.state_dict().items())
+    # It saves, loads and generates as any other of its class.
+    smaller = made["refit"]
+    smaller.save_pretrained(tmp_path)
+    loaded = type(whole).from_pretrained(tmp_path).eval()
+    assert len(jl.torch.wrap(loaded).blocks) == LAYERS - 2
+    with torch.no_grad():
+        assert torch.equal(loaded(test).logits, smaller(test).logits)
+        loaded.generation_config.eos_token_id = None
+        out = loaded.generate(test[:2], max_new_tokens=5, do_sample=False, attention_mask=torch.ones_like(test[:2]))
+        assert out[:, -1].tolist() == loaded(out[:, :-1], use_cache=False).logits[:, -1].argmax(-1).tolist()
+
+
+def test_what_cannot_be_pruned_says_so() -> None:
+    texts = [[5, 6, 7, 8, 9]] * 20
+    with pytest.raises(ValueError, match="a norm stands behind it"):
+        jl.torch.prune(tiny("Gemma2"), texts, 1)
+    assert len(jl.torch.wrap(jl.torch.prune(tiny("Gemma2"), texts, 1, form="drop", progress=False)).blocks) == LAYERS - 1
+    for wrong, message in (
+        (lambda: jl.torch.prune(tiny("Bert"), texts, 1), "both sides"),
+        (lambda: jl.torch.prune(tiny("GPT2"), texts, 4), "from 1 to 3"),
+        (lambda: jl.torch.prune(tiny("GPT2"), [[5]], 1), "0 texts"),
+        (lambda: jl.torch.prune(tiny("GPT2"), texts, 1, form="mend"), "give 'refit'"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrong()

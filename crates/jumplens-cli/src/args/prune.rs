@@ -92,6 +92,9 @@ pub enum WeightsArg {
     F16,
     /// bfloat16
     Bf16,
+    /// 8 bits with a scale for each 32 weights: for `.gguf` files
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 impl PruneArgs {
@@ -124,6 +127,11 @@ impl PruneArgs {
         }
     }
 
+    /// Whether one file is written.
+    pub fn is_gguf(&self) -> bool {
+        self.out.extension().is_some_and(|extension| extension == "gguf")
+    }
+
     /// How the weights are written.
     pub fn stored(&self) -> Stored {
         match self.weights {
@@ -131,6 +139,7 @@ impl PruneArgs {
             Some(WeightsArg::F32) => Stored::F32,
             Some(WeightsArg::F16) => Stored::F16,
             Some(WeightsArg::Bf16) => Stored::Bf16,
+            Some(WeightsArg::Q8_0) => Stored::Q8_0,
         }
     }
 }

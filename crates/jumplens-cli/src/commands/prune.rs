@@ -5,37 +5,66 @@ use crate::args::PruneArgs;
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::shell::quoted;
+use jumplens::Error;
 use jumplens::eval::tables::write_csv;
-use jumplens::files::write_atomically;
+use jumplens::files::{create_folder, write_atomically};
 use jumplens::prune::{Estimate, Pruned, Row, TableRow, load, prune};
 use jumplens::store::{FolderKind, Room};
 use std::fmt::Write;
 use std::path::PathBuf;
 
+/// Where the smaller model goes.
+enum Place {
+    Folder(Room),
+    /// A GGUF file, and its card.
+    File(PathBuf),
+}
+
 pub fn run(args: &PruneArgs, printer: &Printer) -> Result<(), Failure> {
     let (sources, progress) = (args.unread.sources(), Progress::new(printer));
     let settings = args.settings();
-    let room = Room::check(&args.out, FolderKind::Pruned, &[PathBuf::from(&settings.model)], args.overwrite)?;
+    let place = place(args, &settings.model)?;
     let whole = load(&settings.model, &settings.samples, settings.seed, &sources, &progress)?;
     let options = args.options(settings.seed);
     let pruned = prune(&whole.model, [&whole.train, &whole.val], &options, &whole.parameters, &progress)?;
     pruned.notes.iter().for_each(|note| printer.note(note));
 
-    let making = room.begin(&progress)?;
-    write_csv(&args.out.join("prune.csv"), &TableRow::of(&pruned.rows))?;
-    let paths = whole.save(&pruned.kept, args.stored(), &args.out, &progress)?;
-    let card = card(&settings.model, &whole.files.id, &pruned);
-    write_atomically(&args.out.join("README.md"), card.as_bytes())?;
-    making.finish()?;
-
+    let card = card(&settings.model, &whole.files.id, &pruned, &place);
+    match place {
+        Place::Folder(room) => {
+            let making = room.begin(&progress)?;
+            write_csv(&args.out.join("prune.csv"), &TableRow::of(&pruned.rows))?;
+            whole.save(&pruned.kept, args.stored(), &args.out, &progress)?;
+            write_atomically(&args.out.join("README.md"), card.as_bytes())?;
+            making.finish()?;
+        }
+        Place::File(beside) => {
+            args.out.parent().map_or(Ok(()), create_folder)?;
+            write_atomically(&beside, card.as_bytes())?;
+            whole.save_gguf(&pruned.kept, args.stored(), &args.out, &progress)?;
+        }
+    }
     printer.result(&table(&pruned))?;
-    let folder = quoted(args.out.display().to_string());
+    let out = quoted(args.out.display().to_string());
     printer.note(&format!(
-        "{} files are in `{}`; `jumplens lens --model {folder} \"TEXT\"` looks into it",
-        paths.len() + 2,
+        "The model is in `{}`; `jumplens lens --model {out} \"TEXT\"` looks into it",
         args.out.display()
     ));
     Ok(())
+}
+
+/// Where it goes, seen to be free.
+fn place(args: &PruneArgs, model: &str) -> Result<Place, Failure> {
+    if !args.is_gguf() {
+        let from = [PathBuf::from(model)];
+        return Ok(Place::Folder(Room::check(&args.out, FolderKind::Pruned, &from, args.overwrite)?));
+    }
+    let beside = args.out.with_extension("md");
+    let there = [&args.out, &beside].into_iter().find(|path| path.exists() && !args.overwrite);
+    if let Some(path) = there {
+        return Err(Error::FileExists { path: path.clone() }.into());
+    }
+    Ok(Place::File(beside))
 }
 
 /// A figure and its interval.
@@ -106,8 +135,9 @@ fn gaps(pruned: &Pruned) -> String {
 }
 
 /// The model card.
-fn card(name: &str, id: &str, pruned: &Pruned) -> String {
-    let mut card = "---\nlibrary_name: transformers\ntags:\n- pruned\n- jumplens\n---\n\n".to_owned();
+fn card(name: &str, id: &str, pruned: &Pruned, place: &Place) -> String {
+    let library = if matches!(place, Place::Folder(_)) { "transformers" } else { "gguf" };
+    let mut card = format!("---\nlibrary_name: {library}\ntags:\n- pruned\n- jumplens\n---\n\n");
     let (whole, chosen) = (&pruned.rows[0], &pruned.rows[1]);
     let _ = write!(
         card,
@@ -132,5 +162,8 @@ fn card(name: &str, id: &str, pruned: &Pruned) -> String {
         pruned.measured,
         gaps(pruned).lines().map(|line| format!("- {line}\n")).collect::<String>()
     );
+    let word = |word: String| if word.starts_with("--") { word } else { quoted(&word) };
+    let command: Vec<String> = std::env::args().skip(1).map(word).collect();
+    let _ = write!(card, "\n```sh\njumplens {}\n```\n", command.join(" "));
     card
 }

@@ -143,13 +143,39 @@ impl Architecture {
         Ok(Some(place))
     }
 
-    /// `blk.3.attn_q.weight` → Hugging Face's path `model.layers.3.self_attn.q_proj`, `attn_q`, `weight`.
-    fn parts(self, name: &str) -> Option<(String, &str, &str)> {
-        let (root, block, blocks) = match self {
+    /// Whether the weights of that name are `Conv1D` at Hugging Face.
+    pub(crate) fn is_transposed(stem: &str) -> bool {
+        CONV1D.contains(&stem)
+    }
+
+    /// `model.layers.3.self_attn.q_proj.weight` → llama.cpp's `blk.3.attn_q.weight`, and `attn_q` of it; the trunk may have no name
+    /// of its own.
+    pub(crate) fn named(self, name: &str) -> Option<(String, &'static str)> {
+        let (root, block, blocks) = self.names();
+        let (path, leaf) = name.rsplit_once('.')?;
+        let layers = blocks.rsplit('.').next()?;
+        let in_block = path.split_once(&format!("{layers}.")).and_then(|(_, rest)| rest.split_once('.'));
+        if let Some((number, path)) = in_block.filter(|(number, _)| number.parse::<usize>().is_ok()) {
+            let (stem, _) = block.iter().find(|(_, theirs)| *theirs == path)?;
+            return Some((format!("blk.{number}.{stem}.{leaf}"), stem));
+        }
+        let last = path.rsplit('.').next()?;
+        let (stem, _) = root.iter().find(|(_, theirs)| theirs.rsplit('.').next() == Some(last))?;
+        Some((format!("{stem}.{leaf}"), stem))
+    }
+
+    /// The names outside of blocks, those in them, and where blocks are at Hugging Face.
+    fn names(self) -> (&'static Names, &'static Names, &'static str) {
+        match self {
             Self::Gpt2 => (GPT2_ROOT, GPT2_BLOCK, "h"),
             Self::Llama | Self::Qwen2 | Self::Qwen3 => (LLAMA_ROOT, LLAMA_BLOCK, "model.layers"),
             Self::Gemma3 => (LLAMA_ROOT, GEMMA3_BLOCK, "model.layers"),
-        };
+        }
+    }
+
+    /// `blk.3.attn_q.weight` → Hugging Face's path `model.layers.3.self_attn.q_proj`, `attn_q`, `weight`.
+    fn parts(self, name: &str) -> Option<(String, &str, &str)> {
+        let (root, block, blocks) = self.names();
         let (stem, leaf) = name.rsplit_once('.')?;
         let find =
             |names: &Names, stem| names.iter().find(|(ours, _)| *ours == stem).map(|(_, theirs)| *theirs);

@@ -21,6 +21,8 @@ const ALIGNMENT: u64 = 32;
 pub(crate) struct Header<'a> {
     pub(crate) path: &'a Path,
     metadata: BTreeMap<&'a str, Value<'a>>,
+    /// The keys as they follow one another, with the bytes of their values and of what these are.
+    raw: Vec<(&'a str, &'a [u8])>,
     pub(crate) tensors: Vec<TensorInfo<'a>>,
 }
 
@@ -34,6 +36,26 @@ pub(crate) struct TensorInfo<'a> {
     pub(crate) kind: Type,
     /// Its bytes in the file: none where the type's size is not known.
     pub(crate) bytes: Range<usize>,
+}
+
+impl TensorInfo<'_> {
+    /// Its values, row by row. [`Error::TensorDtype`] of formats that are not read.
+    pub(crate) fn values(&self, file: &SourceFile) -> Result<Vec<f32>> {
+        let bytes = &file.bytes()[self.bytes.clone()];
+        Ok(match &self.kind {
+            Type::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Type::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+            Type::F16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+            Type::Bf16 => {
+                bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()
+            }
+            Type::Quantised(quant) => quant.dequantise(bytes),
+            Type::Other(got) => {
+                let (path, tensor) = (file.path.clone(), self.name.to_owned());
+                return Err(Error::TensorDtype { path, tensor, got: got.clone() });
+            }
+        })
+    }
 }
 
 /// What the values of a tensor are.
@@ -89,6 +111,11 @@ impl Type {
             number => return Self::Other(format!("of ggml's number {number}")),
         };
         Self::Other(other.to_owned())
+    }
+
+    /// Its number in `enum ggml_type`, for those that can be read.
+    pub(crate) fn number(&self) -> Option<u32> {
+        (0..=30).find(|number| Self::of(*number) == *self && !matches!(self, Self::Other(_)))
     }
 
     /// Values and bytes of what cannot be divided.
@@ -194,10 +221,12 @@ impl<'a> Header<'a> {
         let n_tensors = reader.u64("the number of tensors")?;
         let n_values = reader.u64("the number of metadata values")?;
 
-        let mut metadata = BTreeMap::new();
+        let (mut metadata, mut raw) = (BTreeMap::new(), Vec::new());
         for number in 0..n_values {
             let key = reader.text(&format!("the key of metadata value {number} of {n_values}"))?;
+            let begin = reader.at;
             let value = reader.value(key)?;
+            raw.push((key, &file.bytes()[begin..reader.at]));
             if metadata.insert(key, value).is_some() {
                 return Err(reader.damaged(format!("`{key}` is in the metadata twice")));
             }
@@ -212,7 +241,7 @@ impl<'a> Header<'a> {
             listed.push(tensor);
         }
 
-        let mut header = Self { path: &file.path, metadata, tensors: Vec::new() };
+        let mut header = Self { path: &file.path, metadata, raw, tensors: Vec::new() };
         let alignment = header.natural("general.alignment")?.unwrap_or(ALIGNMENT);
         if !alignment.is_power_of_two() {
             return Err(header.damaged(format!("`general.alignment` is {alignment}, not a power of two")));
@@ -325,6 +354,11 @@ impl<'a> Header<'a> {
             ))),
             None => Ok(numbers.first().copied()),
         }
+    }
+
+    /// The metadata as they stand in the file: each key, the number of its value's kind and its bytes.
+    pub(crate) fn raw(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.raw.iter().copied()
     }
 
     fn array(&self, key: &str, kinds: &[u32], expected: &str) -> Result<Option<Array<'a>>> {

@@ -4,10 +4,12 @@
 
 mod architecture;
 mod config;
+pub(crate) mod convert;
 mod header;
 mod keys;
 mod quant;
 mod tokenizer;
+pub(crate) mod write;
 
 pub(crate) use architecture::{Architecture, Place};
 pub(crate) use config::config;

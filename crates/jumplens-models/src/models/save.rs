@@ -1,15 +1,17 @@
-//! Models with fewer blocks as checkpoints in Hugging Face layout, which `transformers` loads as any other of their family:
-//! the tensors of the blocks that are kept under their new numbers, the output layers that took in what others added, and
-//! the configuration as it then has to be.
+//! Models with fewer blocks as checkpoints in Hugging Face layout, which `transformers` loads as any other of their family, and
+//! as GGUF files for llama.cpp: the tensors of the blocks that are kept under their new numbers, the output layers that took
+//! in what others added, and the configuration as it then has to be.
 
-use super::blueprint::{Blueprint, LinearSpec, ModuleSpec};
+use super::blueprint::{AttentionSpec, Blueprint, LinearSpec, ModuleSpec};
 use super::transformer::KeptBlock;
 use super::with_blueprint;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::gguf;
+use crate::gguf::convert::Turn;
+use crate::gguf::write::{self, Kind, Meta};
+use crate::gguf::{self, Architecture};
 use crate::hub::{ModelFiles, Vocabulary};
-use crate::nn::{Precision, WeightLayout};
+use crate::nn::{Activation, Precision, WeightLayout};
 use crate::tensor_file;
 use crate::weights::{TensorSpec, Weights};
 use jumplens_core::LinearMap;
@@ -29,6 +31,8 @@ pub enum Stored {
     F16,
     /// bfloat16.
     Bf16,
+    /// ggml's blocks of 32 whole numbers of 8 bits with a scale: in GGUF files alone.
+    Q8_0,
 }
 
 impl Stored {
@@ -78,8 +82,13 @@ pub fn save(
     folder: &Path,
     during: &dyn Fn() -> Result<()>,
 ) -> Result<Vec<PathBuf>> {
+    if stored == Stored::Q8_0 {
+        return Err(Error::Option(
+            "8 bit weights are for GGUF files: choose f32, f16 or bf16 for a folder".to_owned(),
+        ));
+    }
     with_blueprint(files, Precision::F32, |blueprint, weights| {
-        let config = configuration(files, blueprint, kept, stored)?;
+        let config = configuration(files, (blueprint, weights), kept, stored)?;
         let tensors = tensors(blueprint, weights, kept, stored)?;
         let mut paths = write_tensors(weights, kept, &tensors, folder, during)?;
         paths.extend(write_tokenizer(files, folder)?);
@@ -115,7 +124,7 @@ fn pretty(value: &Value) -> Result<Vec<u8>> {
 /// `config.json` of the shorter model.
 fn configuration(
     files: &ModelFiles,
-    blueprint: &Blueprint,
+    (blueprint, weights): (&Blueprint, &Weights),
     kept: &[KeptBlock],
     stored: Stored,
 ) -> Result<Value> {
@@ -127,13 +136,7 @@ fn configuration(
     if config.contains_key("text_config") {
         return Err(fault("models of pictures and text cannot be written with fewer blocks"));
     }
-    let attention = |layer: usize| -> Result<_> {
-        let modules = (blueprint.block)(layer)?;
-        Ok(modules.into_iter().find_map(|module| match module {
-            ModuleSpec::Attention(attention) => Some(attention),
-            _ => None,
-        }))
-    };
+    let attention = |layer: usize| attention(blueprint, layer);
     let mut windows = Vec::new();
     for (at, kept) in kept.iter().enumerate() {
         let (own, there) = (attention(kept.block)?, attention(at)?);
@@ -172,8 +175,47 @@ fn configuration(
     if !named {
         config.insert("num_hidden_layers".to_owned(), json!(kept.len()));
     }
+    if gguf::is_gguf(&files.config.path) {
+        complete(&mut config, weights).map_err(|message| fault(&message))?;
+    }
     name_dtype(&mut config, files, stored);
     Ok(Value::Object(config))
+}
+
+/// Says what a GGUF file's metadata leave to its tensors: which layers have biases, and the class of the model.
+fn complete(config: &mut Map<String, Value>, weights: &Weights) -> Result<(), String> {
+    config.remove("biases_where_stored");
+    if config.get("rope_scaling").is_some_and(|scaling| scaling["rope_type"] == "factors") {
+        return Err("the file has factors for its rotary frequencies, and no configuration can give them but by the rule that \
+                    they came from: write a GGUF file"
+            .to_owned());
+    }
+    let family = config.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let has = |layer: &str| weights.names().any(|name| name.ends_with(&format!("{layer}.bias")));
+    if ["llama", "qwen3"].contains(&family.as_str()) {
+        config.insert("attention_bias".to_owned(), has("o_proj").into());
+        let some = has("q_proj") || has("k_proj") || has("v_proj") || has("o_proj");
+        let all = has("q_proj") && has("k_proj") && has("v_proj") && has("o_proj");
+        let mlp = has("gate_proj") && has("up_proj") && has("down_proj");
+        let some_mlp = has("gate_proj") || has("up_proj") || has("down_proj");
+        if some != all || some_mlp != mlp || mlp && family != "llama" {
+            return Err("some of its layers have biases that no configuration can speak of".to_owned());
+        }
+        if family == "llama" {
+            config.insert("mlp_bias".to_owned(), mlp.into());
+        }
+    }
+    let class = match family.as_str() {
+        "gpt2" => "GPT2LMHeadModel",
+        "llama" => "LlamaForCausalLM",
+        "mistral" => "MistralForCausalLM",
+        "qwen2" => "Qwen2ForCausalLM",
+        "qwen3" => "Qwen3ForCausalLM",
+        "gemma3_text" => "Gemma3ForCausalLM",
+        other => return Err(format!("`{other}` has no class that is known here")),
+    };
+    config.insert("architectures".to_owned(), json!([class]));
+    Ok(())
 }
 
 /// Says in which format the weights are.
@@ -181,7 +223,7 @@ fn name_dtype(config: &mut Map<String, Value>, files: &ModelFiles, stored: Store
     let name = match stored {
         // What was quantised is widened.
         Stored::AsTheyAre if gguf::is_gguf(&files.config.path) => "float32",
-        Stored::AsTheyAre => return,
+        Stored::AsTheyAre | Stored::Q8_0 => return,
         Stored::F32 => "float32",
         Stored::F16 => "float16",
         Stored::Bf16 => "bfloat16",
@@ -246,13 +288,13 @@ impl Written {
         self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
     }
 
-    /// Its values, row by row, as they are stored.
-    fn encoded(&self, weights: &Weights, kept: &[KeptBlock]) -> Result<Vec<u8>> {
+    /// Its values, row by row.
+    fn values(&self, weights: &Weights, kept: &[KeptBlock]) -> Result<Vec<f32>> {
         let output = |at: usize| {
             let missing = || Error::Internal(format!("block {at} has no output layer of its own"));
             kept[at].output.as_ref().ok_or_else(missing)
         };
-        let values = match &self.from {
+        Ok(match &self.from {
             From::Checkpoint(name) => weights.values(name)?,
             From::Weight(at, WeightLayout::OutIn) => output(*at)?.weight().to_vec(),
             From::Weight(at, WeightLayout::InOut) => {
@@ -261,7 +303,12 @@ impl Written {
                 (0..rows * cols).map(|i| map.weight()[i % rows * cols + i / rows]).collect()
             }
             From::Bias(at) => output(*at)?.bias().unwrap_or_default().to_vec(),
-        };
+        })
+    }
+
+    /// The same as they are stored.
+    fn encoded(&self, weights: &Weights, kept: &[KeptBlock]) -> Result<Vec<u8>> {
+        let values = self.values(weights, kept)?;
         Ok(match self.dtype {
             Dtype::F16 => values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
             Dtype::BF16 => values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
@@ -355,4 +402,300 @@ fn write_tokenizer(files: &ModelFiles, folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(paths)
+}
+
+/// Writes the model of the blocks `kept` of the model of `files` to the file `path`, as GGUF. Of a GGUF file tensors are copied in
+/// their formats where none is asked for; of a folder f16 is usual.
+///
+/// # Errors
+/// [`Error::Config`] for what has no form there, and those of [`load`](super::load).
+pub fn save_gguf(
+    files: &ModelFiles,
+    kept: &[KeptBlock],
+    stored: Stored,
+    path: &Path,
+    during: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    with_blueprint(files, Precision::F32, |blueprint, weights| {
+        let config = configuration(files, (blueprint, weights), kept, Stored::AsTheyAre);
+        match gguf::is_gguf(&files.config.path) {
+            true => gguf_of_gguf(files, blueprint, kept, stored, path, during),
+            false => gguf_of_folder(files, (blueprint, weights), (&config?, kept), stored, path, during),
+        }
+    })
+}
+
+/// The format of weights in a GGUF file.
+fn kind_of(stored: Stored) -> Option<Kind> {
+    match stored {
+        Stored::AsTheyAre => None,
+        Stored::F32 => Some(Kind::F32),
+        Stored::F16 => Some(Kind::F16),
+        Stored::Bf16 => Some(Kind::Bf16),
+        Stored::Q8_0 => Some(Kind::Q8_0),
+    }
+}
+
+/// What is written of a GGUF file's tensor.
+enum OfFile {
+    /// Its values, as another one's name has them.
+    Values(usize),
+    /// Its bytes.
+    Bytes(usize),
+    /// The output layer of a kept block, or its bias.
+    Output(usize, bool),
+}
+
+fn gguf_of_gguf(
+    files: &ModelFiles,
+    blueprint: &Blueprint,
+    kept: &[KeptBlock],
+    stored: Stored,
+    path: &Path,
+    during: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let header = gguf::Header::read(&files.config)?;
+    let blocks: Vec<usize> = kept.iter().map(|kept| kept.block).collect();
+    if blueprint.spec.family.starts_with("gemma3") {
+        let message = "the pattern of Gemma 3's windows is by the number of a block, which GGUF files do not say otherwise: write a \
+                       folder";
+        return Err(header.unsupported(message));
+    }
+    let mut metadata = gguf::write::of_kept(&header, &blocks)?;
+    let wanted = kind_of(stored);
+    if let Some(file_type) = wanted.and_then(Kind::file_type) {
+        metadata.retain(|(key, _)| key != "general.file_type");
+        metadata.push(("general.file_type".to_owned(), Meta::U32(file_type)));
+    }
+    let (mut tensors, mut sources) = (Vec::new(), Vec::new());
+    let mut add = |name: String, at: usize, output: Option<(usize, bool)>| {
+        let tensor = &header.tensors[at];
+        let number = tensor.kind.number();
+        match (output, wanted, number) {
+            (Some((block, bias)), wanted, _) => {
+                // What was quantised with effort is not quantised again.
+                tensors.push(write::Tensor::new(
+                    name,
+                    tensor.shape.clone(),
+                    wanted.unwrap_or(match tensor.kind {
+                        gguf::Type::F32 | gguf::Type::F64 => Kind::F32,
+                        gguf::Type::Bf16 => Kind::Bf16,
+                        _ => Kind::F16,
+                    }),
+                ));
+                sources.push(OfFile::Output(block, bias));
+            }
+            (None, Some(wanted), _) => {
+                tensors.push(write::Tensor::new(name, tensor.shape.clone(), wanted));
+                sources.push(OfFile::Values(at));
+            }
+            (None, None, Some(number)) => {
+                let (shape, bytes) = (tensor.shape.clone(), tensor.bytes.len());
+                tensors.push(write::Tensor { name, shape, kind: Kind::Raw(number), bytes });
+                sources.push(OfFile::Bytes(at));
+            }
+            (None, None, None) => {}
+        }
+    };
+    let in_block = |name: &str| -> Option<(usize, String)> {
+        let (number, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+        Some((number.parse().ok()?, rest.to_owned()))
+    };
+    for (at, tensor) in header.tensors.iter().enumerate() {
+        if in_block(tensor.name).is_none() {
+            add(tensor.name.to_owned(), at, None);
+        }
+    }
+    for (new, block) in kept.iter().enumerate() {
+        for (at, tensor) in header.tensors.iter().enumerate() {
+            let Some((_, rest)) = in_block(tensor.name).filter(|(number, _)| *number == block.block) else {
+                continue;
+            };
+            let output = match rest.as_str() {
+                "ffn_down.weight" => block.output.as_ref().map(|_| (new, false)),
+                "ffn_down.bias" => block.output.as_ref().map(|_| (new, true)),
+                _ => None,
+            };
+            add(format!("blk.{new}.{rest}"), at, output);
+        }
+    }
+    write::write(path, &metadata, &tensors, |index| {
+        during()?;
+        let kind = tensors[index].kind;
+        Ok(match &sources[index] {
+            OfFile::Bytes(at) => files.config.bytes()[header.tensors[*at].bytes.clone()].to_vec(),
+            OfFile::Values(at) => kind.encode(&header.tensors[*at].values(&files.config)?),
+            OfFile::Output(block, bias) => kind.encode(&output_values(kept, *block, *bias)?),
+        })
+    })
+}
+
+/// The output layer of a kept block row by row, `[d, d_hidden]`, or its bias.
+fn output_values(kept: &[KeptBlock], block: usize, bias: bool) -> Result<Vec<f32>> {
+    let missing = || Error::Internal(format!("block {block} has no output layer of its own"));
+    let output = kept[block].output.as_ref().ok_or_else(missing)?;
+    Ok(if bias { output.bias().unwrap_or_default().to_vec() } else { output.weight().to_vec() })
+}
+
+fn gguf_of_folder(
+    files: &ModelFiles,
+    (blueprint, weights): (&Blueprint, &Weights),
+    (config, kept): (&Value, &[KeptBlock]),
+    stored: Stored,
+    path: &Path,
+    during: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let spec = &blueprint.spec;
+    let fault = |message: String| Error::Config { path: files.config.path.clone(), message };
+    let Some(architecture) = gguf::convert::architecture(spec.family) else {
+        return Err(fault(format!(
+            "no GGUF file is written of `{}` in Hugging Face layout: write a folder, and convert it with llama.cpp's \
+             convert_hf_to_gguf.py",
+            spec.family
+        )));
+    };
+    let wanted = kind_of(stored).unwrap_or(Kind::F16);
+    let (hyper, factors) = hyperparameters(blueprint, architecture, config).map_err(fault)?;
+    let mut metadata = vec![
+        ("general.architecture".to_owned(), Meta::Text(architecture.name().to_owned())),
+        ("general.name".to_owned(), Meta::Text(files.id.rsplit('/').next().unwrap_or(&files.id).to_owned())),
+        ("general.quantization_version".to_owned(), Meta::U32(2)),
+    ];
+    metadata.extend(wanted.file_type().map(|number| ("general.file_type".to_owned(), Meta::U32(number))));
+    metadata.extend(hyper);
+    let blocks = format!("{}.block_count", architecture.name());
+    metadata.push((blocks, Meta::U32(kept.len() as u32)));
+    match files.tokenizer.as_ref().map(|tokenizer| &tokenizer.vocabulary) {
+        Some(Vocabulary::Json(file)) => {
+            let json: Value = serde_json::from_slice(file.bytes()).map_err(Error::format(&file.path))?;
+            let tokenizer = gguf::convert::tokenizer(&json, spec.vocab_size);
+            metadata.extend(tokenizer.map_err(|why| {
+                fault(format!("{why}: write a folder, and convert it with llama.cpp's convert_hf_to_gguf.py"))
+            })?);
+            for name in ["bos", "eos"] {
+                if let Some(id) =
+                    config[format!("{name}_token_id")].as_u64().filter(|id| *id < spec.vocab_size as u64)
+                {
+                    metadata.push((format!("tokenizer.ggml.{name}_token_id"), Meta::U32(id as u32)));
+                }
+            }
+            let begins = json["post_processor"].to_string().contains("TemplateProcessing")
+                && json["post_processor"]["single"][0].get("SpecialToken").is_some();
+            metadata.push(("tokenizer.ggml.add_bos_token".to_owned(), Meta::Bool(begins)));
+        }
+        _ => {
+            return Err(fault(
+                "a GGUF file has its tokenizer in it, and there is no tokenizer.json".to_owned(),
+            ));
+        }
+    }
+    let written = tensors(blueprint, weights, kept, Stored::F32)?;
+    let (mut listed, mut turns) = (Vec::new(), Vec::new());
+    for tensor in &written {
+        let renamed = gguf::convert::renamed(architecture, &tensor.name)
+            .ok_or_else(|| fault(format!("tensor `{}` has no name in llama.cpp", tensor.name)))?;
+        listed.push(write::Tensor::new(renamed.name, renamed.turn.shape(&tensor.shape), wanted));
+        turns.push(renamed.turn);
+    }
+    if let Some(factors) = &factors {
+        listed.push(write::Tensor::new("rope_freqs.weight".to_owned(), vec![factors.len()], Kind::F32));
+    }
+    let heads = attention(blueprint, 0)?.map_or([1, 1], |it| [it.n_heads, it.n_kv_heads]);
+    write::write(path, &metadata, &listed, |index| {
+        during()?;
+        let kind = listed[index].kind;
+        let Some(tensor) = written.get(index) else {
+            return Ok(kind.encode(factors.as_deref().unwrap_or_default()));
+        };
+        let values = tensor.values(weights, kept)?;
+        let heads = if turns[index] == Turn::Queries { heads[0] } else { heads[1] };
+        Ok(kind.encode(&turns[index].of(values, &tensor.shape, heads)))
+    })
+}
+
+/// The attention of a block.
+fn attention(blueprint: &Blueprint, layer: usize) -> Result<Option<AttentionSpec>> {
+    let modules = (blueprint.block)(layer)?;
+    Ok(modules.into_iter().find_map(|module| match module {
+        ModuleSpec::Attention(attention) => Some(attention),
+        _ => None,
+    }))
+}
+
+/// What llama.cpp is to know of a model's sizes and numbers, and the factors of its rotary frequencies where they are not a
+/// geometric series.
+type Hyper = (Vec<(String, Meta)>, Option<Vec<f32>>);
+
+fn hyperparameters(
+    blueprint: &Blueprint,
+    architecture: Architecture,
+    config: &Value,
+) -> Result<Hyper, String> {
+    let spec = &blueprint.spec;
+    let name = |key: &str| format!("{}.{key}", architecture.name());
+    let modules = (blueprint.block)(0).map_err(|error| error.to_string())?;
+    let attention = attention(blueprint, 0).map_err(|error| error.to_string())?;
+    let (Some(attention), Some(norm)) = (attention, &blueprint.final_norm) else {
+        return Err("a model without attention or a final norm".to_owned());
+    };
+    let hidden = modules.iter().find_map(|module| match module {
+        ModuleSpec::FeedForward { proj, activation, .. } => Some((proj, activation)),
+        ModuleSpec::GatedFeedForward { down, activation, .. } => Some((down, activation)),
+        _ => None,
+    });
+    let Some((layer, activation)) = hidden else {
+        return Err("a model without feed-forward parts".to_owned());
+    };
+    let d_hidden = layer.weight.shape.iter().product::<usize>() / spec.d_model;
+    let usual = if architecture == Architecture::Gpt2 { Activation::GeluNew } else { Activation::Silu };
+    if *activation != usual {
+        return Err("llama.cpp knows one activation of these models, and it is another".to_owned());
+    }
+    if attention.window.is_some() || attention.soft_cap.is_some() {
+        return Err("windows of attention are not written to GGUF files: write a folder".to_owned());
+    }
+    let number = |key: &str, value: usize| (name(key), Meta::U32(value as u32));
+    let mut all = vec![
+        number("context_length", spec.max_positions),
+        number("embedding_length", spec.d_model),
+        number("feed_forward_length", d_hidden),
+        number("attention.head_count", attention.n_heads),
+        number("vocab_size", spec.vocab_size),
+    ];
+    let eps = norm.eps as f32;
+    if architecture == Architecture::Gpt2 {
+        let d_head = (spec.d_model / spec.n_heads) as f32;
+        if attention.scale.is_some_and(|scale| (scale - 1.0 / d_head.sqrt()).abs() > 1e-6) {
+            return Err(
+                "llama.cpp scales the scores of GPT-2 by the width of a head, which this one does not"
+                    .to_owned(),
+            );
+        }
+        all.push((name("attention.layer_norm_epsilon"), Meta::F32(eps)));
+        return Ok((all, None));
+    }
+    let rope = attention.rope.ok_or("a model without rotary positions")?;
+    let pairs = rope.inv_freq().len();
+    let theta = [&config["rope_theta"], &config["rope_parameters"]["rope_theta"]];
+    let theta = theta.into_iter().find_map(Value::as_f64).unwrap_or(10_000.0);
+    let d_head = attention.query.weight.shape[0] / attention.n_heads;
+    all.extend([
+        number("attention.head_count_kv", attention.n_kv_heads),
+        number("attention.key_length", d_head),
+        number("attention.value_length", d_head),
+        number("rope.dimension_count", 2 * pairs),
+        (name("attention.layer_norm_rms_epsilon"), Meta::F32(eps)),
+        (name("rope.freq_base"), Meta::F32(theta as f32)),
+    ]);
+    let plain = |i: usize| theta.powf(-(i as f64) / pairs as f64);
+    let factors: Vec<f32> =
+        rope.inv_freq().iter().enumerate().map(|(i, own)| (plain(i) / f64::from(*own)) as f32).collect();
+    let is_plain = factors.iter().all(|factor| (factor - 1.0).abs() < 1e-4);
+    if 2 * pairs != d_head || rope.scale() != 1.0 || !is_plain && architecture != Architecture::Llama {
+        return Err(
+            "its rotary positions are scaled in a way that is not written to GGUF files: write a folder"
+                .to_owned(),
+        );
+    }
+    Ok((all, Some(factors).filter(|_| !is_plain)))
 }

@@ -28,6 +28,16 @@ impl Rope {
         Self { scale, ..self }
     }
 
+    /// Angle by position, in radians, of each pair of columns.
+    pub fn inv_freq(&self) -> &[f32] {
+        &self.inv_freq
+    }
+
+    /// What cosines and sines are multiplied by.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
     /// The rows `x` `[n, heads · d_head]` at `positions` `[n]`: `[n, heads · d_head]`.
     pub fn forward(&self, x: &Tensor, positions: &[u32]) -> Result<Tensor> {
         if is_fusable(x) {

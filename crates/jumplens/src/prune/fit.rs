@@ -1,7 +1,7 @@
 //! What the blocks that are kept put out in the place of those that are not, in closed form, on every token of the texts.
 
 use super::pass::{Looked, Texts, each, values};
-use super::solve::{Solution, Sums, solve, solve_held};
+use super::solve::{Sums, solve, solve_held};
 use crate::models::{KeptBlock, Seam, Step, Transformer};
 use crate::progress::{Observer, check};
 use crate::{Error, Result};
@@ -53,7 +53,7 @@ struct Side<'a> {
 pub(super) struct Fitting {
     pub form: Form,
     pub objective: Objective,
-    /// Whether a layer without a bias could have one: it cannot, in the same architecture.
+    /// λ as a share of the mean square of a coordinate; what misses least of the held texts, where it is `None`.
     pub share: Option<f64>,
 }
 
@@ -90,13 +90,13 @@ pub(super) fn fit(
         }
         let output = match &sums[..] {
             [Some(own), Some(held)] => {
-                let solution = match fitting.share {
+                let change = match fitting.share {
                     Some(share) => solve(own, share)?,
                     None => solve_held(own, held)?,
                 };
                 let layer = model.module(block, seam.output).output_layer();
                 let layer = layer.ok_or_else(|| Error::Internal("no output layer".into()))?.to_map()?;
-                Some(changed(&layer, &solution, fitting.form)?)
+                Some(changed(&layer, &change, fitting.form)?)
             }
             _ => None,
         };
@@ -201,9 +201,8 @@ pub(super) fn weights(objective: Objective, u: &[f32], d: usize) -> Vec<f64> {
 }
 
 /// The layer with what was solved for: `W + Δ` where it is fitted anew, `(1 + S)·W` where its output is mapped.
-fn changed(layer: &LinearMap, solution: &Solution, form: Form) -> Result<LinearMap> {
+fn changed(layer: &LinearMap, change: &Mat<f64>, form: Form) -> Result<LinearMap> {
     let (d_out, d_in) = (layer.d_out(), layer.d_in());
-    let Solution { change, .. } = solution;
     let own = widened(layer.weight());
     let own = MatRef::from_row_major_slice(&own, d_out, d_in);
     let bias = layer.bias().map(widened);

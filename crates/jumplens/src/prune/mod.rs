@@ -80,6 +80,17 @@ impl Whole {
     ) -> Result<Vec<PathBuf>> {
         models::save(&self.files, kept, stored, folder, &|| check(observer))
     }
+
+    /// Writes the same to a GGUF file: see [`models::save_gguf`].
+    pub fn save_gguf(
+        &self,
+        kept: &[KeptBlock],
+        stored: Stored,
+        path: &Path,
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        models::save_gguf(&self.files, kept, stored, path, &|| check(observer))
+    }
 }
 
 /// How much is taken out.
