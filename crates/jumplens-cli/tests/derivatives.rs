@@ -53,6 +53,13 @@ fn shares_add_up_to_the_whole_to_the_last_bit() {
             assert!(maps(&at.join("whole"), cast) == maps(&at.join(&out), cast), "{cast} from {sums}");
         }
     }
+    // Of a file that was changed nothing is made, wherever it lies.
+    let mut changed = fs::read(at.join("two")).unwrap();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 4;
+    fs::write(at.join("changed"), &changed).unwrap();
+    fail(at, &["fit", "--moments", "changed", "--out", "of-changed"], &["changed", "since it was written"]);
+    fail(at, &["merge", "changed", "--out", "merged"], &["since it was written"]);
     // A folder of sums alone has no maps, and says so.
     fail(at, &["shortcuts", "list", "s1of2"], &["no maps"]);
     fail(at, &["merge", &file(1, 2), &file(1, 2), "--out", "twice"], &["share 1/2 is in another"]);
