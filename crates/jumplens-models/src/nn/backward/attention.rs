@@ -251,132 +251,30 @@ impl BackAttention {
         kv: usize,
         scratch: &mut Scratch,
     ) -> Vec<f32> {
-        let (d_head, group, width) = (self.layer.d_head, self.group(), self.share_width());
-        let (m, first, total) = (trace.targets.len(), trace.targets.start, trace.targets.end);
-        let KvTrace { keys, values } = &trace.kv_heads[kv];
-        let nothing = vec![0f32; d_head.max(total)];
-        let mut out = vec![0f32; m * TILE_ROWS * width];
-        let (key_column, value_column) = (group * d_head, (group + 1) * d_head);
-        for of_group in 0..group {
-            let head = &trace.heads[kv * group + of_group];
+        let (d_head, m) = (self.layer.d_head, trace.targets.len());
+        let nothing = vec![0f32; d_head];
+        let mut out = vec![0f32; m * TILE_ROWS * self.share_width()];
+        for of_group in 0..self.group() {
+            let head = kv * self.group() + of_group;
             let cotangents = |at: usize| -> [&[f32]; TILE_ROWS] {
                 std::array::from_fn(|i| match rows.start + i < rows.end {
-                    true => {
-                        let row = at * n + rows.start + i;
-                        &from[row * self.width() + (kv * group + of_group) * d_head..][..d_head]
-                    }
-                    false => &nothing[..d_head],
+                    true => &from[(at * n + rows.start + i) * self.width() + head * d_head..][..d_head],
+                    false => &nothing,
                 })
             };
-            scratch.scores.resize(TILE_ROWS * total, 0.0);
+            let head = Head { layer: &self.layer, trace, own: &trace.heads[head], kv: &trace.kv_heads[kv] };
             scratch.seen.reshape(m * TILE_ROWS, m, Precision::F32);
-            for at in 0..m {
-                let (start, end) = (trace.starts[at], first + at + 1);
-                let g = cotangents(at);
-                let scores = &mut scratch.scores;
-                scratch.rows.reshape(TILE_ROWS, d_head, Precision::F32);
-                pack_lanes(g, scratch.rows.panel_mut(0), TILE_ROWS, Form::Single);
-                let from_column = start / TILE_COLS * TILE_COLS;
-                let (lanes, depth) = (from_column..end, 0..d_head);
-                tiles_within(
-                    &scratch.rows,
-                    0..TILE_ROWS,
-                    values,
-                    lanes,
-                    depth,
-                    &mut scratch.tiles,
-                    |place, tile| {
-                        for (scores, tile) in scores.chunks_exact_mut(total).zip(tile.rows(place.rows)) {
-                            scores[from_column + place.col..][..place.cols]
-                                .copy_from_slice(&tile[..place.cols]);
-                        }
-                    },
-                );
-                let weights = &head.weights[at * total..][start..end];
-                let slopes = head.slopes.as_ref().map(|slopes| &slopes[at * total..][start..end]);
-                for scores in scores.chunks_exact_mut(total) {
-                    scores[..start].fill(0.0);
-                    let scores = &mut scores[start..end];
-                    let mean: f32 = scores.iter().zip(weights).map(|(score, weight)| score * weight).sum();
-                    for (score, weight) in scores.iter_mut().zip(weights) {
-                        *score = (*score - mean) * weight * self.layer.scale;
-                    }
-                    if let Some(slopes) = slopes {
-                        scores.iter_mut().zip(slopes).for_each(|(score, slope)| *score *= slope);
-                    }
-                }
-                let lanes: [&[f32]; TILE_ROWS] = std::array::from_fn(|i| &scores[i * total..][..end]);
-                scratch.rows.reshape(TILE_ROWS, total, Precision::F32);
-                pack_lanes(lanes, scratch.rows.panel_mut(0), TILE_ROWS, Form::Single);
-                let to = &mut out[at * TILE_ROWS * width..][..TILE_ROWS * width];
-                let (all, depth) = (0..TILE_ROWS, start..end);
-                tiles_within(
-                    &scratch.rows,
-                    all,
-                    keys,
-                    0..d_head,
-                    depth,
-                    &mut scratch.tiles,
-                    |place, tile| {
-                        let column = of_group * d_head + place.col;
-                        for (to, tile) in to.chunks_exact_mut(width).zip(tile.rows(place.rows)) {
-                            to[column..][..place.cols].copy_from_slice(&tile[..place.cols]);
-                        }
-                    },
-                );
+            for (at, out) in out.chunks_exact_mut(TILE_ROWS * self.share_width()).enumerate() {
+                head.scores(at, cotangents(at), scratch);
+                head.to_query(at, of_group, out, scratch);
                 match rule {
-                    Rule::SamePosition => {
-                        let query = &head.queries[at * d_head..][..d_head];
-                        let weight = weights[weights.len() - 1];
-                        for ((to, scores), g) in to.chunks_exact_mut(width).zip(lanes).zip(g) {
-                            let score = scores[end - 1];
-                            let key = &mut to[key_column..][..d_head];
-                            key.iter_mut().zip(query).for_each(|(to, query)| *to += score * query);
-                            let value = &mut to[value_column..][..d_head];
-                            value.iter_mut().zip(g).for_each(|(to, g)| *to += weight * g);
-                        }
-                    }
-                    _ => {
-                        let panels = scratch.seen.panels_mut(0);
-                        let lanes = lanes.map(|lane| &lane[first..]);
-                        pack_lanes(lanes, &mut panels[at * TILE_ROWS..], m * TILE_ROWS, Form::Single);
-                    }
+                    Rule::SamePosition => head.to_same_position(at, cotangents(at), out, scratch),
+                    Rule::Whole | Rule::HeldScales => head.keep_scores(at, scratch),
                 }
             }
-            if rule == Rule::SamePosition {
-                continue;
-            }
-            for at in 0..m {
-                let (block, depth) = (at * TILE_ROWS..(at + 1) * TILE_ROWS, at..m);
-                let to = &mut out[at * TILE_ROWS * width..][..TILE_ROWS * width];
-                let (seen, tiles) = (&scratch.seen, &mut scratch.tiles);
-                tiles_within(seen, block, &head.packed, 0..d_head, depth, tiles, |place, tile| {
-                    for (to, tile) in to.chunks_exact_mut(width).zip(tile.rows(place.rows)) {
-                        let to = &mut to[key_column + place.col..][..place.cols];
-                        to.iter_mut().zip(tile).for_each(|(to, sum)| *to += sum);
-                    }
-                });
-            }
-            let outputs = &mut scratch.outputs;
-            outputs.reshape(TILE_ROWS * d_head, m, Precision::F32);
-            for at in 0..m {
-                for (lane, value) in cotangents(at).into_iter().flatten().enumerate() {
-                    let panel = outputs.panel_mut(lane / TILE_COLS);
-                    panel[at * TILE_COLS + lane % TILE_COLS] = value.to_bits();
-                }
-            }
-            for begin in (0..m).step_by(TILE_ROWS) {
-                let block = begin..(begin + TILE_ROWS).min(m);
-                let (lanes, depth) = (0..TILE_ROWS * d_head, begin..m);
-                let tiles = &mut scratch.tiles;
-                tiles_within(&head.seen, block, outputs, lanes, depth, tiles, |place, tile| {
-                    for (row, tile) in tile.rows(place.rows).enumerate() {
-                        for (lane, sum) in (place.col..place.col + place.cols).zip(tile) {
-                            let row = (begin + row) * TILE_ROWS + lane / d_head;
-                            out[row * width + value_column + lane % d_head] += sum;
-                        }
-                    }
-                });
+            if rule != Rule::SamePosition {
+                head.to_keys(&mut out, scratch);
+                head.to_values(cotangents, &mut out, scratch);
             }
         }
         self.unplace(trace, rule, kv, &mut out);
@@ -430,5 +328,155 @@ impl BackAttention {
             }
             write_tiles(to, write, &work.rows, 0..n, &self.input, 0..d, &mut work.tiles);
         });
+    }
+}
+
+/// A query head at work on [`TILE_ROWS`] cotangents of what it gives. Outputs are shares: at each target, for each cotangent, the
+/// columns of the query heads of the group, of their key and of their value.
+struct Head<'a> {
+    layer: &'a SelfAttention,
+    trace: &'a AttentionTrace,
+    own: &'a HeadTrace,
+    kv: &'a KvTrace,
+}
+
+impl Head<'_> {
+    /// Rows that are seen by the last target.
+    fn total(&self) -> usize {
+        self.trace.targets.end
+    }
+
+    /// The rows that a target sees.
+    fn seen(&self, at: usize) -> Range<usize> {
+        self.trace.starts[at]..self.trace.targets.start + at + 1
+    }
+
+    /// Columns of a cotangent in a share.
+    fn width(&self) -> usize {
+        (self.key_column() / self.layer.d_head + 2) * self.layer.d_head
+    }
+
+    /// Where the columns of the key are, behind those of the query heads; those of the value follow.
+    fn key_column(&self) -> usize {
+        self.layer.n_heads / self.layer.n_kv_heads * self.layer.d_head
+    }
+
+    /// Leaves in the scratch the cotangents of a target's scores, `[TILE_ROWS, total]`: 0 for rows before those that it sees.
+    fn scores(&self, at: usize, g: [&[f32]; TILE_ROWS], scratch: &mut Scratch) {
+        let (total, seen, d_head) = (self.total(), self.seen(at), self.layer.d_head);
+        let Scratch { rows, scores, tiles, .. } = scratch;
+        scores.resize(TILE_ROWS * total, 0.0);
+        rows.reshape(TILE_ROWS, d_head, Precision::F32);
+        pack_lanes(g, rows.panel_mut(0), TILE_ROWS, Form::Single);
+        let first = seen.start / TILE_COLS * TILE_COLS;
+        tiles_within(
+            rows,
+            0..TILE_ROWS,
+            &self.kv.values,
+            first..seen.end,
+            0..d_head,
+            tiles,
+            |place, tile| {
+                for (scores, tile) in scores.chunks_exact_mut(total).zip(tile.rows(place.rows)) {
+                    scores[first + place.col..][..place.cols].copy_from_slice(&tile[..place.cols]);
+                }
+            },
+        );
+        let weights = &self.own.weights[at * total..][seen.clone()];
+        let slopes = self.own.slopes.as_ref().map(|slopes| &slopes[at * total..][seen.clone()]);
+        for scores in scores.chunks_exact_mut(total) {
+            scores[..seen.start].fill(0.0);
+            let scores = &mut scores[seen.clone()];
+            let mean: f32 = scores.iter().zip(weights).map(|(score, weight)| score * weight).sum();
+            for (score, weight) in scores.iter_mut().zip(weights) {
+                *score = (*score - mean) * weight * self.layer.scale;
+            }
+            if let Some(slopes) = slopes {
+                scores.iter_mut().zip(slopes).for_each(|(score, slope)| *score *= slope);
+            }
+        }
+    }
+
+    /// From the scores of a target to its query.
+    fn to_query(&self, at: usize, of_group: usize, out: &mut [f32], scratch: &mut Scratch) {
+        let (total, seen, d_head, width) = (self.total(), self.seen(at), self.layer.d_head, self.width());
+        let Scratch { rows, scores, tiles, .. } = scratch;
+        let lanes: [&[f32]; TILE_ROWS] = std::array::from_fn(|i| &scores[i * total..][..seen.end]);
+        rows.reshape(TILE_ROWS, total, Precision::F32);
+        pack_lanes(lanes, rows.panel_mut(0), TILE_ROWS, Form::Single);
+        tiles_within(rows, 0..TILE_ROWS, &self.kv.keys, 0..d_head, seen, tiles, |place, tile| {
+            for (out, tile) in out.chunks_exact_mut(width).zip(tile.rows(place.rows)) {
+                out[of_group * d_head + place.col..][..place.cols].copy_from_slice(&tile[..place.cols]);
+            }
+        });
+    }
+
+    /// From a target to its own key and value alone.
+    fn to_same_position(&self, at: usize, g: [&[f32]; TILE_ROWS], out: &mut [f32], scratch: &Scratch) {
+        let (total, seen, d_head) = (self.total(), self.seen(at), self.layer.d_head);
+        let query = &self.own.queries[at * d_head..][..d_head];
+        let weight = self.own.weights[at * total + seen.end - 1];
+        let scores = scratch.scores.chunks_exact(total);
+        for ((out, scores), g) in out.chunks_exact_mut(self.width()).zip(scores).zip(g) {
+            let (key, value) = out[self.key_column()..].split_at_mut(d_head);
+            key.iter_mut().zip(query).for_each(|(out, query)| *out += scores[seen.end - 1] * query);
+            value.iter_mut().zip(g).for_each(|(out, g)| *out += weight * g);
+        }
+    }
+
+    /// Keeps the scores of a target among those of all that see a row.
+    fn keep_scores(&self, at: usize, scratch: &mut Scratch) {
+        let (total, seen, m) = (self.total(), self.seen(at), self.trace.targets.len());
+        let Scratch { seen: panels, scores, .. } = scratch;
+        let first = self.trace.targets.start;
+        let lanes = std::array::from_fn(|i| &scores[i * total..][first..seen.end]);
+        pack_lanes(lanes, &mut panels.panels_mut(0)[at * TILE_ROWS..], m * TILE_ROWS, Form::Single);
+    }
+
+    /// From the scores of all targets to the keys that they see.
+    fn to_keys(&self, out: &mut [f32], scratch: &mut Scratch) {
+        let (m, d_head, width, column) =
+            (self.trace.targets.len(), self.layer.d_head, self.width(), self.key_column());
+        let Scratch { seen, tiles, .. } = scratch;
+        for (at, out) in out.chunks_exact_mut(TILE_ROWS * width).enumerate() {
+            let block = at * TILE_ROWS..(at + 1) * TILE_ROWS;
+            tiles_within(seen, block, &self.own.packed, 0..d_head, at..m, tiles, |place, tile| {
+                for (out, tile) in out.chunks_exact_mut(width).zip(tile.rows(place.rows)) {
+                    let out = &mut out[column + place.col..][..place.cols];
+                    out.iter_mut().zip(tile).for_each(|(out, sum)| *out += sum);
+                }
+            });
+        }
+    }
+
+    /// From the cotangents of all targets to the values that they see.
+    fn to_values<'g>(
+        &self,
+        cotangents: impl Fn(usize) -> [&'g [f32]; TILE_ROWS],
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        let (m, d_head, width) = (self.trace.targets.len(), self.layer.d_head, self.width());
+        let column = self.key_column() + d_head;
+        let Scratch { outputs, tiles, .. } = scratch;
+        outputs.reshape(TILE_ROWS * d_head, m, Precision::F32);
+        for at in 0..m {
+            for (lane, value) in cotangents(at).into_iter().flatten().enumerate() {
+                let panel = outputs.panel_mut(lane / TILE_COLS);
+                panel[at * TILE_COLS + lane % TILE_COLS] = value.to_bits();
+            }
+        }
+        for begin in (0..m).step_by(TILE_ROWS) {
+            let block = begin..(begin + TILE_ROWS).min(m);
+            let lanes = 0..TILE_ROWS * d_head;
+            tiles_within(&self.own.seen, block, outputs, lanes, begin..m, tiles, |place, tile| {
+                for (row, tile) in tile.rows(place.rows).enumerate() {
+                    for (lane, sum) in (place.col..place.col + place.cols).zip(tile) {
+                        let row = (begin + row) * TILE_ROWS + lane / d_head;
+                        out[row * width + column + lane % d_head] += sum;
+                    }
+                }
+            });
+        }
     }
 }
