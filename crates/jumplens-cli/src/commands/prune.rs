@@ -157,8 +157,8 @@ fn card(name: &str, id: &str, pruned: &Pruned, place: &Place) -> String {
     }
     let _ = write!(
         card,
-        "\nOn {} positions of sentences that had no part in making it, with 95 % intervals over sentences; tokens a second \
-         through the blocks, on the machine that made it.\n\n{}",
+        "\nOn {} positions of sentences that had no part in making it, with 95 % intervals over sentences, computed in f32 \
+         before the weights are rounded to their number format; tokens a second through the blocks, on the machine that made it.\n\n{}",
         pruned.measured,
         gaps(pruned).lines().map(|line| format!("- {line}\n")).collect::<String>()
     );

@@ -70,6 +70,7 @@ pub(super) fn fit(
         return Ok(spans.iter().map(|(block, _)| KeptBlock::of(*block)).collect());
     }
     let seam = model.spec().seam().ok_or_else(|| Error::Internal("no seam to fold into".into()))?;
+    observer.begin("fit", spans.len() as u64, "blocks");
     let mut sides = Vec::new();
     for texts in [texts, held] {
         let whole = texts.embed(model)?;
@@ -81,8 +82,14 @@ pub(super) fn fit(
     }
     let mut kept = Vec::new();
     let mut apart = false;
-    for &(block, until) in spans {
+    let last = spans.iter().rposition(|(block, until)| until > block);
+    for (at, &(block, until)) in spans.iter().enumerate() {
         check(observer)?;
+        if fitting.form == Form::Fold && last.is_none_or(|last| at > last) {
+            kept.push(KeptBlock::of(block));
+            observer.advance(1);
+            continue;
+        }
         let replaces = until > block || apart && fitting.form == Form::Refit;
         let mut sums = Vec::new();
         for side in &mut sides {
@@ -111,6 +118,7 @@ pub(super) fn fit(
         kept.push(of);
         observer.advance(1);
     }
+    observer.end();
     Ok(kept)
 }
 

@@ -293,9 +293,7 @@ pub fn prune(
     let fitting = Fitting { form, objective: options.objective, share: options.ridge };
     let search = Search::new(model, &texts, &judged, options.objective, form != Form::Drop, observer)?;
     let make = |spans: &Spans| -> Result<(Vec<KeptBlock>, Transformer)> {
-        observer.begin("fit", spans.len() as u64, "blocks");
         let kept = fit(model, spans, fitting, [&texts, &judged], observer)?;
-        observer.end();
         let shorter = model.shorter(&kept)?;
         Ok((kept, shorter))
     };
@@ -328,8 +326,8 @@ pub fn prune(
             }
             best.ok_or_else(|| {
                 Error::Option(format!(
-                    "no block can be taken out so that {:.1} % of the top tokens stay the same: ask for less",
-                    100.0 * share
+                    "no block can be taken out with the model's top token left at a share of {share} of the positions: ask for \
+                     less"
                 ))
             })?
         }
@@ -452,9 +450,7 @@ impl Rivals<'_> {
         }
         let make = |(name, spans, form): (&'static str, &Spans, Form)| {
             let fitting = Fitting { form, objective: Objective::Mse, share: Some(0.0) };
-            self.observer.begin("fit", spans.len() as u64, "blocks");
             let kept = fit(self.model, spans, fitting, self.texts, self.observer)?;
-            self.observer.end();
             Ok((name, removed(n_layers, spans), self.model.shorter(&kept)?))
         };
         wanted.into_iter().map(make).collect()
