@@ -201,6 +201,9 @@ fn instead(refusal: &Refusal) -> Option<String> {
         Refusal::NoAttention { .. } => "begin a run whose `--casts` name it, or leave `--casts` out there",
         Refusal::NoMapsOf { .. } => "name some of these, or fit it with `fit --casts`",
         Refusal::NoLens { .. } => "name some of these",
+        Refusal::IsADerivative { .. } => {
+            "`jumplens fit --lens` does it; `--shortcuts` of `evaluate` and `lens` takes what it writes"
+        }
         _ => return None,
     };
     Some(text.to_owned())
@@ -375,6 +378,7 @@ fn advice(error: &Error) -> Option<String> {
             let command = match kind {
                 FolderKind::Run => "run --resume",
                 FolderKind::Fitted => "fit --moments",
+                FolderKind::Lenses => "fit --lens",
                 FolderKind::ImportedMaps => "shortcuts import",
                 FolderKind::ExportedMaps => "shortcuts export",
                 FolderKind::Comparison => "compare",
@@ -434,7 +438,7 @@ fn uses(path: &Path, kind: FolderKind) -> String {
             "; `jumplens lens --run {path}` looks through its maps, `jumplens evaluate --out RUN --shortcuts {path}` measures \
              them on the states of a run"
         ),
-        FolderKind::ImportedMaps => format!(
+        FolderKind::Lenses | FolderKind::ImportedMaps => format!(
             "; `jumplens shortcuts list {path}` says which maps they are, `--shortcuts {path}` of `lens`, `r2` and `evaluate` \
              applies them"
         ),

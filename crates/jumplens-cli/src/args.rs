@@ -1,8 +1,10 @@
 //! The command line.
 
+mod derivatives;
 mod lens;
 mod prune;
 
+pub use derivatives::DerivativeArgs;
 pub use lens::{LensArgs, LensFormat, Span};
 pub use prune::PruneArgs;
 
@@ -86,11 +88,11 @@ pub enum Command {
     Samples(BeginArgs),
     /// Hidden states of every layer at the chosen positions
     States(StatesArgs),
-    /// Linear maps between layers, and of the parts of every block
+    /// Linear maps between layers, and of the parts of every block; with `--lens`, mean derivatives of a model on prompts
     Fit(FitArgs),
     /// Second-moment sums of a run's states, or of a share of them: samples, states, then one file to fit from
     Moments(MomentsArgs),
-    /// Add up files of second-moment sums
+    /// Add up files of sums, of second moments or of Jacobians
     Merge(MergeArgs),
     /// Coefficients of determination of the maps
     R2(MapsArgs),
@@ -125,6 +127,7 @@ impl Command {
             Self::Samples(args) | Self::Maps(args) => args.input.model(),
             Self::Moments(args) => args.input.model(),
             Self::States(args) => args.model.as_deref(),
+            Self::Fit(args) => args.derivatives.model.as_deref(),
             Self::Sentences(args) => args.model.as_deref(),
             Self::Lens(args) => Some(&args.model),
             Self::Info(args) => Some(args.model.name()),
@@ -771,13 +774,14 @@ impl StatesArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct FitArgs {
-    /// Run folder; with `--moments`, the folder to write
+    /// Run folder; with `--moments` and `--lens`, the folder to write
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Fit from this file of second-moment sums of all shares, and take r² and the learning curve from it too
-    #[arg(long, value_name = "FILE")]
+    /// Fit from this file of sums of all shares: of second moments, from which r² and the learning curve are taken too, or of
+    /// Jacobians
+    #[arg(long, visible_alias = "sums", value_name = "FILE", group = "elsewhere")]
     pub moments: Option<PathBuf>,
-    /// Fit again where that is done, and forget what came of it; with `--moments`, replace what was fitted from sums into the
+    /// Fit again where that is done, and forget what came of it; with `--moments` and `--lens`, replace what was fitted into the
     /// folder before
     #[arg(long)]
     pub overwrite: bool,
@@ -787,6 +791,8 @@ pub struct FitArgs {
     /// Without `--intercept`, `--ridge` and `--rank`: the casts that the run began with
     #[command(flatten)]
     pub casts: CastArgs,
+    #[command(flatten)]
+    pub derivatives: DerivativeArgs,
 }
 
 impl FitArgs {
@@ -822,7 +828,7 @@ impl MomentsArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct MergeArgs {
-    /// Files of sums, in any order
+    /// Files of sums, in any order: of second moments, or of Jacobians
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// File to write
@@ -916,7 +922,7 @@ pub struct InspectArgs {
 pub struct ExportArgs {
     /// Run folder, folder that `fit --moments` wrote, or folder of maps
     pub path: PathBuf,
-    /// Folder to write; it has to be empty or new
+    /// Folder to write; it has to be empty or new. With `--format jacobian` the file
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Replace what the same command wrote into the folder before
@@ -940,21 +946,17 @@ pub enum ExportFormat {
     Safetensors,
     /// For NumPy
     Npz,
-}
-
-impl From<ExportFormat> for shortcut::Format {
-    fn from(format: ExportFormat) -> Self {
-        match format {
-            ExportFormat::Safetensors => Self::Safetensors,
-            ExportFormat::Npz => Self::Npz,
-        }
-    }
+    /// One `.pt` file as Jacobian lenses are published: matrices of 16 bits by block, of one cast without a bias
+    Jacobian,
+    /// A folder as the `tuned-lens` package keeps one: `params.pt` and `config.json`, of one cast
+    TunedLens,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct ImportArgs {
     /// What other programs wrote: a folder of `I_J.pickle`, `pLAYER_A_B.pickle` or `I_J.npy`, a tuned lens (`params.pt` and
-    /// `config.json`), a `.npz` or `.safetensors` file of several maps, or a file of one
+    /// `config.json`), a Jacobian lens (`.pt`), a `.npz` or `.safetensors` file of several maps, or a file of one; a
+    /// file on the Hugging Face Hub as `hf://ORG/NAME[@REVISION]/FILE`
     pub path: PathBuf,
     /// Folder of maps to write; it has to be empty or new
     #[arg(long, value_name = "DIR")]
@@ -967,7 +969,7 @@ pub struct ImportArgs {
     pub model: Option<String>,
     #[command(flatten)]
     pub unread: UnreadArgs,
-    /// Name of their cast [default: mat, mat+b where there is a bias, tuned for a tuned lens]
+    /// Name of their cast [default: mat, mat+b where there is a bias, tuned for a tuned lens, jacobian for a Jacobian lens]
     #[arg(long, visible_alias = "casts", value_name = "NAME", value_parser = cast_name)]
     pub cast: Option<Cast>,
     /// What the maps to the last layer lead to

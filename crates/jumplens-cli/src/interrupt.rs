@@ -6,6 +6,7 @@ use crate::printer::Printer;
 use crate::shell::quoted;
 use jumplens::Error;
 use jumplens::files::remove_unfinished;
+use jumplens::jacobian::JACOBIANS;
 use jumplens::states::CHUNK;
 use jumplens::store::{Manifest, Stage};
 use std::io::{IsTerminal, Write};
@@ -59,6 +60,9 @@ impl Begun {
                 (GoesOn::AsStates, args.folder(), args.overwrite)
             }
             Command::Moments(args) => (GoesOn::ByItself, args.folder(), args.overwrite),
+            Command::Fit(args) if !args.derivatives.lens.is_empty() => {
+                (GoesOn::ByItself, args.out.clone(), args.overwrite)
+            }
             Command::Maps(args) => (GoesOn::ByItself, args.folder(), args.existing.overwrite),
             _ => (GoesOn::Anew, PathBuf::new(), false),
         };
@@ -145,6 +149,9 @@ pub fn say(printer: &Printer) {
     let advice = match begun.and_then(|begun| Some((begun, begun.kept()?))) {
         None if begun.is_none_or(|begun| begun.goes_on == GoesOn::Anew) => {
             "give the command again".to_owned()
+        }
+        None if begun.is_some_and(|begun| begun.folder.join(JACOBIANS).is_file()) => {
+            "what is finished is kept: the same command goes on from there".to_owned()
         }
         None => "nothing is kept yet: give the command again".to_owned(),
         Some((Begun { goes_on, folder, .. }, manifest)) => {

@@ -115,7 +115,8 @@ fn what_cannot_be_done_is_said() {
     no(&["tiny-gpt2", "--blocks", "1", "--out", "mine"], &["mine"]);
     // Attention that is scaled by the number of its block.
     let scaled = copy_of("tiny-gpt2", at, "scaled");
-    edit(&scaled.join("config.json"), "{", "{\"scale_attn_by_inverse_layer_idx\": true, ");
+    let inverse = "\"scale_attn_by_inverse_layer_idx\": ";
+    edit(&scaled.join("config.json"), &format!("{inverse}false"), &format!("{inverse}true"));
     no(&["scaled", "--blocks", "2", "--out", "b"], &["scaled by the number of its block"]);
     no(&["tiny-bert", "--blocks", "1", "--out", "b.gguf"], &["convert_hf_to_gguf.py"]);
     assert!(!at.join("b.gguf").exists());

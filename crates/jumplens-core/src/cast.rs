@@ -23,6 +23,8 @@ pub enum Cast {
     },
     /// The blocks between, with some of their parts replaced by linear maps.
     Blocks(BlockCast),
+    /// The mean derivative of the last layer's state: `jacobian`, `tangent`, `relevance`.
+    Derivative(DerivativeCast),
     /// `tuned`: the maps of a tuned lens.
     Tuned,
     /// Maps of another lens, or from elsewhere. [`Cast::from`] alone makes it, of a name that is none of those above.
@@ -77,6 +79,37 @@ impl BlockCast {
     }
 }
 
+/// Which mean derivative of the last layer's state it is that a state is multiplied with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DerivativeCast {
+    /// With effects on all later positions (Gurnee et al., Transformer Circuits 2026).
+    Jacobian,
+    /// Of the same position alone.
+    Tangent,
+    /// As the first, with the denominators of norms and the activations of gates held as they are.
+    Relevance,
+}
+
+impl DerivativeCast {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Jacobian, Self::Tangent, Self::Relevance];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Jacobian => "jacobian",
+            Self::Tangent => "tangent",
+            Self::Relevance => "relevance",
+        }
+    }
+}
+
+impl fmt::Display for DerivativeCast {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 impl Cast {
     /// `mat`, the map that the others are held against.
     pub const MAT: Self = Self::Map { intercept: false, form: Form::Plain };
@@ -95,6 +128,7 @@ impl Cast {
                 }
             }
             Self::Blocks(cast) => cast.name().into(),
+            Self::Derivative(cast) => cast.name().into(),
             Self::Tuned => "tuned".into(),
             Self::Other(OtherName(name)) => name.into(),
         }
@@ -111,8 +145,10 @@ impl From<&str> for Cast {
             }
         };
         let map = Self::Map { intercept: name.starts_with("mat+b"), form };
-        let named =
-            [Self::Id, Self::Mean, map, Self::Tuned].into_iter().chain(BlockCast::ALL.map(Self::Blocks));
+        let named = [Self::Id, Self::Mean, map, Self::Tuned]
+            .into_iter()
+            .chain(BlockCast::ALL.map(Self::Blocks))
+            .chain(DerivativeCast::ALL.map(Self::Derivative));
         named
             .into_iter()
             .find(|cast| cast.name() == name)
@@ -366,6 +402,9 @@ mod tests {
             (Cast::Blocks(BlockCast::Ffn), "mat_ffn"),
             (Cast::Blocks(BlockCast::Norms), "mat_ln1_ln2"),
             (Cast::Tuned, "tuned"),
+            (Cast::Derivative(DerivativeCast::Jacobian), "jacobian"),
+            (Cast::Derivative(DerivativeCast::Tangent), "tangent"),
+            (Cast::Derivative(DerivativeCast::Relevance), "relevance"),
         ] {
             assert_eq!((cast.to_string(), Cast::from(name)), (name.to_owned(), cast));
         }

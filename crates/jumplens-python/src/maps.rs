@@ -7,7 +7,7 @@ use crate::threads::detached;
 use jumplens::shortcut::{Foreign, Format, LastState, Notes, Origin, Shortcuts, chosen_pairs, export};
 use jumplens::store::check_outside;
 use jumplens_core::LinearMap;
-use jumplens_core::cast::{Cast, Form, Pairs};
+use jumplens_core::cast::{Cast, Pairs};
 use jumplens_core::solver;
 use pyo3::exceptions::{PyFileExistsError, PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -183,13 +183,8 @@ impl Maps {
     fn of_foreign(foreign: Foreign) -> Self {
         let d = foreign.width();
         let mut casts: BTreeMap<Cast, ByPair> = BTreeMap::new();
-        let is_tuned = foreign.format == "tuned-lens";
-        for (pair, map) in foreign.pairs {
-            let cast = match is_tuned {
-                true => Cast::Tuned,
-                false => Cast::Map { intercept: map.bias().is_some(), form: Form::Plain },
-            };
-            casts.entry(cast).or_default().insert(pair, Arc::new(map));
+        for (pair, map) in &foreign.pairs {
+            casts.entry(foreign.cast_of(map)).or_default().insert(*pair, Arc::new(map.clone()));
         }
         let origin = Origin { imported_from: Some(foreign.format.to_owned()), ..foreign.origin };
         Fitting { casts, notes: BTreeMap::new(), d, origin }.into()

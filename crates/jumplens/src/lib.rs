@@ -60,6 +60,7 @@ pub mod doctor;
 pub mod eval;
 pub mod evidence;
 pub mod experiment;
+pub mod jacobian;
 pub mod lens;
 pub mod lenses;
 mod markup;

@@ -77,6 +77,27 @@ impl Observer for Watch {
     }
 }
 
+/// Lenses lie beside one another in one repository, by the names of their models.
+#[test]
+fn one_file_is_fetched_by_its_name() {
+    let lens = include_bytes!("fixtures/lenses/jacobian.pt");
+    let files =
+        [("toy/jlens/lens.pt".to_owned(), lens.to_vec()), ("other.pt".to_owned(), b"never fetched".to_vec())];
+    let model = Model { commit: COMMIT.to_owned(), files: files.into(), gate: None };
+    let (cache, server) = (tempfile::tempdir().unwrap(), Server::start([("org/lenses", model)]));
+    let mut hub = hub(&server, cache.path());
+    let name = HubName::parse("org/lenses").unwrap();
+    let path = hub.file(&name, "toy/jlens/lens.pt", &Silent).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), lens);
+    assert_eq!(jumplens::shortcut::Foreign::read(&path).unwrap().pairs.len(), 2);
+    assert!(!server.requests().iter().any(|request| request.contains("other")));
+    let error = hub.file(&name, "toy/lens.pt", &Silent).unwrap_err();
+    assert!(matches!(error, Error::NotInModel { .. }), "{error}");
+    hub.offline = true;
+    assert_eq!(hub.file(&name, "toy/jlens/lens.pt", &Silent).unwrap(), path);
+    assert!(matches!(hub.file(&name, "other.pt", &Silent), Err(Error::NotCached { .. })));
+}
+
 #[test]
 fn a_model_is_fetched_once_into_the_layout_of_huggingface_hub() {
     let (cache, server) = (tempfile::tempdir().unwrap(), Server::start([("org/tiny", tiny(COMMIT))]));

@@ -2,7 +2,7 @@
 
 use jumplens::shortcut::{Fits, Pairs, Ridge};
 use jumplens::store::Stage;
-use jumplens::words::{BlockCast, Cast};
+use jumplens::words::{BlockCast, Cast, DerivativeCast};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -116,13 +116,17 @@ fn no_option_of_the_command_line_is_in_the_library() {
 fn names() -> Vec<String> {
     let fits = Fits { intercept: true, ridge: Some(Ridge::Auto), ranks: vec![8], ..Fits::plain(Pairs::All) };
     let maps = fits.casts().into_iter();
-    let casts =
-        [Cast::Id, Cast::Mean, Cast::Tuned].into_iter().chain(maps).chain(BlockCast::ALL.map(Cast::Blocks));
+    let casts = [Cast::Id, Cast::Mean, Cast::Tuned]
+        .into_iter()
+        .chain(maps)
+        .chain(BlockCast::ALL.map(Cast::Blocks))
+        .chain(DerivativeCast::ALL.map(Cast::Derivative));
     casts.map(|cast| cast.to_string()).chain(Stage::ALL.map(|stage| stage.to_string())).collect()
 }
 
 /// Where the same letters stand for something else.
-const OTHERS: [(&str, &str, &str); 11] = [
+const OTHERS: [(&str, &str, &str); 12] = [
+    ("id", "jumplens-models/src/gguf/convert.rs", "a key of tokenizer.json"),
     ("id", "jumplens-models/src/gguf/tokenizer.rs", "a key of tokenizer.json"),
     ("id", "jumplens-models/src/tokenize/adapt.rs", "a key of tokenizer.json"),
     ("id", "jumplens-data/src/corpus/dump.rs", "an element of a dump"),

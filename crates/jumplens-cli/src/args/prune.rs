@@ -64,7 +64,7 @@ fn ridge(text: &str) -> Result<f64, String> {
 /// See [`Form`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FormArg {
-    /// The last layers of the feed-forward parts before the gaps and behind them are fitted anew
+    /// The last layers of the feed-forward parts before the gaps and behind them are fitted again
     Refit,
     /// A map of what the feed-forward part before a gap puts out (ReplaceMe)
     Fold,

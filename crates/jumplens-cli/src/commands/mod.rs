@@ -2,6 +2,7 @@
 
 mod compare;
 mod completions;
+mod derivatives;
 mod doctor;
 mod info;
 mod lens;

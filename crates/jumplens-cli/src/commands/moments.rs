@@ -5,6 +5,8 @@ use crate::args::{FitArgs, MergeArgs, MomentsArgs};
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::sources::sources;
+use jumplens::Error;
+use jumplens::jacobian::{self, JacobiansFile};
 use jumplens::moments::{self, MomentsFile};
 use jumplens::run::{Asked, Existing, Run};
 use jumplens::shards;
@@ -33,15 +35,26 @@ pub fn moments(args: &MomentsArgs, printer: &Printer) -> Result<(), Failure> {
 }
 
 pub fn merge(args: &MergeArgs, printer: &Printer) -> Result<(), Failure> {
-    moments::merge(&args.files, &args.out, args.overwrite, &Progress::new(printer))?;
-    let record = MomentsFile::open(&args.out)?.record;
-    let missing: Vec<String> =
-        record.missing().iter().map(|index| format!("{index}/{}", record.of)).collect();
-    let shares = match missing.as_slice() {
-        [] => format!("all {} shares", record.of),
-        missing => {
-            format!("{} of {} shares, and lacks {}", record.shards.len(), record.of, missing.join(", "))
+    let progress = Progress::new(printer);
+    let (of, shares, missing) = match JacobiansFile::open(&args.files[0])? {
+        Some(first) => {
+            drop(first);
+            jacobian::merge(&args.files, &args.out, args.overwrite, &progress)?;
+            let record = JacobiansFile::open(&args.out)?.map(|file| file.record);
+            let record =
+                record.ok_or_else(|| Error::Internal("what was merged is no file of sums".to_owned()))?;
+            (record.of, record.shards.len(), record.missing())
         }
+        None => {
+            moments::merge(&args.files, &args.out, args.overwrite, &progress)?;
+            let record = MomentsFile::open(&args.out)?.record;
+            (record.of, record.shards.len(), record.missing())
+        }
+    };
+    let missing: Vec<String> = missing.iter().map(|index| format!("{index}/{of}")).collect();
+    let shares = match missing.as_slice() {
+        [] => format!("all {of} shares"),
+        missing => format!("{shares} of {of} shares, and lacks {}", missing.join(", ")),
     };
     printer.note(&format!("`{}` holds {shares}", args.out.display()));
     Ok(())
@@ -49,6 +62,9 @@ pub fn merge(args: &MergeArgs, printer: &Printer) -> Result<(), Failure> {
 
 /// `jumplens fit --moments`.
 pub fn fit(args: &FitArgs, path: &Path, printer: &Printer) -> Result<(), Failure> {
+    if let Some(sums) = JacobiansFile::find(path)? {
+        return super::derivatives::fit_sums(args, &sums, printer);
+    }
     let file = MomentsFile::open(path)?;
     let fits = args.fits(&Fits::plain(file.record.manifest.fits.pairs));
     shards::fit_folder(&file, &fits, &args.out, args.overwrite, &Progress::new(printer))?;

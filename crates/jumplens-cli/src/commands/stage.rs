@@ -67,6 +67,9 @@ fn import(args: &StatesImportArgs, printer: &Printer) -> Result<(), Failure> {
 }
 
 pub fn fit(args: &FitArgs, printer: &Printer) -> Result<(), Failure> {
+    if !args.derivatives.lens.is_empty() {
+        return super::derivatives::fit(args, printer);
+    }
     if let Some(moments) = &args.moments {
         return super::moments::fit(args, moments, printer);
     }

@@ -330,7 +330,33 @@ impl Hub {
         is_whole: impl Fn(&[String]) -> bool,
         observer: &dyn Observer,
     ) -> Result<DataSetFiles> {
-        let repo = Repo::new(&self.cache, RepoKind::DataSet, &name.id);
+        self.chosen(RepoKind::DataSet, name, choose, is_whole, observer)
+    }
+
+    /// The file called `file` beside a model's own, fetched where the cache does not have it. [`Error::NotInModel`] where there is
+    /// none.
+    pub fn file(&self, name: &HubName, file: &str, observer: &dyn Observer) -> Result<PathBuf> {
+        let choose = |names: &[String]| match names.iter().any(|name| name == file) {
+            true => Ok(vec![file.to_owned()]),
+            false => {
+                Err(Error::NotInModel { kind: RepoKind::Model, id: name.id.clone(), file: file.to_owned() })
+            }
+        };
+        let is_whole = |there: &[String]| there.iter().any(|name| name == file);
+        let found = self.chosen(RepoKind::Model, name, choose, is_whole, observer)?;
+        found.paths.into_iter().next().ok_or_else(|| Error::Internal("a file was fetched as none".into()))
+    }
+
+    /// As [`data_set`](Self::data_set), of either kind.
+    fn chosen(
+        &self,
+        kind: RepoKind,
+        name: &HubName,
+        choose: impl Fn(&[String]) -> Result<Vec<String>>,
+        is_whole: impl Fn(&[String]) -> bool,
+        observer: &dyn Observer,
+    ) -> Result<DataSetFiles> {
+        let repo = Repo::new(&self.cache, kind, &name.id);
         let cached = || -> Result<Option<DataSetFiles>> {
             let Some(commit) = repo.commit(name.revision()) else { return Ok(None) };
             let there = repo.files(&commit)?;
@@ -341,13 +367,13 @@ impl Hub {
         };
         if self.offline {
             return cached()?.ok_or_else(|| Error::NotCached {
-                kind: RepoKind::DataSet,
+                kind,
                 id: name.id.clone(),
                 revision: name.revision().to_owned(),
                 cache: self.cache.clone(),
             });
         }
-        let client = Client::new(self, RepoKind::DataSet, name, observer);
+        let client = Client::new(self, kind, name, observer);
         let Revision { sha: commit, siblings } = match client.revision() {
             Ok(revision) => revision,
             Err(error @ Error::Network { .. }) => {
@@ -362,7 +388,7 @@ impl Hub {
         names.sort();
         let wanted = choose(&names)?;
         if let Some(outside) = wanted.iter().find(|name| !is_inside(name)) {
-            let message = format!("the list of files has {outside:?}, which is no path inside of a data set");
+            let message = format!("the list of files has {outside:?}, which is no path inside of a {kind}");
             return Err(network(&client.revision_url(), message));
         }
         let snapshot = repo.snapshot(&commit);

@@ -3,12 +3,14 @@
 //! A family (`families`, a file each) reads a configuration into a blueprint (`blueprint`): sizes, modules, and the names of
 //! their tensors. That is enough to [`describe`] a model; [`load`] builds a [`Transformer`] of it, the same for all families.
 
+mod backward;
 mod blueprint;
 mod families;
 mod head;
 mod save;
 mod transformer;
 
+pub use backward::{Backward, Prompt};
 pub use head::{Head, Step};
 pub use save::{Stored, block_parameters, save, save_gguf};
 pub use transformer::{Embedding, KeptBlock, Module, PositionTable, Transformer, value_of};

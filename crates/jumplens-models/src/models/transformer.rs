@@ -184,9 +184,7 @@ impl Transformer {
                     _ => Err(Error::Internal("nothing can be folded into a block of this kind".into())),
                 };
             };
-            for part in seam.sum + 1..block.len() {
-                block[part] = last[part].clone();
-            }
+            block[seam.sum + 1..].clone_from_slice(&last[seam.sum + 1..]);
             if let Some(output) = &kept.output {
                 block[seam.output] = block[seam.output].with_output_layer(output)?;
             }

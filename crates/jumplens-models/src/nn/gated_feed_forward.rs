@@ -34,6 +34,21 @@ impl GatedFeedForward {
         Ok(Self { gate_up: self.gate_up.after(map)?, ..self.clone() })
     }
 
+    /// Which output of [`gate_up`](Self::gate_up) is that of a hidden unit: of the gate (0), or of what it gates (1).
+    pub(super) fn lane(half: usize, unit: usize) -> usize {
+        unit / HALF * TILE_COLS + half * HALF + unit % HALF
+    }
+
+    /// Both layers of the input as one.
+    pub(super) fn gate_up(&self) -> &Linear {
+        &self.gate_up
+    }
+
+    /// That of the gate.
+    pub(super) fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// `[n, d]` → `[n, d]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if is_fusable(x) { x.apply_op1_no_bwd(self) } else { self.forward_plain(x) }

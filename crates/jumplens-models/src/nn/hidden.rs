@@ -63,7 +63,7 @@ pub(super) fn feed_forward<const OUTPUTS_A_UNIT: usize>(
 }
 
 /// Puts a tile's hidden units into packed rows.
-fn put(rows: &mut PackedRows, place: Place, outputs_a_unit: usize, tile: &Tile) {
+pub(super) fn put(rows: &mut PackedRows, place: Place, outputs_a_unit: usize, tile: &Tile) {
     let col = place.col / outputs_a_unit;
     let cols = (TILE_COLS / outputs_a_unit).min(rows.depth() - col);
     let lanes: [&[f32]; TILE_ROWS] = std::array::from_fn(|i| &tile.row(i)[..cols]);

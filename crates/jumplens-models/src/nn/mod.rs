@@ -4,6 +4,7 @@
 mod activation;
 mod add;
 mod attention;
+pub(crate) mod backward;
 mod feed_forward;
 mod gated_feed_forward;
 mod hidden;
@@ -16,6 +17,7 @@ mod self_attention;
 pub use activation::Activation;
 pub use add::add;
 pub use attention::{PackedAttention, QueryRows};
+pub use backward::Rule;
 pub use feed_forward::FeedForward;
 pub use gated_feed_forward::GatedFeedForward;
 pub use linear::{Linear, WeightLayout};

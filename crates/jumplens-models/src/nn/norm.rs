@@ -31,6 +31,14 @@ impl Norm {
             Self::Rms(norm) => norm.forward(x),
         }
     }
+
+    /// Its ε, and whether it takes the mean away.
+    pub(super) fn form(&self) -> (f64, bool) {
+        match self {
+            Self::Layer(norm) => (norm.eps, true),
+            Self::Rms(norm) => (norm.eps, false),
+        }
+    }
 }
 
 /// `(x − mean) / √(variance + eps) · weight + bias`, row by row, with the biased variance.

@@ -47,6 +47,16 @@ impl Rope {
         }
     }
 
+    /// Cosine and sine, times the scale, of every pair of columns at the first `positions`: `[positions, rotated columns / 2]`.
+    pub(super) fn turns(&self, positions: usize) -> Vec<(f32, f32)> {
+        let turn = |position: usize, frequency: &f32| {
+            let (sin, cos) = (position as f32 * frequency).sin_cos();
+            (cos * self.scale, sin * self.scale)
+        };
+        let of = |position| self.inv_freq.iter().map(move |frequency| turn(position, frequency));
+        (0..positions).flat_map(of).collect()
+    }
+
     /// The plain twin of [`Rope::forward`].
     pub fn forward_plain(&self, x: &Tensor, positions: &[u32]) -> Result<Tensor> {
         let (n, width) = x.dims2()?;
@@ -84,7 +94,7 @@ impl CustomOp1 for Turn<'_> {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, width) = layout.shape().dims2()?;
-        let Rope { inv_freq, d_head, scale } = self.rope;
+        let d_head = &self.rope.d_head;
         if self.positions.len() != n || !width.is_multiple_of(*d_head) {
             candle_core::bail!(
                 "rope: {} positions and heads of {d_head} for {:?}",
@@ -94,14 +104,8 @@ impl CustomOp1 for Turn<'_> {
         }
         // Sequences are short beside a batch: each position's angles serve many rows, and all heads.
         let longest = self.positions.iter().max().map_or(0, |position| *position as usize + 1);
-        let half = inv_freq.len();
-        let mut turns = vec![(0f32, 0f32); longest * half];
-        for (position, turns) in turns.chunks_exact_mut(half.max(1)).enumerate() {
-            for (turn, frequency) in turns.iter_mut().zip(inv_freq) {
-                let (sin, cos) = (position as f32 * frequency).sin_cos();
-                *turn = (cos * scale, sin * scale);
-            }
-        }
+        let half = self.rope.inv_freq.len();
+        let turns = self.rope.turns(longest);
         let mut out = values(x, layout)?.to_vec();
         out.par_chunks_mut(width).zip(self.positions).with_min_len(32).for_each(|(row, position)| {
             let turns = &turns[*position as usize * half..][..half];

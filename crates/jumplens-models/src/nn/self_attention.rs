@@ -86,7 +86,7 @@ impl SelfAttention {
     }
 
     /// Queries or keys `[n, heads · d_head]`, normalised head by head and turned by their positions.
-    fn place(&self, x: Tensor, norm: Option<&Norm>, rows: &QueryRows) -> Result<Tensor> {
+    pub(super) fn place(&self, x: Tensor, norm: Option<&Norm>, rows: &QueryRows) -> Result<Tensor> {
         let x = match norm {
             Some(norm) => {
                 let shape = x.shape().clone();

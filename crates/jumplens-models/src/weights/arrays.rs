@@ -5,7 +5,7 @@
 //! `core/src/multiarray/methods.c` (`__reduce__`) and `lib/format.py`.
 
 use super::pickle::{self, Global, Id, Value, Vocabulary};
-use super::pytorch::{Checkpoint, Contents, STORAGE_IN_BYTES, rebuilds_tensors};
+use super::pytorch::{Checkpoint, Contents, STORAGE_IN_BYTES, contents, rebuilds_tensors};
 use super::{Dtype, Entry, safetensors};
 use crate::error::{Error, Result};
 use crate::files::SourceFile;
@@ -186,6 +186,49 @@ pub fn read_npz(file: &SourceFile) -> Result<BTreeMap<String, Array>> {
         Ok((name, Array { values, shape: entry.shape }))
     };
     npz_entries(file)?.into_iter().map(read).collect()
+}
+
+/// A dict that `torch.save` wrote: the whole numbers in it by name, and its dicts of tensors by their numbers. Whatever else is
+/// in it is passed over.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SavedDict {
+    /// Whole numbers.
+    pub numbers: BTreeMap<String, i64>,
+    /// Dicts whose keys are whole numbers, and whose values are tensors.
+    pub tensors: BTreeMap<String, BTreeMap<usize, Array>>,
+}
+
+/// Reads one. Nothing of its pickle is run. [`Error::RefusedPickle`] where it names anything that tensors are not made of,
+/// [`Error::Format`] where it holds something else than a dict.
+pub fn read_saved_dict(file: &SourceFile) -> Result<SavedDict> {
+    let contents = contents(file)?;
+    let Contents { checkpoint, pickle, .. } = &contents;
+    let Some(items) = pickle.pairs(pickle.root()) else {
+        return Err(checkpoint.damaged(format!("it holds {}, not a dict", pickle.get(pickle.root()).kind())));
+    };
+    let mut dict = SavedDict::default();
+    for (key, value) in items {
+        let Value::Str(name) = pickle.get(key) else { continue };
+        if let Value::Int(number) = pickle.get(value) {
+            dict.numbers.insert((*name).to_owned(), *number);
+        }
+        let mut tensors = BTreeMap::new();
+        for (key, value) in pickle.pairs(value).into_iter().flatten() {
+            let (Value::Int(number), Some(call)) = (pickle.get(key), contents.tensor(value)) else {
+                continue;
+            };
+            let Ok(number) = usize::try_from(*number) else {
+                return Err(checkpoint.damaged(format!("`{}` has the key {number}", name.escape_debug())));
+            };
+            let named = format!("{}[{number}]", name.escape_debug());
+            let entry = contents.entry(&named, call)?;
+            tensors.insert(number, Array { values: entry.read(file, &named)?, shape: entry.shape });
+        }
+        if !tensors.is_empty() {
+            dict.tensors.insert((*name).to_owned(), tensors);
+        }
+    }
+    Ok(dict)
 }
 
 /// A file of arrays, of which none is read before it is asked for: `.npy`, `.npz` or `.safetensors`, by its ending.

@@ -6,6 +6,7 @@ mod gguf;
 mod pickle;
 mod pytorch;
 mod safetensors;
+pub mod torch_save;
 
 use crate::error::{Error, Result};
 use crate::gguf::{Quant, is_gguf};

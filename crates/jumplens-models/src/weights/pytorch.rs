@@ -88,21 +88,25 @@ pub(super) fn rebuilds_tensors(global: Global<'_>) -> bool {
 }
 
 pub(super) fn entries(file: &SourceFile) -> Result<BTreeMap<String, Entry>> {
+    contents(file)?.entries()
+}
+
+/// What was saved, and where its storages are.
+pub(super) fn contents(file: &SourceFile) -> Result<Contents<'_>> {
     let checkpoint = Checkpoint { path: &file.path, bytes: file.bytes() };
-    let contents = match checkpoint.bytes {
-        [b'P', b'K', 3, 4, ..] => checkpoint.zip()?,
+    match checkpoint.bytes {
+        [b'P', b'K', 3, 4, ..] => checkpoint.zip(),
         // The opcode PROTO, with which every pickle since protocol 2 begins.
-        [0x80, ..] => checkpoint.stream(0)?,
+        [0x80, ..] => checkpoint.stream(0),
         bytes => {
             let begin = bytes[..bytes.len().min(24)].escape_ascii();
-            return Err(checkpoint.damaged(format!(
+            Err(checkpoint.damaged(format!(
                 "neither a zip file nor a stream of pickles, the two formats of `torch.save`; \
                  it has {} bytes and begins with \"{begin}\"",
                 bytes.len()
-            )));
+            )))
         }
-    };
-    contents.entries()
+    }
 }
 
 /// A file that is being read.

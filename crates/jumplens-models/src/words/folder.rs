@@ -12,6 +12,8 @@ pub enum FolderKind {
     Run,
     /// Maps that were fitted from second-moment sums, with their r².
     Fitted,
+    /// Lenses that are mean derivatives, with their sums.
+    Lenses,
     /// Maps of other programs.
     ImportedMaps,
     /// Maps for others.
@@ -36,8 +38,9 @@ impl FolderKind {
             Self::Run | Self::Fitted => {
                 &["jsonl", "safetensors", "csv", "json", "parquet", "svg", "pdf", "png", "html"]
             }
+            Self::Lenses => &["safetensors", "csv"],
             Self::ImportedMaps => &["safetensors"],
-            Self::ExportedMaps => &["safetensors", "npz", "md"],
+            Self::ExportedMaps => &["safetensors", "npz", "md", "pt", "json"],
             Self::Comparison => &["svg", "pdf", "png", "csv"],
             Self::Pruned => &["safetensors", "json", "csv", "md", "txt", "jinja"],
             Self::Figures => &["svg", "pdf", "png", "html"],
@@ -50,6 +53,7 @@ impl fmt::Display for FolderKind {
         f.write_str(match self {
             Self::Run => "a run",
             Self::Fitted => "maps fitted from second-moment sums",
+            Self::Lenses => "lenses fitted on prompts",
             Self::ImportedMaps => "imported maps",
             Self::ExportedMaps => "exported maps",
             Self::Comparison => "a comparison of runs",

@@ -15,7 +15,7 @@ mod text_check;
 
 pub use folder::FolderKind;
 pub use how_many::{HowMany, in_random_order};
-pub use jumplens_core::cast::{BlockCast, Cast};
+pub use jumplens_core::cast::{BlockCast, Cast, DerivativeCast};
 pub use model::{Kind, LastState, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Seam, Sizes, Slot, Spec};
 pub use note::Note;
 pub use pointer::Pointer;

@@ -1,6 +1,6 @@
 //! What is asked for and cannot be had. What to ask for instead is for programs to say, in the names that they have for it.
 
-use jumplens_core::cast::{BlockCast, Cast, Form};
+use jumplens_core::cast::{BlockCast, Cast, DerivativeCast, Form};
 use std::path::PathBuf;
 
 /// What sentences have bounds in.
@@ -117,6 +117,12 @@ pub enum Refusal {
         name: Cast,
         /// What there is, beside those that always are.
         there: Vec<Cast>,
+    },
+    /// A lens that is a derivative, where maps are fitted on states.
+    #[error("`{cast}` is taken by going back through the model, on prompts, and not fitted on states")]
+    IsADerivative {
+        /// The lens.
+        cast: DerivativeCast,
     },
     /// A penalty, and no cast that has one.
     #[error("λ is given, and none of the casts that are chosen has a penalty")]

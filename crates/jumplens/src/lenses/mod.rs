@@ -68,6 +68,9 @@ pub fn chosen(fits: &Fits) -> Result<Vec<Box<dyn Fit>>> {
     let there: Vec<Cast> = all.iter().map(|lens| lens.cast()).collect();
     let mut all: Vec<Option<Box<dyn Fit>>> = all.into_iter().map(Some).collect();
     for name in &fits.lenses {
+        if let Cast::Derivative(cast) = name {
+            return Err(Refusal::IsADerivative { cast: *cast }.into());
+        }
         let lens = there.iter().position(|cast| cast == name).and_then(|at| all[at].take());
         lenses.push(lens.ok_or_else(|| Refusal::NoLens { name: name.clone(), there: there.clone() })?);
     }

@@ -19,6 +19,7 @@ pub use collect::collect;
 pub use file::MomentsFile;
 pub use merge::merge;
 pub(crate) use section::Section;
+pub(crate) use total::Total;
 
 pub use crate::words::{PIECES, Shard};
 

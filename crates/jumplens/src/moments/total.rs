@@ -8,7 +8,7 @@ use rayon::prelude::*;
 /// is so far below `value` that it is the same bits in any order of the terms. The additions are those of Knuth's two-sum,
 /// with both parts carried (Dekker 1971, as `AccurateDWPlusDW` in Joldes, Muller and Popescu 2017).
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Total {
+pub(crate) struct Total {
     /// The sums.
     pub value: Vec<f64>,
     /// What they lack.

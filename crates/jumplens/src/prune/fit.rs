@@ -4,6 +4,7 @@ use super::pass::{Looked, Texts, each, values};
 use super::solve::{Sums, solve, solve_held};
 use crate::models::{KeptBlock, Seam, Step, Transformer};
 use crate::progress::{Observer, check};
+use crate::words::Stage;
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
 use faer::linalg::matmul::matmul;
@@ -70,7 +71,7 @@ pub(super) fn fit(
         return Ok(spans.iter().map(|(block, _)| KeptBlock::of(*block)).collect());
     }
     let seam = model.spec().seam().ok_or_else(|| Error::Internal("no seam to fold into".into()))?;
-    observer.begin("fit", spans.len() as u64, "blocks");
+    observer.begin(Stage::Fit.name(), spans.len() as u64, "blocks");
     let mut sides = Vec::new();
     for texts in [texts, held] {
         let whole = texts.embed(model)?;

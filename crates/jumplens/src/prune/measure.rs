@@ -117,7 +117,7 @@ impl Held {
                     let model = models[model];
                     let x = model.embed(&self.texts.batches[at])?;
                     let last = self.texts.run_some(model, 0, &[x], at)?.remove(0);
-                    Ok(head.prepare(&look_up(&last, &rows)?)?)
+                    head.prepare(&look_up(&last, &rows)?)
                 };
                 each(models.len(), run, |states| {
                     prepared.push(states);

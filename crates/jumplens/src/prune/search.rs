@@ -270,7 +270,7 @@ impl<'a> Search<'a> {
             for at in batches.clone() {
                 let mut models = vec![&self.states[n_layers][at]];
                 models.extend(last.iter().map(|last| &last[at - batches.start]));
-                let prepare = |h: &Tensor| Ok(head.prepare(&self.predicting(h, at)?)?);
+                let prepare = |h: &Tensor| head.prepare(&self.predicting(h, at)?);
                 let prepared = models.into_iter().map(prepare).collect::<Result<Vec<_>>>()?;
                 let scans = scanned(&prepared, &unembedding)?;
                 let n = prepared[0].dim(0)?;

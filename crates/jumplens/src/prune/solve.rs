@@ -90,7 +90,7 @@ pub(super) fn solve(sums: &Sums, share: f64) -> Result<Mat<f64>> {
     let lambda = share * (0..width).map(|i| sums.gram[(i, i)]).sum::<f64>() / width as f64;
     let mut gram = sums.gram.clone();
     (0..width).for_each(|i| gram[(i, i)] += lambda);
-    if let Some(l) = dense::cholesky(gram.as_ref()).filter(|l| is_clear(l)) {
+    if let Some(l) = dense::cholesky(gram.as_ref()).filter(is_clear) {
         let mut change = sums.cross.clone();
         faer::linalg::triangular_solve::solve_lower_triangular_in_place(l.as_ref(), change.as_mut(), PAR);
         faer::linalg::triangular_solve::solve_upper_triangular_in_place(l.transpose(), change.as_mut(), PAR);

@@ -12,7 +12,7 @@ use crate::markup::escaped;
 use crate::plot;
 use crate::seal;
 use crate::store::Stage;
-use crate::words::{BlockCast, Cast, EXAMPLES, LENS, RESULTS};
+use crate::words::{BlockCast, Cast, DerivativeCast, EXAMPLES, LENS, RESULTS};
 use crate::{Error, Result};
 use base64::Engine;
 use compact::Texts;
@@ -186,6 +186,14 @@ fn meaning(cast: &Cast) -> String {
                 BlockCast::Norms => "norms",
             };
             format!("every later block is run, with its {what} replaced by a linear map")
+        }
+        Cast::Derivative(cast) => {
+            let of = match cast {
+                DerivativeCast::Jacobian => "",
+                DerivativeCast::Tangent => ", at the same position",
+                DerivativeCast::Relevance => ", denominators of norms and activations of gates held",
+            };
+            format!("the state times the mean derivative of the last layer's state{of}")
         }
         Cast::Tuned => "the maps of a tuned lens".to_owned(),
         Cast::Other(_) => "maps from elsewhere".to_owned(),

@@ -29,6 +29,9 @@ pub(super) const ORIGIN: &str = "origin";
 /// The entry of [`Notes`] that names the cast.
 pub(super) const CAST: &str = "cast";
 
+/// The entry of [`Notes`] that says of how many prompts a mean was taken.
+pub(crate) const PROMPTS: &str = "prompts";
+
 /// The entry of a file's metadata that holds its [`Notes`].
 pub(super) const METADATA: &str = "jumplens";
 

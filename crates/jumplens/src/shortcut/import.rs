@@ -6,8 +6,8 @@ use crate::hub::SourceFile;
 use crate::models::Part;
 use crate::store::check_inside;
 use crate::weights::Weights;
-use crate::weights::arrays::{Array, read_npy, read_npz, read_pickle};
-use crate::words::Cast;
+use crate::weights::arrays::{Array, read_npy, read_npz, read_pickle, read_saved_dict};
+use crate::words::{Cast, DerivativeCast};
 use crate::{Error, Result};
 use jumplens_core::cast::Form;
 use serde::Deserialize;
@@ -18,10 +18,22 @@ use std::path::{Path, PathBuf};
 /// More layers than any model has.
 const MOST_LAYERS: usize = 1 << 16;
 
+/// What lenses are called among formats.
+const TUNED_LENS: &str = "tuned-lens";
+const JACOBIAN_LENS: &str = "jacobian-lens";
+/// The keys of its file.
+pub(super) const JACOBIAN: &str = "J";
+pub(super) const N_PROMPTS: &str = "n_prompts";
+pub(super) const SOURCE_LAYERS: &str = "source_layers";
+pub(super) const D_MODEL: &str = "d_model";
+/// Those of what it is fitted by, as far as it is.
+const JACOBIAN_SUM: &str = "jacobian_sum";
+const N_DONE: &str = "n_done";
+
 /// Maps from elsewhere, of one width.
 #[derive(Debug)]
 pub struct Foreign {
-    /// What they were written as: `pickle`, `npy`, `npz`, `safetensors` or `tuned-lens`.
+    /// What they were written as: `pickle`, `npy`, `npz`, `safetensors`, `tuned-lens` or `jacobian-lens`.
     pub format: &'static str,
     /// By source and target layer.
     pub pairs: BTreeMap<(usize, usize), LinearMap>,
@@ -32,6 +44,8 @@ pub struct Foreign {
     /// Files in the folder that are not maps by their names.
     pub passed_over: Vec<PathBuf>,
     width: usize,
+    /// Layers whose map is the identity since the file has none.
+    filled: Vec<usize>,
 }
 
 /// What the name of a file or an array says.
@@ -95,6 +109,7 @@ impl Foreign {
             origin: Origin::default(),
             passed_over: Vec::new(),
             width: 0,
+            filled: Vec::new(),
         };
         if !found.is_dir() {
             foreign.add_file(path)?;
@@ -115,11 +130,20 @@ impl Foreign {
         if foreign.pairs.is_empty() && foreign.parts.is_empty() {
             return Err(Error::Option(format!(
                 "no maps in `{}`: names such as `0_12.pickle`, `p0_1_2.pickle` or `00_12.npy`, files of such arrays \
-                 (`.npz`, `.safetensors`), or `params.pt` with `config.json` are read",
+                 (`.npz`, `.safetensors`), a Jacobian lens (`.pt`), or `params.pt` with `config.json` are read",
                 path.display()
             )));
         }
         Ok(foreign)
+    }
+
+    /// The cast that one of them becomes where no name is given.
+    pub fn cast_of(&self, map: &LinearMap) -> Cast {
+        match self.format {
+            TUNED_LENS => Cast::Tuned,
+            JACOBIAN_LENS => Cast::Derivative(DerivativeCast::Jacobian),
+            _ => Cast::Map { intercept: map.bias().is_some(), form: Form::Plain },
+        }
     }
 
     /// Width of the states they are for.
@@ -147,6 +171,7 @@ impl Foreign {
                 self.add(path, "pickle", name, matrix, vector)
             }
             ("npy", Some(name)) => self.add(path, "npy", name, read_npy(&SourceFile::open(path)?)?, None),
+            ("pt" | "pth", _) => self.add_jacobian_lens(&SourceFile::open(path)?),
             ("npz", _) => self.add_arrays(path, "npz", read_npz(&SourceFile::open(path)?)?),
             ("safetensors", _) => {
                 let file = SourceFile::open(path)?;
@@ -195,6 +220,66 @@ impl Foreign {
         }
     }
 
+    /// A Jacobian lens, `J` by block, or the sums that one is fitted by, `jacobian_sum` of `n_done` prompts. Number l is of the
+    /// output of block l, which is layer l + 1. How many blocks there are is not said: it is taken to be one more than the last
+    /// number stands for, until [`lead_to`](Self::lead_to) says otherwise.
+    fn add_jacobian_lens(&mut self, file: &SourceFile) -> Result<()> {
+        let mut dict = read_saved_dict(file)?;
+        let fail = |message: String| Error::Format { path: file.path.clone(), message };
+        let (matrices, prompts) = match (dict.tensors.remove(JACOBIAN), dict.tensors.remove(JACOBIAN_SUM)) {
+            (Some(matrices), _) => (matrices, None),
+            (None, Some(sums)) => {
+                let done = dict.numbers.get(N_DONE).copied().filter(|done| *done > 0);
+                let none = || fail(format!("`{JACOBIAN_SUM}` without `{N_DONE}`, which it is divided by"));
+                (sums, Some(done.ok_or_else(none)?))
+            }
+            (None, None) => {
+                return Err(fail(format!(
+                    "it holds neither `{JACOBIAN}` nor `{JACOBIAN_SUM}`, matrices by the number of their block"
+                )));
+            }
+        };
+        let last = matrices.keys().last().copied().unwrap_or(0);
+        if last >= MOST_LAYERS {
+            return Err(fail(format!("it has a matrix of block {last}")));
+        }
+        for (block, mut matrix) in matrices {
+            if let Some(prompts) = prompts {
+                matrix.values.iter_mut().for_each(|value| *value /= prompts as f32);
+            }
+            let name = Name::Pair(block + 1, last + 2);
+            self.add(&file.path, JACOBIAN_LENS, name, matrix, None)?;
+        }
+        let said = dict.numbers.get(D_MODEL).and_then(|width| usize::try_from(*width).ok());
+        match said.filter(|width| *width != self.width) {
+            Some(width) => {
+                Err(fail(format!("its matrices are {0} by {0}, and `d_model` is {width}", self.width)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Has the maps of a Jacobian lens, whose file does not say it, lead to the last of `n_layers` layers.
+    pub fn lead_to(&mut self, n_layers: usize) {
+        let is_before = self.pairs.keys().all(|(from, _)| *from < n_layers);
+        if self.format == JACOBIAN_LENS && is_before {
+            let pairs = std::mem::take(&mut self.pairs);
+            self.pairs = pairs.into_iter().map(|((from, _), map)| ((from, n_layers), map)).collect();
+        }
+    }
+
+    /// Puts the identity where a Jacobian lens has no matrix, and says for which layers: the embedding has no place in its file,
+    /// and it may be of some blocks alone. Whoever casts states of all layers uses those as they are.
+    pub fn fill(&mut self) -> Vec<usize> {
+        let last = self.pairs.keys().map(|(_, to)| *to).max().filter(|_| self.format == JACOBIAN_LENS);
+        let Some(last) = last else { return Vec::new() };
+        self.filled = (0..last).filter(|from| !self.pairs.contains_key(&(*from, last))).collect();
+        for from in &self.filled {
+            self.pairs.insert((*from, last), LinearMap::identity(self.width));
+        }
+        self.filled.clone()
+    }
+
     /// `h + W·h + b` for each layer.
     fn add_tuned_lens(&mut self, folder: &Path) -> Result<()> {
         let config_path = folder.join("config.json");
@@ -217,7 +302,7 @@ impl Foreign {
             };
             let bias = bias.map(|values| Array { shape: vec![d], values });
             let matrix = Array { shape: vec![d, d], values };
-            self.add(&file.path, "tuned-lens", Name::Pair(layer, layers), matrix, bias)?;
+            self.add(&file.path, TUNED_LENS, Name::Pair(layer, layers), matrix, bias)?;
         }
         if let Some(name) = weights.unused().first() {
             let message = format!("tensor `{name}` is not one of a lens for {layers} layers");
@@ -304,7 +389,7 @@ impl Foreign {
     }
 
     /// Writes them to `out` with what is known of their `origin`: those between layers under the name `cast`, or where none
-    /// is given as `mat`, those with a bias as `mat+b`, a tuned lens as `tuned`; parts by the names that they have in a model with
+    /// is given as `mat`, those with a bias as `mat+b`, a tuned lens as `tuned`, a Jacobian lens as `jacobian`; parts by the names that they have in a model with
     /// these `parts`. Returns the casts. [`Error::Option`] where a part has no name.
     pub fn save(
         &self,
@@ -316,16 +401,17 @@ impl Foreign {
         let shortcuts = Shortcuts::new(out).with_origin(origin.clone());
         let mut casts: BTreeMap<Cast, BTreeMap<usize, BTreeMap<usize, LinearMap>>> = BTreeMap::new();
         for ((from, to), map) in &self.pairs {
-            let own = match self.format {
-                "tuned-lens" => Cast::Tuned,
-                _ => Cast::Map { intercept: map.bias().is_some(), form: Form::Plain },
-            };
-            let maps = casts.entry(cast.cloned().unwrap_or(own)).or_default();
+            let cast = cast.cloned().unwrap_or_else(|| self.cast_of(map));
+            let maps = casts.entry(cast).or_default();
             maps.entry(*from).or_default().insert(*to, map.clone());
         }
         for (cast, sources) in &casts {
             for (from, maps) in sources {
-                shortcuts.cast(cast).save_pairs(*from, maps, &Notes::new())?;
+                let mut notes = Notes::new();
+                if self.filled.contains(from) {
+                    notes.insert("missing".to_owned(), "the identity stands for it".into());
+                }
+                shortcuts.cast(cast).save_pairs(*from, maps, &notes)?;
             }
         }
         self.check_parts(parts)?;

@@ -8,7 +8,8 @@ mod origin;
 mod store;
 
 pub use crate::words::LastState;
-pub use export::{Format, chosen_pairs, export};
+pub use export::{Format, chosen_pairs, export, export_jacobian_lens, export_tuned_lens};
+pub(crate) use files::PROMPTS;
 pub use files::{Notes, Shortcuts, pair_name};
 pub(crate) use fit::{KEPT, LANES, save_maps};
 pub use fit::{fit_pairs, fit_parts};

@@ -51,7 +51,10 @@ impl Record {
 
     fn describe(&self) -> String {
         let from: Vec<String> = self.from.iter().map(|path| format!("`{}`", path.display())).collect();
-        format!("{} files, from {}", self.files.len(), from.join(", "))
+        match from.as_slice() {
+            [] => format!("{} files", self.files.len()),
+            from => format!("{} files, from {}", self.files.len(), from.join(", ")),
+        }
     }
 
     /// [`Error::Unfinished`] where not everything was written, [`Error::ChangedFolder`] where a file below `inside` is not
@@ -243,14 +246,21 @@ pub struct Room {
     kind: FolderKind,
     from: Vec<PathBuf>,
     overwrite: bool,
+    /// What an earlier one left and is gone on with.
+    kept: Option<PathBuf>,
 }
 
 impl Room {
     /// Sees that `folder` can take a folder of that `kind`, made from the files and folders `from`: nothing is in it, or one
     /// of the same kind that was not finished, or that `overwrite` allows to be replaced. Changes nothing.
     pub fn check(folder: &Path, kind: FolderKind, from: &[PathBuf], overwrite: bool) -> Result<Self> {
-        let room = Self { folder: folder.to_owned(), kind, from: from.to_owned(), overwrite };
+        let room = Self { folder: folder.to_owned(), kind, from: from.to_owned(), overwrite, kept: None };
         room.look().map(|_| room)
+    }
+
+    /// The same, with the file `name` left where it is: of one that was not finished, to go on with it.
+    pub fn keeping(self, name: &str) -> Self {
+        Self { kept: Some(PathBuf::from(name)), ..self }
     }
 
     /// What an earlier one left that is to go, and what is wrong with its manifest where that cannot be read.
@@ -259,8 +269,10 @@ impl Room {
         let all = || -> Result<BTreeSet<PathBuf>> {
             let mut paths = Vec::new();
             walk(folder, Path::new(""), &mut paths)?;
-            let ours =
-                |path: &PathBuf| has_ending(&path.with_extension(""), *kind) || has_ending(path, *kind);
+            let ours = |path: &PathBuf| {
+                path.as_path() != Path::new(MANIFEST)
+                    && (has_ending(&path.with_extension(""), *kind) || has_ending(path, *kind))
+            };
             Ok(paths.into_iter().filter(ours).collect())
         };
         match look(folder)? {
@@ -294,7 +306,7 @@ impl Room {
         }
         let record = Record::new(self.kind, &self.from);
         record.write(&self.folder)?;
-        for path in &old {
+        for path in old.iter().filter(|path| self.kept.as_ref() != Some(path)) {
             let path = self.folder.join(path);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -307,6 +319,7 @@ impl Room {
         }
         let mut others = Vec::new();
         walk(&self.folder, Path::new(""), &mut others)?;
+        others.retain(|path| self.kept.as_ref() != Some(path));
         Ok(Making { folder: self.folder, record, others: others.into_iter().collect(), _lock: lock })
     }
 }
@@ -356,7 +369,7 @@ pub(crate) fn maps_at(path: &Path) -> Result<PathBuf> {
             manifest.check(path, Stage::Fit, "reading its maps")?;
             Ok(path.join(Stage::Fit.place()))
         }
-        Found::Made(record) if record.kind == FolderKind::ImportedMaps => {
+        Found::Made(record) if matches!(record.kind, FolderKind::ImportedMaps | FolderKind::Lenses) => {
             record.check(path, Path::new(""))?;
             Ok(path.to_owned())
         }

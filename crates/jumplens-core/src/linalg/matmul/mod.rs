@@ -142,8 +142,8 @@ pub fn product(
     });
 }
 
-/// [`product`] for some of the rows, on one thread.
-fn write_tiles(
+/// [`product`] for some of the rows, from a multiple of [`TILE_ROWS`] on, on one thread.
+pub fn write_tiles(
     out: &mut [f32],
     write: Write,
     rows: &PackedRows,
@@ -273,8 +273,24 @@ pub fn tiles(
     weights: &PackedWeights,
     cols: Range<usize>,
     scratch: &mut Tiles,
+    finish: impl FnMut(Place, &mut Tile),
+) {
+    tiles_within(rows, block, weights, cols, 0..rows.depth, scratch, finish);
+}
+
+/// [`tiles`] of sums over some of the inner dimension, as where the rest of a factor is zero. Of factors in bf16, all of it.
+pub fn tiles_within(
+    rows: &PackedRows,
+    block: Range<usize>,
+    weights: &PackedWeights,
+    cols: Range<usize>,
+    depth: Range<usize>,
+    scratch: &mut Tiles,
     mut finish: impl FnMut(Place, &mut Tile),
 ) {
+    assert!(
+        depth == (0..rows.depth) || rows.form == Form::Single && !depth.is_empty() && depth.end <= rows.depth
+    );
     assert_eq!((rows.depth, rows.precision()), (weights.depth, weights.precision()));
     assert!(block.start.is_multiple_of(TILE_ROWS) && block.end <= rows.lanes);
     assert!(cols.start.is_multiple_of(TILE_COLS) && cols.end <= weights.lanes);
@@ -288,8 +304,9 @@ pub fn tiles(
     for (number, weight_panel) in (cols.start / TILE_COLS..cols.end.div_ceil(TILE_COLS)).enumerate() {
         // With those of the panels behind it, which are multiplied next.
         let weight_cells = weights.panels(weight_panel);
-        for first in (0..rows.cells()).step_by(kernel.block_cells()) {
-            let cells = first..(first + kernel.block_cells()).min(rows.cells());
+        let last = rows.form.cells(depth.end);
+        for first in (depth.start..last).step_by(kernel.block_cells()) {
+            let cells = first..(first + kernel.block_cells()).min(last);
             let rows_here = Rows { cells: &row_cells[first * TILE_ROWS..], panel, n: block.len() };
             // A value of the rows has a cell of its own, and shares one among the weights, where those are widened.
             let shared = if rows.form == weights.form { 1 } else { 2 };
@@ -301,7 +318,7 @@ pub fn tiles(
                 widen::<TILE_COLS>(here, wide);
                 here = &wide[..cells.len() * TILE_COLS];
             }
-            kernel.run(rows_here, here, next, tiles, first > 0);
+            kernel.run(rows_here, here, next, tiles, first > depth.start);
         }
         let col = number * TILE_COLS;
         for (index, tile) in tiles.iter_mut().enumerate() {
@@ -349,6 +366,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn some_of_the_inner_dimension_is_as_if_the_rest_were_zero() {
+        crate::linalg::isa::testing::on_every(|| {
+            let (m, k, n) = (19, 700, 40);
+            let a: Vec<f32> = (0..m * k).map(|i| (i as f32).sin()).collect();
+            let b: Vec<f32> = (0..k * n).map(|i| (i as f32).cos()).collect();
+            let weights = Packed::pack(Matrix::new(&b, k, n).t(), Precision::F32);
+            let whole = PackedRows::pack(Matrix::new(&a, m, k), Precision::F32);
+            for depth in [0..1, 5..6, 3..640, 250..700] {
+                let cut: Vec<f32> =
+                    (0..m * k).map(|i| if depth.contains(&(i % k)) { a[i] } else { 0.0 }).collect();
+                let cut = Packed::pack(Matrix::new(&cut, m, k), Precision::F32);
+                let mut want = vec![0f32; m * n];
+                product(&mut want, Write::Replace, &cut, &weights, 0..n);
+                let mut scratch = Tiles::default();
+                tiles_within(&whole, 8..19, &weights, 32..40, depth.clone(), &mut scratch, |place, tile| {
+                    for (row, tile) in tile.rows(place.rows).enumerate() {
+                        let want = &want[(8 + place.row + row) * n + 32 + place.col..][..place.cols];
+                        let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-4;
+                        assert!(tile.iter().zip(want).all(near), "{depth:?}");
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -176,6 +176,12 @@ impl<const WIDTH: usize> Packed<WIDTH> {
         &self.cells[first * self.cells() * WIDTH..]
     }
 
+    /// The same, to be filled.
+    pub fn panels_mut(&mut self, first: usize) -> &mut [u32] {
+        let panel = self.cells() * WIDTH;
+        &mut self.cells[first * panel..]
+    }
+
     /// One panel, `[cells, WIDTH]`.
     pub fn panel(&self, index: usize) -> &[u32] {
         let panel = self.cells() * WIDTH;

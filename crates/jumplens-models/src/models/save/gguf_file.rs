@@ -18,7 +18,7 @@ use std::path::Path;
 /// their formats where none is asked for; of a folder f16 is usual.
 ///
 /// # Errors
-/// [`Error::Config`] for what has no form there, and those of [`load`](super::load).
+/// [`Error::Config`] for what has no form there, and those of [`load`](crate::models::load).
 pub fn save_gguf(
     files: &ModelFiles,
     kept: &[KeptBlock],

@@ -76,7 +76,7 @@ enum From {
 /// nothing loads. Returns what was written.
 ///
 /// # Errors
-/// [`Error::Config`] where the configuration cannot say what is to be written, and those of [`load`](super::load).
+/// [`Error::Config`] where the configuration cannot say what is to be written, and those of [`load`](crate::models::load).
 pub fn save(
     files: &ModelFiles,
     kept: &[KeptBlock],
