@@ -749,8 +749,11 @@ class _Driver:
     def all(self) -> Run:
         """All of it, or what is left to do."""
         out = self.asked.out
-        if out.exists() and any(out.iterdir()) and not self.asked.overwrite:
-            raise FileExistsError(f"`{out}` holds something already: give another `out`, or allow it to be replaced (overwrite)")
+        if out.exists() and any(out.iterdir()):
+            if not _is_fitted(out):
+                raise FileExistsError(f"`{out}` holds something else than maps from sums, and is left alone: give another `out`")
+            if not self.asked.overwrite:
+                raise FileExistsError(f"`{out}` holds maps already: give another `out`, or allow them to be replaced (overwrite)")
         self.at.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:
@@ -1063,6 +1066,14 @@ class _Driver:
             self._crew.waiting.append(_Step(f"evaluate {index}/{job.of}", self._said_of(index), submit, then))
         self._crew.drive(f"what the others made is kept in `{self.at}`, and the same call goes on from there")
         _program("evaluate", "--out", str(self.result), "--merge", *names, "--quiet")
+
+
+def _is_fitted(folder: Path) -> bool:
+    """Whether a folder has what this module, or ``jumplens fit --moments``, wrote."""
+    try:
+        return bool(Run(folder).manifest.get("kind") == "fitted")
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _levels(number: int) -> int:

@@ -170,8 +170,15 @@ def test_the_bytes_are_those_of_one_machine(machines, tmp_path):
     jumplens("run", "--model", "tiny-gpt2", *given(options), "--casts", "id,mat", "--out", tmp_path / "run")
     straight, ours = r2_of(tmp_path / "run"), r2_of(tmp_path / "shared")
     assert max(abs(straight[key] - ours[key]) for key in ours) <= 1e-6
-    with pytest.raises(FileExistsError, match="holds something"):
+    with pytest.raises(FileExistsError, match="holds maps already"):
         jl.ray.run("tiny-gpt2", out=tmp_path / "shared", **options)
+    for other in (tmp_path, tmp_path / "run"):
+        with pytest.raises(FileExistsError, match="holds something else .* left alone"):
+            jl.ray.run("tiny-gpt2", out=other, overwrite=True, **options)
+    before = (tmp_path / "shared" / "manifest.json").stat().st_mtime_ns
+    jl.ray.run("tiny-gpt2", out=tmp_path / "shared", overwrite=True, shares=1, **options)
+    assert_same(one, tmp_path / "shared")
+    assert (tmp_path / "shared" / "manifest.json").stat().st_mtime_ns > before
 
     # Masked, all pairs, four casts more, nothing but Ray's object store between the nodes, by the command.
     options = {**(LARGE or SMALL), "pairs": "all", "intercept": True, "ridge": "auto"}
