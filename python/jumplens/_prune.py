@@ -233,6 +233,7 @@ class _Refit:
                 continue
             layer = output_layer(s, at, self.fitted.batches[0])
             weight, bias = layer.weight, getattr(layer, "bias", None)
+            assert isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))
             d_in = m.d if self.form == "fold" else (weight.shape[1] if _is_out_in(layer) else weight.shape[0])
             sums = _Solving(int(d_in), m.d, bias is not None, weight.device)
             for batch in self.fitted.batches:
