@@ -115,6 +115,7 @@ fn commands() -> Vec<(Vec<&'static str>, &'static str)> {
         (vec!["completions", "bash"], anew),
         (vec!["man"], anew),
         (vec!["doctor", "tiny-gpt2"], anew),
+        (vec!["prune", "tiny-gpt2", "--blocks", "2", "--train", "100", "--val", "20", "--out", "out"], anew),
         (vec!["shortcuts", "list", "run"], anew),
         (vec!["shortcuts", "inspect", "run"], anew),
         (vec!["shortcuts", "export", "run", "--out", "out"], anew),
