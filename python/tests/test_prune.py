@@ -138,7 +138,7 @@ def test_what_is_chosen_is_better_than_what_is_dropped(tmp_path: Path) -> None:
     assert model(**tokenizer("The capital of France is", return_tensors="pt")).logits.shape[-1] == len(tokenizer)
 
 
-@pytest.mark.parametrize("family", ["GPT2", "Llama", "Qwen3", "GPTNeoX", "OPT", "Falcon", "Phi", "StableLm"])
+@pytest.mark.parametrize("family", ["GPT2", "Llama", "GPTNeoX", "OPT", "Falcon"])
 def test_models_in_memory_become_smaller(family: str, tmp_path: Path) -> None:
     whole = tiny(family)
     rng = np.random.default_rng(5)
