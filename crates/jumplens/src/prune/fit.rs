@@ -1,6 +1,6 @@
 //! What the blocks that are kept put out in the place of those that are not, in closed form, on every token of the texts.
 
-use super::pass::{Looked, Texts, each, values};
+use super::pass::{Looked, Texts, gathered, values};
 use super::solve::{Sums, solve, solve_held};
 use crate::models::{KeptBlock, Seam, Step, Transformer};
 use crate::progress::{Observer, check};
@@ -76,7 +76,7 @@ pub(super) fn fit(
     for texts in [texts, held] {
         let whole = texts.embed(model)?;
         let fisher = match fitting.objective {
-            Objective::Fisher => Some(fisher(model, &texts.run_from(model, 0, &whole)?)?),
+            Objective::Fisher => Some(fisher(model, &texts.run_from(model, 0, &whole, 0)?)?),
             _ => None,
         };
         sides.push(Side { texts, shorter: whole.clone(), whole, fisher });
@@ -172,14 +172,12 @@ impl Side<'_> {
         let mut sums = Sums::new(d_in, layer.out_features(), layer.to_map()?.bias().is_some());
         for first in (0..wanted.len()).step_by(GROUP) {
             let group = first..wanted.len().min(first + GROUP);
-            let mut hidden = Vec::new();
-            if fitting.form == Form::Refit {
-                let work = |at: usize| model.module(block, seam.output).hidden(&reads[group.start + at]);
-                each(group.len(), work, |units| {
-                    hidden.push(units);
-                    Ok(())
-                })?;
-            }
+            let hidden = match fitting.form {
+                Form::Refit => gathered(group.len(), |at| {
+                    model.module(block, seam.output).hidden(&reads[group.start + at])
+                })?,
+                Form::Fold | Form::Drop => Vec::new(),
+            };
             for at in group.clone() {
                 let source = hidden.get(at - group.start).unwrap_or_else(|| &sources[at]);
                 let weights = self.weights(fitting.objective, &wanted[at], at)?;

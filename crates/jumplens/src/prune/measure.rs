@@ -1,7 +1,7 @@
 //! How good a shorter model is on sentences that had no part in its making: what it predicts beside what the whole model does,
 //! and how fast it is.
 
-use super::pass::{Texts, each};
+use super::pass::{Texts, gathered};
 use super::search::scanned;
 use crate::batch::PackedBatch;
 use crate::eval::{Draws, RESAMPLES, interval, with_unembedding};
@@ -112,17 +112,13 @@ impl Held {
                 if rows.is_empty() {
                     continue;
                 }
-                let mut prepared: Vec<Tensor> = Vec::new();
                 let run = |model: usize| {
                     let model = models[model];
                     let x = model.embed(&self.texts.batches[at])?;
-                    let last = self.texts.run_some(model, 0, &[x], at)?.remove(0);
+                    let last = self.texts.run_from(model, 0, &[x], at)?.remove(0);
                     head.prepare(&look_up(&last, &rows)?)
                 };
-                each(models.len(), run, |states| {
-                    prepared.push(states);
-                    Ok(())
-                })?;
+                let prepared: Vec<Tensor> = gathered(models.len(), run)?;
                 let scans = scanned(&prepared, &unembedding)?;
                 let targets: Vec<u32> = asked.iter().map(|asked| asked.target.unwrap_or(0)).collect();
                 for (model, scans) in scans.chunks_exact(rows.len()).enumerate() {
@@ -194,7 +190,7 @@ impl Held {
                 check(observer)?;
                 let x = some.embed(model)?;
                 let started = Instant::now();
-                some.run_from(model, 0, &x)?;
+                some.run_from(model, 0, &x, 0)?;
                 *best = best.max(some.tokens() as f64 / started.elapsed().as_secs_f64().max(1e-9));
             }
         }

@@ -317,11 +317,11 @@ pub fn prune(
             let mut best = None;
             for (spans, _) in &path[holds.max(1)..] {
                 let made = make(spans)?;
-                if best.is_some() && search.judge(&made.1)?.agreement < share {
-                    break;
-                }
-                if holds > 0 || search.judge(&made.1)?.agreement >= share {
-                    best = Some((spans.clone(), made));
+                let holds_still = holds > 0 && best.is_none() || search.judge(&made.1)?.agreement >= share;
+                match holds_still {
+                    true => best = Some((spans.clone(), made)),
+                    false if best.is_some() => break,
+                    false => {}
                 }
             }
             best.ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! Models run block by block over many texts, every token of them, with the states of one layer in memory.
 
 use crate::batch::PackedBatch;
-use crate::models::{Kind, Seam, Transformer};
+use crate::models::{Kind, Seam, Transformer, value_of};
 use crate::nn::{QueryRows, SelfAttention, with_values};
 use crate::words::Sample;
 use crate::{Error, Result};
@@ -48,30 +48,12 @@ impl Texts {
 
     /// `h_0` of every token, batch by batch.
     pub fn embed(&self, model: &Transformer) -> Result<Vec<Tensor>> {
-        let mut all = Vec::with_capacity(self.batches.len());
-        each(
-            self.batches.len(),
-            |at| model.embed(&self.batches[at]),
-            |h| {
-                all.push(h);
-                Ok(())
-            },
-        )?;
-        Ok(all)
+        gathered(self.batches.len(), |at| model.embed(&self.batches[at]))
     }
 
     /// Block `layer` of `model` on the states `x` before it, batch by batch.
     pub fn block(&self, model: &Transformer, layer: usize, x: &[Tensor]) -> Result<Vec<Tensor>> {
-        let mut all = Vec::with_capacity(x.len());
-        each(
-            x.len(),
-            |at| model.block(layer, &x[at], &self.rows[at]),
-            |h| {
-                all.push(h);
-                Ok(())
-            },
-        )?;
-        Ok(all)
+        gathered(x.len(), |at| model.block(layer, &x[at], &self.rows[at]))
     }
 
     /// What block `layer` of `model` makes of the states `x` before it, with what is of interest at the seam of its parts.
@@ -90,12 +72,7 @@ impl Texts {
                 Ok(attention.attend(x, rows, (&keys, &values))?)
             };
             let mut outputs = model.walk(layer, &x[at], attend)?;
-            let read = crate::models::value_of(
-                *model.spec().parts[seam.output].inputs.last().expect("a part has an input"),
-                &x[at],
-                &outputs,
-            )
-            .clone();
+            let read = value_of(model.spec().parts[seam.output].map_input(), &x[at], &outputs).clone();
             let sum = outputs[seam.sum].clone();
             let output = outputs[seam.output].clone();
             let state = outputs.pop().ok_or_else(|| Error::Internal("a block without parts".into()))?;
@@ -104,29 +81,18 @@ impl Texts {
         each(x.len(), work, &mut take)
     }
 
-    /// Every batch's states `x` before block `layer` through that and all that follow.
-    pub fn run_from(&self, model: &Transformer, layer: usize, x: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.run_some(model, layer, x, 0)
-    }
-
-    /// The same of some batches, from number `first` on.
-    pub fn run_some(
+    /// The states `x` before block `layer` through that and all that follow, of batch `first` and those after it.
+    pub fn run_from(
         &self,
         model: &Transformer,
         layer: usize,
         x: &[Tensor],
         first: usize,
     ) -> Result<Vec<Tensor>> {
-        let mut all = Vec::with_capacity(x.len());
-        let work = |at: usize| {
+        gathered(x.len(), |at| {
             let rows = &self.rows[first + at];
             (layer..model.spec().n_layers).try_fold(x[at].clone(), |x, layer| model.block(layer, &x, rows))
-        };
-        each(x.len(), work, |h| {
-            all.push(h);
-            Ok(())
-        })?;
-        Ok(all)
+        })
     }
 }
 
@@ -143,13 +109,23 @@ pub(super) struct Looked {
 }
 
 /// `work` on the numbers below `n`, on all threads; its results in order.
-pub(super) fn each<R: Send>(
+fn each<R: Send>(
     n: usize,
     work: impl Fn(usize) -> Result<R> + Sync,
     mut take: impl FnMut(R) -> Result<()>,
 ) -> Result<()> {
     let all: Vec<usize> = (0..n).collect();
     parallel::for_each(&all, usize::MAX, |at| work(*at), |_, result| take(result))
+}
+
+/// `work` on the numbers below `n`, on all threads.
+pub(super) fn gathered<R: Send>(n: usize, work: impl Fn(usize) -> Result<R> + Sync) -> Result<Vec<R>> {
+    let mut all = Vec::with_capacity(n);
+    each(n, work, |result| {
+        all.push(result);
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 /// The values of a tensor, row by row.

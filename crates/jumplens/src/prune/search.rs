@@ -217,7 +217,7 @@ impl<'a> Search<'a> {
     /// Judges models of fewer blocks on the held texts.
     pub fn judge(&self, model: &Transformer) -> Result<Judged> {
         let all = 0..self.held.batches.len();
-        let last = self.held.run_from(model, 0, &self.states[0])?;
+        let last = self.held.run_from(model, 0, &self.states[0], 0)?;
         let judged = self.judge_all(&[last], all)?;
         judged.into_iter().next().ok_or_else(|| Error::Internal("a model was not judged".into()))
     }
@@ -240,7 +240,7 @@ impl<'a> Search<'a> {
                     let begin = same_until(current, spans);
                     let model = self.shorter(spans)?;
                     let x = &states[begin][batches.clone()];
-                    last.push(self.held.run_some(&model, begin, x, batches.start)?);
+                    last.push(self.held.run_from(&model, begin, x, batches.start)?);
                 }
                 judged.extend(self.judge_all(&last, batches.clone())?);
             }
