@@ -44,7 +44,7 @@ impl ArenaArgs {
         Asked { model: Some(self.model.name().to_owned()), ridge: self.ridge, ..self.samples.asked() }
     }
 
-    /// What is held against what.
+    /// Which lenses, and on which prompts.
     pub fn request(&self) -> Request {
         let (prompts, prompt_tokens) = (self.prompts, self.prompt_tokens);
         Request { lenses: self.lenses.clone(), prompts, prompt_tokens }

@@ -22,6 +22,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+/// Gets all predictions, and which samples are of one sentence.
+type Look<'a> = dyn FnMut(&Evaluation, &[Range<usize>]) -> Result<()> + 'a;
+
 impl Run {
     /// `layers.csv`, `early_exit.csv`, `predictions.parquet`, for the maps of this run or those in another folder. Goes on from
     /// the last piece where it was stopped.
@@ -30,11 +33,11 @@ impl Run {
         self.evaluate_and(shortcuts, &mut |_, _| Ok(()), observer)
     }
 
-    /// The same; before the tables are written, `look` gets all predictions, and which samples are of one sentence.
+    /// The same; before the tables are written, `look` is given what they are made from.
     pub(crate) fn evaluate_and(
         &mut self,
         shortcuts: Option<&Path>,
-        look: &mut dyn FnMut(&Evaluation, &[Range<usize>]) -> Result<()>,
+        look: &mut Look,
         observer: &dyn Observer,
     ) -> Result<()> {
         self.needs_maps(Stage::Evaluate, shortcuts)?;
