@@ -38,6 +38,9 @@ pub struct PruneArgs {
     /// Measure other models of as many blocks too: blocks dropped, and those of least angle dropped and folded as ReplaceMe does
     #[arg(long, help_heading = TAKEN)]
     pub compare: bool,
+    /// Measure models of so many blocks less too, made in the same way, and draw what is lost by how many are taken out
+    #[arg(long, value_name = "N,…", help_heading = TAKEN, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub sizes: Vec<u16>,
     /// Number format of the weights that are written [default: that of the model's; f32 where it is quantised]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub weights: Option<WeightsArg>,
@@ -123,6 +126,7 @@ impl PruneArgs {
             },
             ridge: self.ridge,
             compare: self.compare,
+            sizes: self.sizes.iter().map(|size| usize::from(*size)).collect(),
             seed,
         }
     }

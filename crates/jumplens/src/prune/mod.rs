@@ -20,6 +20,7 @@ pub use measure::{Estimate, Figures};
 use crate::hub::{ModelFiles, Sources};
 use crate::models::{self, KeptBlock, Stored, Transformer};
 use crate::nn::Precision;
+use crate::plot::{self, Figure, Shorter};
 use crate::progress::{Observer, check};
 use crate::samples::{self, SampleSource};
 use crate::tokenize::Sample;
@@ -31,7 +32,7 @@ use pass::Texts;
 use search::{Judged, Search, Spans};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A model as it is found, and the sentences that it is fitted and measured on.
@@ -104,7 +105,7 @@ pub enum Amount {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How much is taken out.
     pub amount: Amount,
@@ -116,6 +117,8 @@ pub struct Options {
     pub ridge: Option<f64>,
     /// Measure other ways of taking out as many blocks beside it.
     pub compare: bool,
+    /// Measure models of so many blocks less too, made in the same way.
+    pub sizes: Vec<usize>,
     /// Of the resamples.
     pub seed: u64,
 }
@@ -170,7 +173,13 @@ pub struct TableRow {
     pub precision_5: f64,
     /// And the best 10.
     pub precision_10: f64,
-    /// Mean −ln p of the true token less that of the model that was chosen, nats.
+    /// Mean −ln p of the true token less that of the whole model, nats.
+    pub loss_beyond_whole: f64,
+    /// Lower bound.
+    pub loss_beyond_whole_lo: f64,
+    /// Upper bound.
+    pub loss_beyond_whole_hi: f64,
+    /// The same less that of the model of as many blocks that was chosen.
     pub loss_beyond_chosen: f64,
     /// Lower bound.
     pub loss_beyond_chosen_lo: f64,
@@ -184,7 +193,14 @@ impl TableRow {
     /// All rows.
     pub fn of(rows: &[Row]) -> Vec<Self> {
         let of = |row: &Row| {
-            let Figures { perplexity, kl, agreement, loss_beyond_chosen: beyond, .. } = row.figures;
+            let Figures {
+                perplexity,
+                kl,
+                agreement,
+                loss_beyond_whole: added,
+                loss_beyond_chosen: beyond,
+                ..
+            } = row.figures;
             let removed: Vec<String> = row.removed.iter().map(usize::to_string).collect();
             Self {
                 model: row.model.clone(),
@@ -202,6 +218,9 @@ impl TableRow {
                 agreement_hi: agreement.hi,
                 precision_5: row.figures.precision_5.mean,
                 precision_10: row.figures.precision_10.mean,
+                loss_beyond_whole: added.mean,
+                loss_beyond_whole_lo: added.lo,
+                loss_beyond_whole_hi: added.hi,
                 loss_beyond_chosen: beyond.mean,
                 loss_beyond_chosen_lo: beyond.lo,
                 loss_beyond_chosen_hi: beyond.hi,
@@ -270,9 +289,11 @@ pub fn prune(
     if n_layers < 2 {
         return Err(Error::Option("the model has one block: none can be taken out".to_owned()));
     }
-    if let Amount::Blocks(blocks) = options.amount
-        && !(1..n_layers).contains(&blocks)
-    {
+    let mut sizes: BTreeSet<usize> = options.sizes.iter().copied().collect();
+    if let Amount::Blocks(blocks) = options.amount {
+        sizes.insert(blocks);
+    }
+    if let Some(blocks) = sizes.iter().find(|blocks| !(1..n_layers).contains(*blocks)) {
         return Err(Error::Option(format!(
             "{blocks} blocks cannot be taken out of {n_layers}: from 1 to {} can, since the first stays",
             n_layers - 1
@@ -297,9 +318,10 @@ pub fn prune(
         let shorter = model.shorter(&kept)?;
         Ok((kept, shorter))
     };
+    let choices = chosen(&search, &sizes, observer)?;
     let (spans, made) = match options.amount {
         Amount::Blocks(blocks) => {
-            let (spans, _) = chosen(&search, blocks, observer)?;
+            let spans = choices[&blocks].clone();
             let made = make(&spans)?;
             (spans, made)
         }
@@ -333,28 +355,41 @@ pub fn prune(
         }
     };
     let (kept, shorter) = made;
-    let out = removed(n_layers, &spans);
-
-    let mut made = vec![("whole", Vec::new(), model.clone()), ("chosen", out.clone(), shorter)];
-    if options.compare {
-        let rivals = Rivals { model, texts: [&texts, &judged], search: &search, options, observer };
-        made.extend(rivals.make(&spans)?);
-    }
+    let own = n_layers - spans.len();
+    sizes.insert(own);
+    let rivals = match options.compare {
+        true => Some(Rivals::new(model, [&texts, &judged], &search, &sizes, options.objective, observer)?),
+        false => None,
+    };
     let measured = Held::new(val, spec.kind);
-    let all: Vec<&Transformer> = made.iter().map(|(_, _, model)| model).collect();
-    observer.begin("measure", measured.positions() as u64, "positions");
-    let figures = measured.measure(&all, 1, options.seed, observer)?;
-    observer.end();
-    let speeds = measured.speeds(&all, observer)?;
-    let rows = made.iter().zip(figures).zip(speeds).map(|(((name, out, made), figures), speed)| Row {
-        model: (*name).to_owned(),
-        blocks: made.spec().n_layers,
-        removed: out.iter().map(|block| block + 1).collect(),
-        parameters: parameters.all - out.iter().map(|block| parameters.by_block[*block]).sum::<u64>(),
-        figures,
-        tokens_per_second: speed,
-    });
-    let rows = rows.collect();
+    let mut rows: Vec<Row> = Vec::new();
+    // The model that was asked for comes first.
+    for size in [own].into_iter().chain(sizes.into_iter().filter(|size| *size != own)) {
+        let (spans, shorter) = match choices.get(&size).filter(|_| size != own) {
+            Some(spans) => (spans, make(spans)?.1),
+            None => (&spans, shorter.clone()),
+        };
+        let mut made =
+            vec![("whole", Vec::new(), model.clone()), ("chosen", removed(n_layers, spans), shorter)];
+        if let Some(rivals) = &rivals {
+            made.extend(rivals.make(spans)?);
+        }
+        let all: Vec<&Transformer> = made.iter().map(|(_, _, model)| model).collect();
+        observer.begin("measure", measured.positions() as u64, "positions");
+        let figures = measured.measure(&all, 1, options.seed, observer)?;
+        observer.end();
+        let speeds = measured.speeds(&all, observer)?;
+        let of_size = made.iter().zip(figures).zip(speeds).map(|(((name, out, made), figures), speed)| Row {
+            model: (*name).to_owned(),
+            blocks: made.spec().n_layers,
+            removed: out.iter().map(|block| block + 1).collect(),
+            parameters: parameters.all - out.iter().map(|block| parameters.by_block[*block]).sum::<u64>(),
+            figures,
+            tokens_per_second: speed,
+        });
+        let seen = usize::from(!rows.is_empty());
+        rows.extend(of_size.skip(seen));
+    }
     Ok(Pruned {
         gaps: gaps(&search, &spans)?,
         kept,
@@ -430,20 +465,32 @@ struct Rivals<'a> {
     model: &'a Transformer,
     texts: [&'a Texts; 2],
     search: &'a Search<'a>,
-    options: &'a Options,
+    /// The best blocks to drop, by how many.
+    dropped: BTreeMap<usize, Spans>,
     observer: &'a dyn Observer,
 }
 
-impl Rivals<'_> {
+impl<'a> Rivals<'a> {
+    fn new(
+        model: &'a Transformer,
+        texts: [&'a Texts; 2],
+        search: &'a Search<'a>,
+        sizes: &BTreeSet<usize>,
+        objective: Objective,
+        observer: &'a dyn Observer,
+    ) -> Result<Self> {
+        let dropping = Search::new(model, texts[0], texts[1], objective, false, observer)?;
+        let dropped = chosen(&dropping, sizes, observer)?;
+        Ok(Self { model, texts, search, dropped, observer })
+    }
+
     /// Models without as many blocks as `spans` leaves out, each with what it is called and what was taken out.
     fn make(&self, spans: &Spans) -> Result<Vec<(&'static str, Vec<usize>, Transformer)>> {
         let n_layers = self.model.spec().n_layers;
         let out = n_layers - spans.len();
-        let [texts, judged] = self.texts;
         let by_angle = self.search.by_angle(out)?;
-        let dropping = Search::new(self.model, texts, judged, self.options.objective, false, self.observer)?;
-        let (best, _) = chosen(&dropping, out, self.observer)?;
-        let mut wanted = vec![("dropped", &best, Form::Drop), ("dropped, by angle", &by_angle, Form::Drop)];
+        let mut wanted =
+            vec![("dropped", &self.dropped[&out], Form::Drop), ("dropped, by angle", &by_angle, Form::Drop)];
         if self.model.spec().seam().is_some() {
             wanted.push(("folded, by angle", &by_angle, Form::Fold));
             wanted.push(("folded, same blocks", spans, Form::Fold));
@@ -457,12 +504,34 @@ impl Rivals<'_> {
     }
 }
 
-/// The blocks to take out: one by one, or in one span, whichever costs less.
-fn chosen(search: &Search, out: usize, observer: &dyn Observer) -> Result<(Spans, Judged)> {
-    observer.begin("search", (out + 1) as u64, "blocks");
-    let span = search.one_span(out, observer)?;
-    let path = search.one_by_one(|gone, _| gone == out, observer)?;
+/// The blocks to take out, by how many: one by one, or in one span, whichever costs less.
+fn chosen(
+    search: &Search,
+    sizes: &BTreeSet<usize>,
+    observer: &dyn Observer,
+) -> Result<BTreeMap<usize, Spans>> {
+    let Some(most) = sizes.last().copied() else { return Ok(BTreeMap::new()) };
+    observer.begin("search", (most + sizes.len()) as u64, "blocks");
+    let path = search.one_by_one(|gone, _| gone == most, observer)?;
+    let mut chosen = BTreeMap::new();
+    for out in sizes {
+        let (spans, judged) = search.one_span(*out, observer)?;
+        let by_one = &path[*out];
+        chosen.insert(*out, if judged.kl <= by_one.1.kl { spans } else { by_one.0.clone() });
+    }
     observer.end();
-    let last = path.into_iter().next_back().ok_or_else(|| Error::Internal("no path".into()))?;
-    Ok(if span.1.kl <= last.1.kl { span } else { last })
+    Ok(chosen)
+}
+
+/// The figure of how much is lost by how many blocks were taken out; nothing where that is one number.
+pub fn figure(rows: &[Row], model: &str) -> Option<Figure> {
+    let whole = rows.first()?.blocks;
+    let values = |estimate: Estimate| [estimate.mean, estimate.lo, estimate.hi];
+    let shorter = |row: &Row| Shorter {
+        way: row.model.clone(),
+        out: whole - row.blocks,
+        loss: values(row.figures.loss_beyond_whole),
+        agreement: values(row.figures.agreement),
+    };
+    plot::shorter(&rows[1..].iter().map(shorter).collect::<Vec<_>>(), model)
 }
