@@ -20,11 +20,14 @@ pub struct PruneArgs {
     #[arg(long)]
     pub overwrite: bool,
     /// Take out so many blocks
-    #[arg(long, value_name = "N", help_heading = TAKEN, required_unless_present = "keep", conflicts_with = "keep", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", help_heading = TAKEN, required_unless_present_any = ["keep", "parts"], conflicts_with_all = ["keep", "parts"], value_parser = clap::value_parser!(u16).range(1..))]
     pub blocks: Option<u16>,
     /// Take out as many blocks as leave the model's top token what it was at this share of the positions, such as 0.9
     #[arg(long, value_name = "SHARE", help_heading = TAKEN, value_parser = share)]
     pub keep: Option<f64>,
+    /// Take out so many sub-modules, attentions and feed-forward parts, of a Llama that is written to a `.gguf` file
+    #[arg(long, value_name = "N", help_heading = TAKEN, conflicts_with_all = ["keep", "sizes"], value_parser = clap::value_parser!(u16).range(1..))]
+    pub parts: Option<u16>,
     /// What becomes of what they add
     #[arg(long, value_enum, default_value_t = FormArg::Refit, help_heading = TAKEN)]
     pub form: FormArg,
@@ -110,9 +113,10 @@ impl PruneArgs {
     /// What is to be done.
     pub fn options(&self, seed: u64) -> Options {
         Options {
-            amount: match (self.keep, self.blocks) {
-                (Some(share), _) => Amount::Keep(share),
-                (None, blocks) => Amount::Blocks(blocks.unwrap_or(1).into()),
+            amount: match (self.keep, self.parts, self.blocks) {
+                (Some(share), _, _) => Amount::Keep(share),
+                (None, Some(parts), _) => Amount::Parts(parts.into()),
+                (None, None, blocks) => Amount::Blocks(blocks.unwrap_or(1).into()),
             },
             form: match self.form {
                 FormArg::Refit => Form::Refit,

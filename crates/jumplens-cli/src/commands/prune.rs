@@ -30,7 +30,7 @@ pub fn run(args: &PruneArgs, printer: &Printer) -> Result<(), Failure> {
     let pruned = prune(&whole.model, [&whole.train, &whole.val], &options, &whole.parameters, &progress)?;
     pruned.notes.iter().for_each(|note| printer.note(note));
 
-    let figure = figure(&pruned.rows, whole.files.id.rsplit('/').next().unwrap_or(&whole.files.id));
+    let figure = figure(&pruned.rows);
     let rows = TableRow::of(&pruned.rows);
     let out = &args.out;
     let image = figure.as_ref().map(|_| match &place {
@@ -80,6 +80,14 @@ fn draw(path: &Path, figure: &Figure) -> Result<(), Failure> {
 
 /// Where it goes, seen to be free.
 fn place(args: &PruneArgs, model: &str) -> Result<Place, Failure> {
+    if args.parts.is_some() && !args.is_gguf() {
+        return Err(Error::Option(
+            "no configuration of `transformers` can say that a block has no attention or no feed-forward part: write a file, \
+             `--out NAME.gguf`"
+                .to_owned(),
+        )
+        .into());
+    }
     if !args.is_gguf() {
         let from = [PathBuf::from(model)];
         return Ok(Place::Folder(Room::check(&args.out, FolderKind::Pruned, &from, args.overwrite)?));
@@ -167,6 +175,14 @@ fn gaps(pruned: &Pruned) -> String {
             gap.angular_distance, gap.influence
         );
     }
+    for kept in &pruned.kept {
+        let part = match (kept.without.attention, kept.without.feed_forward) {
+            (true, _) => "attention",
+            (_, true) => "feed-forward part",
+            _ => continue,
+        };
+        let _ = writeln!(text, "block {}: {part} out", kept.block + 1);
+    }
     text
 }
 
@@ -175,15 +191,22 @@ fn card(name: &str, id: &str, pruned: &Pruned, place: &Place, image: Option<&str
     let library = if matches!(place, Place::Folder(_)) { "transformers" } else { "gguf" };
     let mut card = format!("---\nlibrary_name: {library}\ntags:\n- pruned\n- jumplens\n---\n\n");
     let (whole, chosen) = (&pruned.rows[0], &pruned.rows[1]);
+    let lacks = pruned.kept.iter().any(|kept| kept.without.kinds().next().is_some());
+    let (taken, architecture) = if lacks {
+        (
+            format!("{} sub-modules or blocks were", chosen.removed.len()),
+            "llama.cpp's `deci`, a Llama whose blocks differ",
+        )
+    } else {
+        (format!("{} of {} blocks were", whole.blocks - chosen.blocks, whole.blocks), "the model's own")
+    };
     let _ = write!(
         card,
-        "# {} blocks of {}\n\nMade by `jumplens prune` {} from `{name}`: {} of {} blocks were taken out, and what they add was \
-         folded into the layers that are left, in closed form, on {} tokens. The architecture is the model's own.\n\n",
+        "# {} blocks of {}\n\nMade by `jumplens prune` {} from `{name}`: {taken} taken out, and what they add was folded into the \
+         layers that are left, in closed form, on {} tokens. The architecture is {architecture}.\n\n",
         chosen.blocks,
         id.rsplit('/').next().unwrap_or(id),
         env!("CARGO_PKG_VERSION"),
-        whole.blocks - chosen.blocks,
-        whole.blocks,
         pruned.fitted,
     );
     let _ = writeln!(card, "| {} |", HEADS.join(" | "));

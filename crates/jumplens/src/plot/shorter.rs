@@ -18,9 +18,9 @@ pub struct Shorter {
     pub agreement: [f64; 3],
 }
 
-/// The figure `prune`: loss and agreement by how many blocks were taken out of `model`, a curve for each way, from the whole
-/// model on. Nothing where all have as many blocks.
-pub fn shorter(models: &[Shorter], model: &str) -> Option<Figure> {
+/// The figure `prune`: loss and agreement by how many blocks were taken out, a curve for each way, from the whole model on. Nothing
+/// where all have as many blocks.
+pub fn shorter(models: &[Shorter]) -> Option<Figure> {
     let last = models.iter().map(|model| model.out).max()?;
     if models.iter().all(|model| model.out == last) {
         return None;
@@ -70,6 +70,5 @@ pub fn shorter(models: &[Shorter], model: &str) -> Option<Figure> {
     ];
     let facets = Facets { facets, columns: 2, height: 330.0, shared_y: false, shade: Some("95 % interval") };
     let size = Size::default();
-    let title = Some(model).filter(|model| !model.is_empty());
-    Some(finished("prune", "Blocks taken out", facets.draw(size.units()), title, size))
+    Some(finished("prune", "Blocks taken out", facets.draw(size.units()), None, size))
 }

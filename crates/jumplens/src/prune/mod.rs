@@ -24,12 +24,12 @@ use crate::plot::{self, Figure, Shorter};
 use crate::progress::{Observer, check};
 use crate::samples::{self, SampleSource};
 use crate::tokenize::Sample;
-use crate::words::Kind;
+use crate::words::{Kind, PartKind, Spec};
 use crate::{Error, Result};
 use fit::{Fitting, fit};
 use measure::Held;
 use pass::Texts;
-use search::{Judged, Search, Spans};
+use search::{Judged, Search, Span, Spans};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +65,7 @@ pub fn load(
     loaded.notes.iter().for_each(|note| observer.note(note));
     let samples = samples::make(source, seed, &files, loaded.model.spec(), sources, observer)?;
     let parameters =
-        Parameters { all: loaded.contents.parameters, by_block: models::block_parameters(&files)? };
+        Parameters { all: loaded.contents.parameters, by_part: models::part_parameters(&files)? };
     let (train, val) = (samples.train, samples.val);
     Ok(Whole { files, model: loaded.model, parameters, train, val })
 }
@@ -100,7 +100,9 @@ impl Whole {
 pub enum Amount {
     /// So many blocks.
     Blocks(usize),
-    /// As many as leave the same top token as the whole model's at this share of the positions.
+    /// So many sub-modules: attentions and feed-forward parts.
+    Parts(usize),
+    /// As many blocks as leave the same top token as the whole model's at this share of the positions.
     Keep(f64),
 }
 
@@ -130,8 +132,8 @@ pub struct Row {
     pub model: String,
     /// Its blocks.
     pub blocks: usize,
-    /// The blocks that were taken out, counted from 1 as layers are.
-    pub removed: Vec<usize>,
+    /// The blocks that were taken out, counted from 1 as layers are; a sub-module with its name, such as `5.attn`.
+    pub removed: Vec<String>,
     /// Numbers in its tensors.
     pub parameters: u64,
     /// On the validation sentences.
@@ -147,7 +149,7 @@ pub struct TableRow {
     pub model: String,
     /// Blocks.
     pub blocks: usize,
-    /// The blocks that were taken out, counted from 1, with blanks between.
+    /// What was taken out, with blanks between: see [`Row`].
     pub removed: String,
     /// Numbers in its tensors.
     pub parameters: u64,
@@ -201,11 +203,10 @@ impl TableRow {
                 loss_beyond_chosen: beyond,
                 ..
             } = row.figures;
-            let removed: Vec<String> = row.removed.iter().map(usize::to_string).collect();
             Self {
                 model: row.model.clone(),
                 blocks: row.blocks,
-                removed: removed.join(" "),
+                removed: row.removed.join(" "),
                 parameters: row.parameters,
                 perplexity: perplexity.mean,
                 perplexity_lo: perplexity.lo,
@@ -299,6 +300,9 @@ pub fn prune(
             n_layers - 1
         )));
     }
+    if let Amount::Parts(parts) = options.amount {
+        check_parts(spec, parts, options)?;
+    }
     let mut notes = Vec::new();
     let mut form = options.form;
     if spec.seam().is_none() && form != Form::Drop {
@@ -312,7 +316,9 @@ pub fn prune(
     let [texts, judged] =
         split(train, spec.kind, spec.d_model, &mut notes)?.map(|samples| Texts::new(samples, spec.kind));
     let fitting = Fitting { form, objective: options.objective, share: options.ridge };
-    let search = Search::new(model, &texts, &judged, options.objective, form != Form::Drop, observer)?;
+    // Sub-modules are judged as they are dropped.
+    let folds = form != Form::Drop && !matches!(options.amount, Amount::Parts(_));
+    let search = Search::new(model, &texts, &judged, options.objective, folds, observer)?;
     let make = |spans: &Spans| -> Result<(Vec<KeptBlock>, Transformer)> {
         let kept = fit(model, spans, fitting, [&texts, &judged], observer)?;
         let shorter = model.shorter(&kept)?;
@@ -322,6 +328,13 @@ pub fn prune(
     let (spans, made) = match options.amount {
         Amount::Blocks(blocks) => {
             let spans = choices[&blocks].clone();
+            let made = make(&spans)?;
+            (spans, made)
+        }
+        Amount::Parts(parts) => {
+            observer.begin("search", parts as u64, "sub-modules");
+            let (spans, _) = search.parts(parts, observer)?;
+            observer.end();
             let made = make(&spans)?;
             (spans, made)
         }
@@ -356,8 +369,10 @@ pub fn prune(
     };
     let (kept, shorter) = made;
     let own = n_layers - spans.len();
-    sizes.insert(own);
-    let rivals = match options.compare {
+    if !matches!(options.amount, Amount::Parts(_)) {
+        sizes.insert(own);
+    }
+    let rivals = match options.compare && !sizes.is_empty() {
         true => Some(Rivals::new(model, [&texts, &judged], &search, &sizes, options.objective, observer)?),
         false => None,
     };
@@ -369,8 +384,13 @@ pub fn prune(
             Some(spans) => (spans, make(spans)?.1),
             None => (&spans, shorter.clone()),
         };
-        let mut made =
-            vec![("whole", Vec::new(), model.clone()), ("chosen", removed(n_layers, spans), shorter)];
+        let whole = search::spans(n_layers, &BTreeSet::new());
+        let mut made = vec![("whole", whole, model.clone()), ("chosen", spans.clone(), shorter)];
+        if options.compare && matches!(options.amount, Amount::Parts(_)) {
+            let kept: Vec<KeptBlock> =
+                spans.iter().map(|span| KeptBlock { until: span.block, ..span.kept() }).collect();
+            made.push(("dropped", spans.clone(), model.shorter(&kept)?));
+        }
         if let Some(rivals) = &rivals {
             made.extend(rivals.make(spans)?);
         }
@@ -379,14 +399,15 @@ pub fn prune(
         let figures = measured.measure(&all, 1, options.seed, observer)?;
         observer.end();
         let speeds = measured.speeds(&all, observer)?;
-        let of_size = made.iter().zip(figures).zip(speeds).map(|(((name, out, made), figures), speed)| Row {
-            model: (*name).to_owned(),
-            blocks: made.spec().n_layers,
-            removed: out.iter().map(|block| block + 1).collect(),
-            parameters: parameters.all - out.iter().map(|block| parameters.by_block[*block]).sum::<u64>(),
-            figures,
-            tokens_per_second: speed,
-        });
+        let of_size =
+            made.iter().zip(figures).zip(speeds).map(|(((name, spans, made), figures), speed)| Row {
+                model: (*name).to_owned(),
+                blocks: made.spec().n_layers,
+                removed: removed(n_layers, spans),
+                parameters: parameters.of(spec, spans),
+                figures,
+                tokens_per_second: speed,
+            });
         let seen = usize::from(!rows.is_empty());
         rows.extend(of_size.skip(seen));
     }
@@ -436,15 +457,45 @@ fn split<'a>(
     Ok([&fitted[..count], held])
 }
 
-/// The blocks that no span begins with, counted from 0.
-fn removed(n_layers: usize, spans: &Spans) -> Vec<usize> {
-    let kept: BTreeSet<usize> = spans.iter().map(|(block, _)| *block).collect();
-    (0..n_layers).filter(|block| !kept.contains(block)).collect()
+/// What was taken out, as [`Row`] has it.
+fn removed(n_layers: usize, spans: &Spans) -> Vec<String> {
+    let mut removed = Vec::new();
+    for block in 0..n_layers {
+        match spans.iter().find(|span| span.block == block) {
+            None => removed.push((block + 1).to_string()),
+            Some(span) => removed.extend(span.without.kinds().map(|kind| match kind {
+                PartKind::Attention => format!("{}.attn", block + 1),
+                _ => format!("{}.ffn", block + 1),
+            })),
+        }
+    }
+    removed
+}
+
+/// Sees that `parts` sub-modules can be taken out.
+fn check_parts(spec: &Spec, parts: usize, options: &Options) -> Result<()> {
+    let most = 2 * spec.n_layers - 2;
+    let why = if spec.family != "llama" {
+        format!(
+            "sub-modules can be taken out of Llamas and what is built alike, which llama.cpp's `deci` holds without some, and not of \
+             `{}`: take out blocks",
+            spec.family
+        )
+    } else if !(1..=most).contains(&parts) {
+        format!("{parts} sub-modules cannot be taken out of {}: from 1 to {most} can", 2 * spec.n_layers)
+    } else if options.form == Form::Fold {
+        "a sub-module is not folded into another one: take the form `refit` or `drop`".to_owned()
+    } else if !options.sizes.is_empty() {
+        "other sizes are measured of blocks, not of sub-modules".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Option(why))
 }
 
 fn gaps(search: &Search, spans: &Spans) -> Result<Vec<Gap>> {
-    let gaps = spans.iter().filter(|(block, until)| until > block);
-    gaps.map(|&(block, until)| {
+    let gaps = spans.iter().filter(|span| span.until > span.block);
+    gaps.map(|&Span { block, until, .. }| {
         let (cosine, angle) = search.turn(block + 1, until)?;
         Ok(Gap { from: block + 1, to: until + 1, angular_distance: angle, influence: 1.0 - cosine })
     })
@@ -456,8 +507,26 @@ fn gaps(search: &Search, spans: &Spans) -> Result<Vec<Gap>> {
 pub struct Parameters {
     /// In all of them.
     pub all: u64,
-    /// In those of each block.
-    pub by_block: Vec<u64>,
+    /// In those of each part of each block.
+    pub by_part: Vec<Vec<u64>>,
+}
+
+impl Parameters {
+    /// In those of a model of `spans` of the one of `spec`: of an attention and of a feed-forward part the norm before it goes as
+    /// well.
+    fn of(&self, spec: &Spec, spans: &Spans) -> u64 {
+        let is_gone = |span: &Span, part: usize| {
+            let kind = |part: usize| spec.parts.get(part).map(|part| part.kind);
+            let gone = |part: usize| span.without.kinds().any(|it| kind(part) == Some(it));
+            gone(part) || kind(part) == Some(PartKind::Norm) && gone(part + 1)
+        };
+        let all: u64 = self.by_part.iter().flatten().sum();
+        let kept = spans.iter().map(|span| {
+            let parts = self.by_part[span.block].iter().enumerate();
+            parts.filter(|(part, _)| !is_gone(span, *part)).map(|(_, count)| *count).sum::<u64>()
+        });
+        self.all - all + kept.sum::<u64>()
+    }
 }
 
 /// What else could be done with as many blocks less.
@@ -485,7 +554,7 @@ impl<'a> Rivals<'a> {
     }
 
     /// Models without as many blocks as `spans` leaves out, each with what it is called and what was taken out.
-    fn make(&self, spans: &Spans) -> Result<Vec<(&'static str, Vec<usize>, Transformer)>> {
+    fn make(&self, spans: &Spans) -> Result<Vec<(&'static str, Spans, Transformer)>> {
         let n_layers = self.model.spec().n_layers;
         let out = n_layers - spans.len();
         let by_angle = self.search.by_angle(out)?;
@@ -498,7 +567,7 @@ impl<'a> Rivals<'a> {
         let make = |(name, spans, form): (&'static str, &Spans, Form)| {
             let fitting = Fitting { form, objective: Objective::Mse, share: Some(0.0) };
             let kept = fit(self.model, spans, fitting, self.texts, self.observer)?;
-            Ok((name, removed(n_layers, spans), self.model.shorter(&kept)?))
+            Ok((name, spans.clone(), self.model.shorter(&kept)?))
         };
         wanted.into_iter().map(make).collect()
     }
@@ -524,7 +593,7 @@ fn chosen(
 }
 
 /// The figure of how much is lost by how many blocks were taken out; nothing where that is one number.
-pub fn figure(rows: &[Row], model: &str) -> Option<Figure> {
+pub fn figure(rows: &[Row]) -> Option<Figure> {
     let whole = rows.first()?.blocks;
     let values = |estimate: Estimate| [estimate.mean, estimate.lo, estimate.hi];
     let shorter = |row: &Row| Shorter {
@@ -533,5 +602,5 @@ pub fn figure(rows: &[Row], model: &str) -> Option<Figure> {
         loss: values(row.figures.loss_beyond_whole),
         agreement: values(row.figures.agreement),
     };
-    plot::shorter(&rows[1..].iter().map(shorter).collect::<Vec<_>>(), model)
+    plot::shorter(&rows[1..].iter().map(shorter).collect::<Vec<_>>())
 }

@@ -4,7 +4,7 @@
 use super::fit::{Objective, folded, weights};
 use super::pass::{Looked, Texts, values};
 use crate::eval::with_unembedding;
-use crate::models::{KeptBlock, Kind, Seam, Transformer};
+use crate::models::{KeptBlock, Kind, Seam, Transformer, Without};
 use crate::nn::{Precision, look_up, with_values};
 use crate::progress::{Observer, check};
 use crate::{Error, Result};
@@ -23,16 +23,50 @@ const TOGETHER: usize = 6;
 /// How many of the candidates that are best on the first batch are measured on all.
 const FINALISTS: usize = 6;
 
-/// Blocks that are kept, each with the last one that it stands for.
-pub(super) type Spans = Vec<(usize, usize)>;
+/// A block that is kept, the last one that it stands for, and what it goes without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub block: usize,
+    pub until: usize,
+    pub without: Without,
+}
+
+impl Span {
+    /// True of a block that is as it was.
+    pub fn is_own(&self) -> bool {
+        self.until == self.block && self.without.is_nothing()
+    }
+
+    /// The block, its output layer being its own.
+    pub fn kept(&self) -> KeptBlock {
+        KeptBlock { until: self.until, without: self.without, ..KeptBlock::of(self.block) }
+    }
+}
+
+/// Blocks that are kept.
+pub(super) type Spans = Vec<Span>;
 
 /// The spans where the blocks of `removed` are left out, the first never being one.
 pub(super) fn spans(n_layers: usize, removed: &BTreeSet<usize>) -> Spans {
     let mut spans: Spans = Vec::new();
     for block in 0..n_layers {
         match spans.last_mut().filter(|_| removed.contains(&block)) {
-            Some(span) => span.1 = block,
-            None => spans.push((block, block)),
+            Some(span) => span.until = block,
+            None => spans.push(Span { block, until: block, without: Without::default() }),
+        }
+    }
+    spans
+}
+
+/// The spans where the sub-modules of `removed` are left out: of block l the attention is number 2·l, the feed-forward part
+/// 2·l + 1. A block without both is left out itself.
+pub(super) fn spans_of_parts(n_layers: usize, removed: &BTreeSet<usize>) -> Spans {
+    let mut spans: Spans = Vec::new();
+    for block in 0..n_layers {
+        let [attention, feed_forward] = [2 * block, 2 * block + 1].map(|part| removed.contains(&part));
+        match spans.last_mut().filter(|_| attention && feed_forward) {
+            Some(span) => span.until = block,
+            None => spans.push(Span { block, until: block, without: Without { attention, feed_forward } }),
         }
     }
     spans
@@ -129,13 +163,14 @@ impl<'a> Search<'a> {
     }
 
     /// A span's blocks as they are judged.
-    fn block(&self, (block, until): (usize, usize)) -> Result<KeptBlock> {
+    fn block(&self, span: Span) -> Result<KeptBlock> {
+        let Span { block, until, without } = span;
         let Some(seam) = self.seam.filter(|_| self.folds && until > block) else {
-            return Ok(KeptBlock::of(block));
+            return Ok(KeptBlock { without, ..KeptBlock::of(block) });
         };
         let known = self.maps.borrow().get(&(block, until)).cloned();
         if let Some(map) = known {
-            return Ok(KeptBlock { block, until, output: Some(map) });
+            return Ok(KeptBlock { output: Some(map), ..span.kept() });
         }
         let layer = self.model.module(block, seam.output).output_layer();
         let layer = layer.ok_or_else(|| Error::Internal("no output layer".into()))?.to_map()?;
@@ -144,7 +179,7 @@ impl<'a> Search<'a> {
         let weights = weights(self.objective, wanted, self.model.spec().d_model);
         let map = folded(&layer, [f, &missing], &weights, SHARE)?;
         self.maps.borrow_mut().insert((block, until), map.clone());
-        Ok(KeptBlock { block, until, output: Some(map) })
+        Ok(KeptBlock { output: Some(map), ..span.kept() })
     }
 
     /// The shorter model of `spans`, as it is judged.
@@ -161,22 +196,41 @@ impl<'a> Search<'a> {
         observer: &dyn Observer,
     ) -> Result<Vec<(Spans, Judged)>> {
         let n_layers = self.model.spec().n_layers;
+        self.path(1..n_layers, |removed| spans(n_layers, removed), enough, observer)
+    }
+
+    /// Takes out `count` sub-modules, one after another. The attention of block 0 stays: the sizes of all are read off it.
+    pub fn parts(&self, count: usize, observer: &dyn Observer) -> Result<(Spans, Judged)> {
+        let n_layers = self.model.spec().n_layers;
+        let of = |removed: &BTreeSet<usize>| spans_of_parts(n_layers, removed);
+        let path = self.path(1..2 * n_layers, of, |gone, _| gone == count, observer)?;
+        path.into_iter().next_back().ok_or_else(|| Error::Internal("no path".into()))
+    }
+
+    /// Takes `units` out one after another, each time the one whose loss costs least; what a choice of them leaves is `of`.
+    fn path(
+        &self,
+        units: std::ops::Range<usize>,
+        of: impl Fn(&BTreeSet<usize>) -> Spans,
+        enough: impl Fn(usize, Judged) -> bool,
+        observer: &dyn Observer,
+    ) -> Result<Vec<(Spans, Judged)>> {
         let mut removed = BTreeSet::new();
-        let mut path = vec![(spans(n_layers, &removed), Judged { kl: 0.0, agreement: 1.0 })];
+        let mut path = vec![(of(&removed), Judged { kl: 0.0, agreement: 1.0 })];
         // The shorter model's states before each of its blocks.
         let mut states: Vec<Vec<Tensor>> = self.states.clone();
-        while removed.len() + 1 < n_layers && !enough(removed.len(), path[path.len() - 1].1) {
+        while removed.len() < units.len() && !enough(removed.len(), path[path.len() - 1].1) {
             let current = &path[path.len() - 1].0;
-            let with = |block: usize| {
+            let with = |unit: usize| {
                 let mut more = removed.clone();
-                more.insert(block);
-                spans(n_layers, &more)
+                more.insert(unit);
+                of(&more)
             };
             let candidates: Vec<(usize, Spans)> =
-                (1..n_layers).filter(|block| !removed.contains(block)).map(|b| (b, with(b))).collect();
+                units.clone().filter(|unit| !removed.contains(unit)).map(|unit| (unit, with(unit))).collect();
             let (best, judged) = self.best(&candidates, current, &states, observer)?;
-            let (block, chosen) = candidates[best].clone();
-            removed.insert(block);
+            let (unit, chosen) = candidates[best].clone();
+            removed.insert(unit);
             let begin = same_until(current, &chosen);
             let model = self.shorter(&chosen)?;
             states.truncate(begin + 1);
@@ -314,7 +368,14 @@ mod tests {
 
     #[test]
     fn spans_join_neighbours() {
-        assert_eq!(spans(6, &[2, 3, 5].into()), [(0, 0), (1, 3), (4, 5)]);
+        let ends = |spans: Spans| spans.iter().map(|span| (span.block, span.until)).collect::<Vec<_>>();
+        assert_eq!(ends(spans(6, &[2, 3, 5].into())), [(0, 0), (1, 3), (4, 5)]);
+        // Both parts of block 1, the attention of block 2, the feed-forward part of block 3.
+        let parts = spans_of_parts(4, &[2, 3, 4, 7].into());
+        assert_eq!(ends(parts.clone()), [(0, 1), (2, 2), (3, 3)]);
+        let without = |attention, feed_forward| Without { attention, feed_forward };
+        let all: Vec<Without> = parts.iter().map(|span| span.without).collect();
+        assert_eq!(all, [without(false, false), without(true, false), without(false, true)]);
         assert_eq!(same_until(&spans(6, &[2].into()), &spans(6, &[2, 5].into())), 3);
     }
 }

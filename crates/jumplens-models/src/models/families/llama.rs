@@ -221,6 +221,10 @@ struct Config {
     query_pre_attn_scalar: Option<f64>,
     attn_logit_softcapping: Option<f32>,
     final_logit_softcapping: Option<f32>,
+    /// Of GGUF files alone: which blocks have an attention, where not all have.
+    blocks_with_attention: Option<Vec<bool>>,
+    /// The same of the widths of their feed-forward parts, where they differ.
+    intermediate_sizes: Option<Vec<usize>>,
 }
 
 pub(super) const FULL: &str = "full_attention";
@@ -527,17 +531,26 @@ fn read<'a>(file: ConfigFile<'a>, weights: &'a Weights<'a>) -> Result<Blueprint<
 
 fn block(model: &Model, layer: usize, at: &Scope) -> Result<Vec<ModuleSpec>> {
     let d = model.config.hidden_size;
-    let (d_inner, has_bias) = (model.config.intermediate_size, model.config.mlp_bias);
+    let has_bias = model.config.mlp_bias;
+    let widths = model.config.intermediate_sizes.as_ref();
+    let d_inner = widths.map_or(Some(model.config.intermediate_size), |widths| widths.get(layer).copied());
+    let d_inner = d_inner.ok_or_else(|| model.file.fault("not every block has its `feed_forward_length`"))?;
+    let has_attention = model.config.blocks_with_attention.as_ref();
+    let has_attention = has_attention.is_none_or(|has| has.get(layer).copied().unwrap_or(true));
     let norm = |name: &str| ModuleSpec::Norm(model.norm(d, &at.pp(name)));
     let mlp = at.pp("mlp");
-    let attention = ModuleSpec::Attention(self_attention(model, layer, &at.pp("self_attn"))?);
+    let attention = match has_attention {
+        true => ModuleSpec::Attention(self_attention(model, layer, &at.pp("self_attn"))?),
+        false => ModuleSpec::Nothing(PartKind::Attention),
+    };
     let feed_forward = ModuleSpec::GatedFeedForward {
         gate: model.linear(&mlp.pp("gate_proj"), d, d_inner, has_bias),
         up: model.linear(&mlp.pp("up_proj"), d, d_inner, has_bias),
         activation: model.activation,
         down: model.linear(&mlp.pp("down_proj"), d_inner, d, has_bias),
     };
-    let (first, after_attention) = (norm("input_layernorm"), norm("post_attention_layernorm"));
+    let first = if has_attention { norm("input_layernorm") } else { ModuleSpec::Nothing(PartKind::Norm) };
+    let after_attention = norm("post_attention_layernorm");
     let add = || ModuleSpec::Add;
     Ok(match model.is_sandwich() {
         false => vec![first, attention, add(), after_attention, feed_forward, add()],
