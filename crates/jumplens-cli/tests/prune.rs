@@ -196,6 +196,9 @@ fn sub_modules_are_left_out_as_if_they_added_nothing() {
     prune(at, &["strong.gguf", "--blocks", "1", "--form", "drop", "--out", "less.gguf"]);
     assert_eq!(logits(&at.join("less.gguf")).1 + 1, logits(&at.join("strong.gguf")).1);
     succeed(at, &["-q", "lens", "--model", "five.gguf", "The capital of France is"]);
+    succeed(at, &["-q", "run", "--model", "strong.gguf", "--train", "80", "--val", "20", "--out", "run"]);
+    let lenses = ["fit", "--lens", "jacobian", "--model", "strong.gguf", "--prompts", "2", "--out", "lenses"];
+    fail(at, &lenses, &["without an attention"]);
     let folder = ["prune", "strong.gguf", "--blocks", "1", "--out", "folder"];
     fail(at, &[&folder[..], &SMALL].concat(), &["write a GGUF file"]);
 }
