@@ -199,6 +199,23 @@ fn sub_modules_are_left_out_as_if_they_added_nothing() {
     succeed(at, &["-q", "run", "--model", "strong.gguf", "--train", "80", "--val", "20", "--out", "run"]);
     let lenses = ["fit", "--lens", "jacobian", "--model", "strong.gguf", "--prompts", "2", "--out", "lenses"];
     fail(at, &lenses, &["without an attention"]);
+    // A map in the place of an attention is better than nothing, and a file that has some is the model that was measured.
+    let linear = ["strong-whole", "--parts", "2", "--form", "drop", "--linear-attention", "--compare"];
+    common::write_short_samples(&at.join("ids.jsonl"), 300);
+    let samples = ["--train-samples", "ids.jsonl", "--val-samples", "ids.jsonl", "--weights", "f32", "--out"];
+    succeed(at, &[&["-q", "prune"], &linear[..], &samples, &["linear.gguf"]].concat());
+    let of = |table: &str, model: &str, name: &str| {
+        column(&at.join(table), model, name)[0].parse::<f64>().unwrap()
+    };
+    assert!(of("linear.csv", "chosen", "kl") < 0.95 * of("linear.csv", "dropped", "kl"));
+    let more = of("linear.csv", "chosen", "parameters") - of("linear.csv", "dropped", "parameters");
+    assert_eq!(more, 2.0 * (32.0 * 32.0 + 32.0));
+    let less = ["-q", "prune", "linear.gguf", "--parts", "1"];
+    succeed(at, &[&less[..], &samples, &["linear-less.gguf"]].concat());
+    let (own, read) =
+        (of("linear.csv", "chosen", "perplexity"), of("linear-less.csv", "whole", "perplexity"));
+    assert!((own - read).abs() < 1e-5 * own, "{own} {read}");
+    logits(&at.join("linear-less.gguf"));
     let folder = ["prune", "strong.gguf", "--blocks", "1", "--out", "folder"];
     fail(at, &[&folder[..], &SMALL].concat(), &["write a GGUF file"]);
 }

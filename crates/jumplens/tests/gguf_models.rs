@@ -414,7 +414,6 @@ fn blocks_of_deci_may_differ() {
     let by_block = by_block.with("feed_forward_length", naturals(&[24, 24]));
     by_block.agrees_with("llama");
     for (key, values, says) in [
-        ("attention.head_count_kv", [2, 0], "the attention of block 2 is one linear map"),
         ("feed_forward_length", [0, 24], "block 1 has no feed-forward part"),
         ("attention.head_count", [4, 2], "`deci.attention.head_count` is 4 in one block and 2 in another"),
     ] {
@@ -434,4 +433,13 @@ fn blocks_of_deci_may_differ() {
     let far = |file: &File| distance(&file.load_with(&[]).unwrap(), "llama");
     assert_eq!(far(&without), far(&silent));
     assert!(far(&without) > 1e-3);
+
+    // A map of each position: of 0 it is none, of any other it is not.
+    let mut linear = without.clone().with("attention.head_count", naturals(&[4, 4]));
+    let norm = file.tensors.iter().find(|(name, ..)| name == "blk.1.attn_norm.weight").unwrap();
+    linear.tensors.push(norm.clone());
+    linear.tensors.push(("blk.1.attn_output.weight".to_owned(), vec![16, 16], vec![0.0; 256]));
+    assert_eq!(far(&linear), far(&silent));
+    linear.tensors.last_mut().unwrap().2[3] = 1.0;
+    assert!(far(&linear) != far(&silent));
 }

@@ -177,11 +177,15 @@ fn gaps(pruned: &Pruned) -> String {
     }
     for kept in &pruned.kept {
         let part = match (kept.without.attention, kept.without.feed_forward) {
-            (true, _) => "attention",
-            (_, true) => "feed-forward part",
-            _ => continue,
+            (true, true) => "attention and feed-forward part",
+            (true, false) => "attention",
+            (false, true) => "feed-forward part",
+            (false, false) => continue,
         };
-        let _ = writeln!(text, "block {}: {part} out", kept.block + 1);
+        let map = kept.attention.as_ref().map_or(String::new(), |map| {
+            format!(", a map of {} × {} numbers in the place of the attention", map.d_out(), map.d_in())
+        });
+        let _ = writeln!(text, "block {}: {part} out{map}", kept.block + 1);
     }
     text
 }

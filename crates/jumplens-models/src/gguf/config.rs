@@ -213,17 +213,17 @@ impl Fields<'_> {
             }
         };
         let heads = by_block("attention.head_count")?;
-        if let (Some(heads), Some(kv)) = (&heads, by_block("attention.head_count_kv")?)
-            && let Some(block) = heads.iter().zip(&kv).position(|(heads, kv)| (*heads == 0) != (*kv == 0))
-        {
-            return Err(self.header.unsupported(format!(
-                "the attention of block {} is one linear map (`{}` is 0 there), which is not supported",
-                block + 1,
-                self.key("attention.head_count_kv")
-            )));
-        }
-        if let Some(heads) = heads {
-            config["blocks_with_attention"] = heads.iter().map(|heads| *heads > 0).collect();
+        let kv_heads = by_block("attention.head_count_kv")?;
+        if let Some(some) = heads.as_ref().or(kv_heads.as_ref()) {
+            let kind = |block: usize| {
+                let count = |of: &Option<Vec<u64>>| of.as_ref().map_or(1, |of| of[block]);
+                match (count(&heads), count(&kv_heads)) {
+                    (0, _) => "nothing",
+                    (_, 0) => "linear",
+                    _ => "heads",
+                }
+            };
+            config["attention_of_blocks"] = (0..some.len()).map(kind).collect();
         }
         if let Some(widths) = by_block("feed_forward_length")? {
             if let Some(block) = widths.iter().position(|width| *width == 0) {

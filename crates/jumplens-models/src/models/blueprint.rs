@@ -165,6 +165,7 @@ pub(crate) enum ModuleSpec {
     GatedFeedForward { gate: LinearSpec, up: LinearSpec, activation: Activation, down: LinearSpec },
     Add,
     Nothing(PartKind),
+    LinearAttention(LinearSpec),
 }
 
 /// From `h_L`, normalised, to logits: the steps, row by row, then the unembedding.
@@ -381,6 +382,7 @@ impl ModuleSpec {
             }
             Self::Add => Module::Add,
             Self::Nothing(kind) => Module::Nothing(*kind),
+            Self::LinearAttention(map) => Module::LinearAttention(map.build(weights)?),
         })
     }
 
@@ -392,6 +394,7 @@ impl ModuleSpec {
             Self::GatedFeedForward { gate, up, down, .. } => {
                 [gate, up, down].into_iter().try_for_each(|it| it.each(see))
             }
+            Self::LinearAttention(map) => map.each(see),
             Self::Add | Self::Nothing(_) => Ok(()),
         }
     }

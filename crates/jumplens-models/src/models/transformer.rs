@@ -53,6 +53,8 @@ pub struct KeptBlock {
     pub output: Option<LinearMap>,
     /// What it goes without.
     pub without: Without,
+    /// What does an attention's work that it goes without, at each position for itself: `[d]` → `[d]`.
+    pub attention: Option<LinearMap>,
 }
 
 /// The sub-modules that a block goes without: they add nothing.
@@ -80,7 +82,12 @@ impl Without {
 impl KeptBlock {
     /// The block as it is.
     pub fn of(block: usize) -> Self {
-        Self { block, until: block, output: None, without: Without::default() }
+        Self { block, until: block, output: None, without: Without::default(), attention: None }
+    }
+
+    /// True of a block that has all that it had, and stands for no other.
+    pub fn is_own(&self) -> bool {
+        self.until == self.block && self.without.is_nothing()
     }
 }
 
@@ -99,6 +106,8 @@ pub enum Module {
     Add,
     /// Stands where a block has no part of that kind: 0 everywhere.
     Nothing(PartKind),
+    /// Stands where a block has no attention: a map of each row.
+    LinearAttention(Linear),
 }
 
 impl Module {
@@ -110,6 +119,7 @@ impl Module {
             Self::FeedForward(_) | Self::GatedFeedForward(_) => PartKind::FeedForward,
             Self::Add => PartKind::Add,
             Self::Nothing(kind) => *kind,
+            Self::LinearAttention(_) => PartKind::Attention,
         }
     }
 
@@ -129,6 +139,7 @@ impl Module {
             (Self::FeedForward(feed_forward), [x]) => feed_forward.forward(x)?,
             (Self::GatedFeedForward(feed_forward), [x]) => feed_forward.forward(x)?,
             (Self::Nothing(_), [x]) => x.zeros_like()?,
+            (Self::LinearAttention(map), [x]) => map.forward(x)?,
             // The residual stream last, which is the largest.
             (Self::Add, [inputs @ .., last]) => {
                 let mut sum = (*last).clone();
@@ -192,6 +203,7 @@ impl Module {
             Self::Attention(attention) => Some(Self::Attention(Box::new(attention.after(map)?))),
             Self::FeedForward(feed_forward) => Some(Self::FeedForward(feed_forward.after(map)?)),
             Self::GatedFeedForward(feed_forward) => Some(Self::GatedFeedForward(feed_forward.after(map)?)),
+            Self::LinearAttention(attention) => Some(Self::LinearAttention(attention.after(map)?)),
             Self::Norm(_) | Self::Add | Self::Nothing(_) => None,
         })
     }
@@ -208,7 +220,11 @@ impl Transformer {
             let mut block = own.clone();
             for kind in kept.without.kinds() {
                 let parts = block.iter_mut().filter(|module| module.kind() == kind);
-                parts.for_each(|module| *module = Module::Nothing(kind));
+                let in_place = match (&kept.attention, kind) {
+                    (Some(map), PartKind::Attention) => Module::LinearAttention(Linear::of_map(map)),
+                    _ => Module::Nothing(kind),
+                };
+                parts.for_each(|module| *module = in_place.clone());
             }
             let Some(seam) = self.spec.seam() else {
                 return match (&kept.output, kept.block == kept.until) {

@@ -1,7 +1,6 @@
 //! What the blocks that are kept put out in the place of those that are not, in closed form, on every token of the texts.
 
 use super::pass::{Looked, Texts, gathered, values};
-use super::search::Span;
 use super::solve::{Sums, solve, solve_held};
 use crate::models::{KeptBlock, Seam, Step, Transformer};
 use crate::progress::{Observer, check};
@@ -63,13 +62,13 @@ pub(super) struct Fitting {
 /// on `held`, where it is not given.
 pub(super) fn fit(
     model: &Transformer,
-    spans: &[Span],
+    spans: &[KeptBlock],
     fitting: Fitting,
     [texts, held]: [&Texts; 2],
     observer: &dyn Observer,
 ) -> Result<Vec<KeptBlock>> {
     if fitting.form == Form::Drop {
-        return Ok(spans.iter().map(|span| KeptBlock { until: span.block, ..span.kept() }).collect());
+        return Ok(spans.iter().map(|span| KeptBlock { until: span.block, ..span.clone() }).collect());
     }
     let seam = model.spec().seam().ok_or_else(|| Error::Internal("no seam to fold into".into()))?;
     observer.begin(Stage::Fit.name(), spans.len() as u64, "blocks");
@@ -86,7 +85,7 @@ pub(super) fn fit(
     let mut apart = false;
     let last = spans.iter().rposition(|span| !span.is_own());
     for (at, span) in spans.iter().enumerate() {
-        let Span { block, without, .. } = *span;
+        let KeptBlock { block, without, .. } = *span;
         check(observer)?;
         if fitting.form == Form::Fold && last.is_none_or(|last| at > last) {
             kept.push(KeptBlock::of(block));
@@ -94,10 +93,10 @@ pub(super) fn fit(
             continue;
         }
         let replaces = !without.feed_forward && (!span.is_own() || apart && fitting.form == Form::Refit);
-        let own = model.shorter(&[KeptBlock { until: block, ..span.kept() }])?;
+        let own = model.shorter(&[KeptBlock { until: block, ..span.clone() }])?;
         let mut sums = Vec::new();
         for side in &mut sides {
-            sums.push(side.advance([model, &own], seam, *span, replaces.then_some(fitting), apart)?);
+            sums.push(side.advance([model, &own], seam, span, replaces.then_some(fitting), apart)?);
         }
         let output = match &sums[..] {
             [Some(own), Some(held)] => {
@@ -111,7 +110,7 @@ pub(super) fn fit(
             }
             _ => None,
         };
-        let of = KeptBlock { output, ..span.kept() };
+        let of = KeptBlock { output, ..span.clone() };
         if replaces {
             let one = model.shorter(std::slice::from_ref(&of))?;
             for side in &mut sides {
@@ -137,11 +136,11 @@ impl Side<'_> {
         &mut self,
         [model, own]: [&Transformer; 2],
         seam: Seam,
-        span: Span,
+        span: &KeptBlock,
         fitting: Option<Fitting>,
         apart: bool,
     ) -> Result<Option<Sums>> {
-        let Span { block, until, .. } = span;
+        let KeptBlock { block, until, .. } = *span;
         let Some(fitting) = fitting else {
             for layer in block..=until {
                 self.whole = self.texts.block(model, layer, &self.whole)?;
@@ -255,6 +254,14 @@ pub(super) fn folded(
     let mut sums = Sums::new(d, d, layer.bias().is_some());
     sums.add(f, t, weights);
     changed(layer, &solve(&sums, share)?, Form::Fold)
+}
+
+/// The map of x that meets t best, `[d]` → `[d]`.
+pub(super) fn mapped(sums: &Sums, share: f64) -> Result<LinearMap> {
+    let change = solve(sums, share)?;
+    let (d_in, d_out) = (change.nrows(), change.ncols());
+    let rows = (0..d_out).flat_map(|i| (0..d_in).map(move |j| (j, i)));
+    Ok(LinearMap::from_rows(rows.map(|at| change[at] as f32).collect(), d_out, d_in)?)
 }
 
 /// The trace of the Fisher information of the model's distribution about `h_L`, for the states `h` `[n, d]` of each batch, over its

@@ -119,6 +119,8 @@ pub struct Options {
     pub ridge: Option<f64>,
     /// Measure other ways of taking out as many blocks beside it.
     pub compare: bool,
+    /// Put a map of each position in the place of attentions that are taken out as sub-modules.
+    pub linear_attention: bool,
     /// Measure models of so many blocks less too, made in the same way.
     pub sizes: Vec<usize>,
     /// Of the resamples.
@@ -318,9 +320,11 @@ pub fn prune(
     let fitting = Fitting { form, objective: options.objective, share: options.ridge };
     // Sub-modules are judged as they are dropped.
     let folds = form != Form::Drop && !matches!(options.amount, Amount::Parts(_));
-    let search = Search::new(model, &texts, &judged, options.objective, folds, observer)?;
+    let search =
+        Search::new(model, &texts, &judged, options.objective, (folds, options.linear_attention), observer)?;
     let make = |spans: &Spans| -> Result<(Vec<KeptBlock>, Transformer)> {
-        let kept = fit(model, spans, fitting, [&texts, &judged], observer)?;
+        let own: Vec<KeptBlock> = spans.iter().map(|span| search.kept(*span)).collect();
+        let kept = fit(model, &own, fitting, [&texts, &judged], observer)?;
         let shorter = model.shorter(&kept)?;
         Ok((kept, shorter))
     };
@@ -389,7 +393,8 @@ pub fn prune(
         if options.compare && matches!(options.amount, Amount::Parts(_)) {
             let kept: Vec<KeptBlock> =
                 spans.iter().map(|span| KeptBlock { until: span.block, ..span.kept() }).collect();
-            made.push(("dropped", spans.clone(), model.shorter(&kept)?));
+            let dropped = spans.iter().map(|span| Span { is_mapped: false, ..*span }).collect();
+            made.push(("dropped", dropped, model.shorter(&kept)?));
         }
         if let Some(rivals) = &rivals {
             made.extend(rivals.make(spans)?);
@@ -518,12 +523,14 @@ impl Parameters {
         let is_gone = |span: &Span, part: usize| {
             let kind = |part: usize| spec.parts.get(part).map(|part| part.kind);
             let gone = |part: usize| span.without.kinds().any(|it| kind(part) == Some(it));
-            gone(part) || kind(part) == Some(PartKind::Norm) && gone(part + 1)
+            gone(part)
+                || kind(part) == Some(PartKind::Norm) && gone(part + 1) && !(span.is_mapped && part == 0)
         };
         let all: u64 = self.by_part.iter().flatten().sum();
         let kept = spans.iter().map(|span| {
             let parts = self.by_part[span.block].iter().enumerate();
-            parts.filter(|(part, _)| !is_gone(span, *part)).map(|(_, count)| *count).sum::<u64>()
+            let kept: u64 = parts.filter(|(part, _)| !is_gone(span, *part)).map(|(_, count)| *count).sum();
+            kept + if span.is_mapped { (spec.d_model * spec.d_model) as u64 } else { 0 }
         });
         self.all - all + kept.sum::<u64>()
     }
@@ -548,7 +555,7 @@ impl<'a> Rivals<'a> {
         objective: Objective,
         observer: &'a dyn Observer,
     ) -> Result<Self> {
-        let dropping = Search::new(model, texts[0], texts[1], objective, false, observer)?;
+        let dropping = Search::new(model, texts[0], texts[1], objective, (false, false), observer)?;
         let dropped = chosen(&dropping, sizes, observer)?;
         Ok(Self { model, texts, search, dropped, observer })
     }
@@ -566,7 +573,8 @@ impl<'a> Rivals<'a> {
         }
         let make = |(name, spans, form): (&'static str, &Spans, Form)| {
             let fitting = Fitting { form, objective: Objective::Mse, share: Some(0.0) };
-            let kept = fit(self.model, spans, fitting, self.texts, self.observer)?;
+            let own: Vec<KeptBlock> = spans.iter().map(Span::kept).collect();
+            let kept = fit(self.model, &own, fitting, self.texts, self.observer)?;
             Ok((name, spans.clone(), self.model.shorter(&kept)?))
         };
         wanted.into_iter().map(make).collect()

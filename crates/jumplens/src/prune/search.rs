@@ -1,8 +1,9 @@
 //! Which blocks can go: by what it does to the model's predictions, measured. States that the whole model was seen to have are
 //! kept; a candidate is run from the block that it changes on, on the states that the shorter model so far has before it.
 
-use super::fit::{Objective, folded, weights};
+use super::fit::{Objective, folded, mapped, weights};
 use super::pass::{Looked, Texts, values};
+use super::solve::Sums;
 use crate::eval::with_unembedding;
 use crate::models::{KeptBlock, Kind, Seam, Transformer, Without};
 use crate::nn::{Precision, look_up, with_values};
@@ -23,21 +24,18 @@ const TOGETHER: usize = 6;
 /// How many of the candidates that are best on the first batch are measured on all.
 const FINALISTS: usize = 6;
 
-/// A block that is kept, the last one that it stands for, and what it goes without.
+/// A block that is kept, the last one that it stands for, what it goes without, and whether a map of each position stands for an
+/// attention that it goes without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     pub block: usize,
     pub until: usize,
     pub without: Without,
+    pub is_mapped: bool,
 }
 
 impl Span {
-    /// True of a block that is as it was.
-    pub fn is_own(&self) -> bool {
-        self.until == self.block && self.without.is_nothing()
-    }
-
-    /// The block, its output layer being its own.
+    /// The block, its output layer being its own, and nothing in the place of an attention.
     pub fn kept(&self) -> KeptBlock {
         KeptBlock { until: self.until, without: self.without, ..KeptBlock::of(self.block) }
     }
@@ -52,21 +50,26 @@ pub(super) fn spans(n_layers: usize, removed: &BTreeSet<usize>) -> Spans {
     for block in 0..n_layers {
         match spans.last_mut().filter(|_| removed.contains(&block)) {
             Some(span) => span.until = block,
-            None => spans.push(Span { block, until: block, without: Without::default() }),
+            None => spans.push(Span { block, until: block, without: Without::default(), is_mapped: false }),
         }
     }
     spans
 }
 
 /// The spans where the sub-modules of `removed` are left out: of block l the attention is number 2·l, the feed-forward part
-/// 2·l + 1. A block without both is left out itself.
-pub(super) fn spans_of_parts(n_layers: usize, removed: &BTreeSet<usize>) -> Spans {
+/// 2·l + 1. A block without both is left out itself, unless a map stands for its attention.
+pub(super) fn spans_of_parts(n_layers: usize, removed: &BTreeSet<usize>, maps: bool) -> Spans {
     let mut spans: Spans = Vec::new();
     for block in 0..n_layers {
         let [attention, feed_forward] = [2 * block, 2 * block + 1].map(|part| removed.contains(&part));
-        match spans.last_mut().filter(|_| attention && feed_forward) {
+        match spans.last_mut().filter(|_| attention && feed_forward && !maps) {
             Some(span) => span.until = block,
-            None => spans.push(Span { block, until: block, without: Without { attention, feed_forward } }),
+            None => spans.push(Span {
+                block,
+                until: block,
+                without: Without { attention, feed_forward },
+                is_mapped: attention && maps,
+            }),
         }
     }
     spans
@@ -94,6 +97,8 @@ pub(super) struct Search<'a> {
     /// The whole model's states before each block, and behind the last, on the held texts.
     states: Vec<Vec<Tensor>>,
     maps: RefCell<BTreeMap<(usize, usize), LinearMap>>,
+    /// What stands for attentions that are taken out, by block, where something does.
+    attentions: Vec<LinearMap>,
 }
 
 impl<'a> Search<'a> {
@@ -103,26 +108,35 @@ impl<'a> Search<'a> {
         texts: &Texts,
         held: &'a Texts,
         objective: Objective,
-        folds: bool,
+        (folds, maps_attentions): (bool, bool),
         observer: &dyn Observer,
     ) -> Result<Self> {
         let (n_layers, d) = (model.spec().n_layers, model.spec().d_model);
-        let seam = model.spec().seam().filter(|_| folds);
+        let seam = model.spec().seam();
         let most = (MEMORY / (n_layers * d * 8)).min((16 * d).max(4096));
         let some = texts.first(most);
-        let mut seen = Vec::new();
-        if let Some(seam) = seam {
+        let (mut seen, mut attentions) = (Vec::new(), Vec::new());
+        if let Some(seam) = seam.filter(|_| folds || maps_attentions) {
             let mut x = some.embed(model)?;
             for layer in 0..n_layers {
                 check(observer)?;
                 let (mut f, mut u, mut states) = (Vec::new(), Vec::new(), Vec::new());
-                some.look(model, layer, seam, &x, |Looked { output, sum, state, .. }| {
-                    f.extend(values(&output)?);
-                    u.extend(values(&sum)?);
+                let mut sums = Sums::new(d, d, false);
+                some.look(model, layer, seam, &x, |Looked { output, sum, state, attention, .. }| {
+                    if let Some([read, put]) = attention.filter(|_| maps_attentions) {
+                        sums.add(&values(&read)?, &values(&put)?, &weights(objective, &values(&sum)?, d));
+                    }
+                    if folds {
+                        f.extend(values(&output)?);
+                        u.extend(values(&sum)?);
+                    }
                     states.push(state);
                     Ok(())
                 })?;
                 seen.push([f, u]);
+                if maps_attentions {
+                    attentions.push(mapped(&sums, SHARE)?);
+                }
                 x = states;
             }
         }
@@ -131,7 +145,8 @@ impl<'a> Search<'a> {
             states.push(held.block(model, layer, &states[layer])?);
         }
         let maps = RefCell::default();
-        Ok(Self { model, seam, objective, folds: seam.is_some(), held, seen, states, maps })
+        let seam = seam.filter(|_| folds);
+        Ok(Self { model, seam, objective, folds: seam.is_some(), held, seen, states, maps, attentions })
     }
 
     /// The whole model's states on the held texts before block `layer`, all tokens, row-major.
@@ -162,11 +177,17 @@ impl<'a> Search<'a> {
         Ok((cosine / n, angle / n))
     }
 
+    /// The block of a span, its output layer being its own.
+    pub fn kept(&self, span: Span) -> KeptBlock {
+        let map = self.attentions.get(span.block).filter(|_| span.is_mapped);
+        KeptBlock { attention: map.cloned(), ..span.kept() }
+    }
+
     /// A span's blocks as they are judged.
     fn block(&self, span: Span) -> Result<KeptBlock> {
-        let Span { block, until, without } = span;
+        let Span { block, until, .. } = span;
         let Some(seam) = self.seam.filter(|_| self.folds && until > block) else {
-            return Ok(KeptBlock { without, ..KeptBlock::of(block) });
+            return Ok(KeptBlock { until: block, ..self.kept(span) });
         };
         let known = self.maps.borrow().get(&(block, until)).cloned();
         if let Some(map) = known {
@@ -202,7 +223,7 @@ impl<'a> Search<'a> {
     /// Takes out `count` sub-modules, one after another. The attention of block 0 stays: the sizes of all are read off it.
     pub fn parts(&self, count: usize, observer: &dyn Observer) -> Result<(Spans, Judged)> {
         let n_layers = self.model.spec().n_layers;
-        let of = |removed: &BTreeSet<usize>| spans_of_parts(n_layers, removed);
+        let of = |removed: &BTreeSet<usize>| spans_of_parts(n_layers, removed, !self.attentions.is_empty());
         let path = self.path(1..2 * n_layers, of, |gone, _| gone == count, observer)?;
         path.into_iter().next_back().ok_or_else(|| Error::Internal("no path".into()))
     }
@@ -371,7 +392,7 @@ mod tests {
         let ends = |spans: Spans| spans.iter().map(|span| (span.block, span.until)).collect::<Vec<_>>();
         assert_eq!(ends(spans(6, &[2, 3, 5].into())), [(0, 0), (1, 3), (4, 5)]);
         // Both parts of block 1, the attention of block 2, the feed-forward part of block 3.
-        let parts = spans_of_parts(4, &[2, 3, 4, 7].into());
+        let parts = spans_of_parts(4, &[2, 3, 4, 7].into(), false);
         assert_eq!(ends(parts.clone()), [(0, 1), (2, 2), (3, 3)]);
         let without = |attention, feed_forward| Without { attention, feed_forward };
         let all: Vec<Without> = parts.iter().map(|span| span.without).collect();

@@ -3,7 +3,7 @@
 
 use super::super::blueprint::{Blueprint, ModuleSpec};
 use super::super::with_blueprint;
-use super::{KeptBlock, STAND_IN, Stored, attention, configuration, tensors};
+use super::{KeptBlock, STAND_IN, Stored, attention, configuration, linear_attention, tensors};
 use crate::error::{Error, Result};
 use crate::gguf::convert::Turn;
 use crate::gguf::write::{self, Kind, Meta};
@@ -54,6 +54,8 @@ enum OfFile {
     Bytes(usize),
     /// The output layer of a kept block, or its bias.
     Output(usize, bool),
+    /// What stands for the attention of a kept block.
+    Attention(usize),
     /// 0 everywhere.
     Nothing,
 }
@@ -73,11 +75,19 @@ fn without_parts(
     }
     let (mut heads, mut kv_heads, mut widths) = (Vec::new(), Vec::new(), Vec::new());
     for block in kept {
-        let own = attention(blueprint, block.block).map_err(|error| error.to_string())?;
-        let own = own.filter(|_| !block.without.attention);
-        heads.push(own.as_ref().map_or(0, |own| own.n_heads as i32));
-        kv_heads.push(own.map_or(0, |own| own.n_kv_heads as i32));
         let modules = (blueprint.block)(block.block).map_err(|error| error.to_string())?;
+        let own = modules.iter().find_map(|module| match module {
+            ModuleSpec::Attention(attention) => Some((attention.n_heads, attention.n_kv_heads)),
+            ModuleSpec::LinearAttention(_) => Some((blueprint.spec.n_heads, 0)),
+            _ => None,
+        });
+        let (n_heads, n_kv_heads) = match (own, block.without.attention, &block.attention) {
+            (Some(own), false, _) => own,
+            (_, true, Some(_)) => (blueprint.spec.n_heads, 0),
+            _ => (0, 0),
+        };
+        heads.push(n_heads as i32);
+        kv_heads.push(n_kv_heads as i32);
         let width =
             modules.iter().find_map(ModuleSpec::output_layer).map_or(0, |layer| layer.weight.shape[1]);
         widths.push(if block.without.feed_forward { STAND_IN } else { width } as i32);
@@ -181,7 +191,8 @@ fn gguf_of_gguf(
                 continue;
             };
             let without = block.without;
-            if without.attention && rest.starts_with("attn_")
+            let keeps_norm = block.attention.is_some() && rest == "attn_norm.weight";
+            if without.attention && rest.starts_with("attn_") && !keeps_norm
                 || without.feed_forward && rest.starts_with("ffn_") && rest != "ffn_norm.weight"
             {
                 continue;
@@ -195,6 +206,11 @@ fn gguf_of_gguf(
         }
     }
     let d = blueprint.spec.d_model;
+    for (new, _) in kept.iter().enumerate().filter(|(_, block)| block.attention.is_some()) {
+        let name = format!("blk.{new}.attn_output.weight");
+        tensors.push(write::Tensor::new(name, vec![d, d], wanted.unwrap_or(Kind::F16)));
+        sources.push(OfFile::Attention(new));
+    }
     for (new, _) in kept.iter().enumerate().filter(|(_, block)| block.without.feed_forward) {
         for (stem, shape) in [("gate", [STAND_IN, d]), ("up", [STAND_IN, d]), ("down", [d, STAND_IN])] {
             let name = format!("blk.{new}.ffn_{stem}.weight");
@@ -208,6 +224,7 @@ fn gguf_of_gguf(
         Ok(match &sources[index] {
             OfFile::Bytes(at) => files.config.bytes()[header.tensors[*at].bytes.clone()].to_vec(),
             OfFile::Values(at) => kind.encode(&header.tensors[*at].values(&files.config)?),
+            OfFile::Attention(block) => kind.encode(linear_attention(kept, *block)?.weight()),
             OfFile::Nothing => vec![0; tensors[index].bytes],
             OfFile::Output(block, bias) => kind.encode(&output_values(kept, *block, *bias)?),
         })

@@ -7,7 +7,7 @@ mod gguf_file;
 pub use gguf_file::save_gguf;
 
 use super::blueprint::{AttentionSpec, Blueprint, LinearSpec, ModuleSpec};
-use super::transformer::{KeptBlock, Without};
+use super::transformer::KeptBlock;
 use super::with_blueprint;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -69,6 +69,8 @@ enum From {
     Weight(usize, WeightLayout),
     /// Its bias.
     Bias(usize),
+    /// What stands for the attention of the kept block of that number.
+    Attention(usize),
     /// 0 everywhere.
     Nothing,
 }
@@ -152,7 +154,7 @@ fn configuration(
     if config.contains_key("text_config") {
         return Err(fault("models of pictures and text cannot be written with fewer blocks"));
     }
-    if ["blocks_with_attention", "intermediate_sizes"].iter().any(|field| config.contains_key(*field)) {
+    if ["attention_of_blocks", "intermediate_sizes"].iter().any(|field| config.contains_key(*field)) {
         return Err(fault(
             "some of its blocks lack an attention or have another width, which no configuration of `transformers` can say: write \
              a GGUF file",
@@ -279,9 +281,12 @@ fn tensors(
         let (own, last) = ((blueprint.block)(block.block)?, (blueprint.block)(block.until)?);
         let there = (blueprint.block)(at)?;
         for (part, there) in there.iter().enumerate() {
-            if is_gone(&own, part, block.without) {
+            if is_gone(&own, part, block) {
                 for (name, shape) in stand_in(there)? {
                     add(&name, From::Nothing, &shape, None);
+                }
+                if let (ModuleSpec::Attention(attention), Some(map)) = (there, &block.attention) {
+                    add(&attention.output.weight.name, From::Attention(at), &[map.d_out(), map.d_in()], None);
                 }
                 continue;
             }
@@ -311,17 +316,30 @@ fn tensors(
     Ok(tensors)
 }
 
-/// Whether a block without `without` has no part `part`: of an attention its norm goes as well, that of a feed-forward part stays
-/// for what stands in its place.
-fn is_gone(block: &[ModuleSpec], part: usize, without: Without) -> bool {
+/// Whether the block `kept` has no part `part`: of an attention in whose place nothing stands its norm goes as well, that of a
+/// feed-forward part stays for what stands in its place.
+fn is_gone(block: &[ModuleSpec], part: usize, kept: &KeptBlock) -> bool {
+    let without = kept.without;
     match &block[part] {
-        ModuleSpec::Attention(_) => without.attention,
+        ModuleSpec::Attention(_) | ModuleSpec::LinearAttention(_) => without.attention,
         ModuleSpec::FeedForward { .. } | ModuleSpec::GatedFeedForward { .. } => without.feed_forward,
         ModuleSpec::Norm(_) => {
-            without.attention && matches!(block.get(part + 1), Some(ModuleSpec::Attention(_)))
+            let is_before = matches!(
+                block.get(part + 1),
+                Some(ModuleSpec::Attention(_) | ModuleSpec::LinearAttention(_))
+            );
+            without.attention && kept.attention.is_none() && is_before
         }
         ModuleSpec::Add | ModuleSpec::Nothing(_) => false,
     }
+}
+
+/// What stands for the attention of the kept block `at`.
+fn linear_attention(kept: &[KeptBlock], at: usize) -> Result<&LinearMap> {
+    kept[at]
+        .attention
+        .as_ref()
+        .ok_or_else(|| Error::Internal(format!("nothing stands for the attention of block {at}")))
 }
 
 /// The weights that stand where a block has no such part, by their names and shapes.
@@ -352,6 +370,7 @@ impl Written {
                 (0..rows * cols).map(|i| map.weight()[i % rows * cols + i / rows]).collect()
             }
             From::Bias(at) => output(*at)?.bias().unwrap_or_default().to_vec(),
+            From::Attention(at) => linear_attention(kept, *at)?.weight().to_vec(),
             From::Nothing => vec![0.0; self.shape.iter().product()],
         })
     }
