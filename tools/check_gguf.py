@@ -3,17 +3,18 @@
 
     tools/check_gguf.py [--program FILE] [--positions N] [--only NAME]
 
-Needs PyTorch, transformers and llama-cpp-python (`pip install --no-binary llama-cpp-python llama-cpp-python` builds it in some minutes;
-it is not part of CI). Makes random tiny models of the families that GGUF files are written of, takes a block out of each, and of the
+Needs PyTorch, transformers, gguf and llama-cpp-python (`pip install --no-binary llama-cpp-python llama-cpp-python` builds it in some
+minutes; it is not part of CI). Makes random tiny models of the families that GGUF files are written of, takes a block out of each, and of the
 bundled GPT-2 three and of a real model, where `tools/fetch_real_models.sh smollm2` has fetched it, four; writes each as a folder in f32
-and as GGUF in f32, f16 and q8_0. Of Llamas three sub-modules are dropped as well, and held against the
-whole model with 0 for the output projections of these.
+and as GGUF in f32, f16 and q8_0. Of Llamas three sub-modules are dropped as well, and held against the whole model with 0 for the output
+projections of these; and once more with linear maps in the place of attentions.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import pathlib
 import subprocess
 import sys
@@ -22,6 +23,8 @@ import tempfile
 import numpy as np
 import torch
 import transformers
+from gguf import GGUFReader
+from gguf.quants import dequantize
 from llama_cpp import Llama
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -99,11 +102,19 @@ def compare(name: str, file: pathlib.Path, texts: np.ndarray, expected: np.ndarr
     return good
 
 
-def without(model: torch.nn.Module, removed: str) -> None:
-    """Makes 0 of what the blocks and sub-modules add that a line of `prune.csv` names."""
+def without(model: torch.nn.Module, removed: str, file: pathlib.Path | None) -> None:
+    """Makes 0 of what the blocks and sub-modules add that a line of `prune.csv` names, of attentions what the map in `file` does."""
     for what in removed.split():
         block, _, part = what.partition(".")
         layer = model.model.layers[int(block) - 1]
+        if part == "attn" and file is not None:
+            name = f"blk.{int(block) - 1}.attn_output.weight"
+            [tensor] = [tensor for tensor in GGUFReader(file).tensors if tensor.name == name]
+            map_ = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+            layer.self_attn.register_forward_hook(
+                lambda _m, _a, kwargs, output, map_=map_: (kwargs["hidden_states"] @ map_.T, *output[1:]), with_kwargs=True
+            )
+            continue
         with torch.no_grad():
             for projection in {"attn": [layer.self_attn.o_proj], "ffn": [layer.mlp.down_proj]}.get(
                 part, [layer.self_attn.o_proj, layer.mlp.down_proj]
@@ -147,16 +158,18 @@ def main() -> None:
             failed += [] if compare(f"{name}, {weights}", file, texts, expected, limits) else [name]
         if not name.startswith("Llama"):
             continue
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-        for weights, limits in FORMATS.items():
-            file = out.with_suffix(f".parts.{weights}.gguf")
+        for linear, (weights, limits) in itertools.product((False, True), FORMATS.items()):
+            theirs = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+            file = out.with_suffix(f".parts-{linear}.{weights}.gguf")
             parts = ["--parts", "3", "--form", "drop", "--train", train, "--val", "20", "--weights", weights, "--out", file]
+            parts += ["--linear-attention"] if linear else []
             subprocess.run([arguments.program, "-q", "prune", model, *parts], check=True, stdout=subprocess.DEVNULL)
             [row] = [row for row in csv.DictReader(file.with_suffix(".csv").open()) if row["model"] == "chosen"]
-            without(theirs, row["removed"])
+            without(theirs, row["removed"], file if linear else None)
             with torch.no_grad():
                 expected = theirs(torch.tensor(texts)).logits.numpy()
-            failed += [] if compare(f"{name} without {row['removed']}, {weights}", file, texts, expected, limits) else [name]
+            what = f"{name} {'with maps for' if linear else 'without'} {row['removed']}"
+            failed += [] if compare(f"{what}, {weights}", file, texts, expected, limits) else [name]
     sys.exit(bool(failed))
 
 
