@@ -28,7 +28,7 @@ pub struct PruneArgs {
     /// Take out so many sub-modules, attentions and feed-forward parts, of a Llama that is written to a `.gguf` file
     #[arg(long, value_name = "N", help_heading = TAKEN, conflicts_with_all = ["keep", "sizes"], value_parser = clap::value_parser!(u16).range(1..))]
     pub parts: Option<u16>,
-    /// Put a linear map of its input, fitted at each position for itself, in the place of an attention that `--parts` takes out
+    /// A linear map of its input, fitted at each position for itself, instead of an attention that `--parts` takes out
     #[arg(long, help_heading = TAKEN, requires = "parts")]
     pub linear_attention: bool,
     /// What becomes of what they add

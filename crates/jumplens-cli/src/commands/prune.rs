@@ -183,7 +183,7 @@ fn gaps(pruned: &Pruned) -> String {
             (false, false) => continue,
         };
         let map = kept.attention.as_ref().map_or(String::new(), |map| {
-            format!(", a map of {} × {} numbers in the place of the attention", map.d_out(), map.d_in())
+            format!(", a map of {} × {} numbers instead of the attention", map.d_out(), map.d_in())
         });
         let _ = writeln!(text, "block {}: {part} out{map}", kept.block + 1);
     }
