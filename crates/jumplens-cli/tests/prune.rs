@@ -193,6 +193,24 @@ fn sub_modules_are_left_out_as_if_they_added_nothing() {
     let kl = |model: &str| column(&at.join("fitted.csv"), model, "kl")[0].parse::<f64>().unwrap();
     assert!(kl("chosen") < 0.95 * kl("dropped"), "{} {}", kl("chosen"), kl("dropped"));
     prune(at, &["strong.gguf", "--parts", "1", "--form", "drop", "--out", "five.gguf"]);
+    // What is not there any more is not taken out again.
+    let (first, second) = (
+        column(&at.join("strong.csv"), "chosen", "removed"),
+        column(&at.join("five.csv"), "chosen", "removed"),
+    );
+    assert!(
+        !second[0].is_empty() && !first[0].split(' ').any(|part| part == second[0]),
+        "{first:?} {second:?}"
+    );
+    prune(at, &["two.gguf", "--parts", "1", "--form", "drop", "--out", "two-less.gguf"]);
+    let (first, second) = (
+        column(&at.join("two.csv"), "chosen", "removed"),
+        column(&at.join("two-less.csv"), "chosen", "removed"),
+    );
+    assert!(
+        !second[0].is_empty() && !first[0].split(' ').any(|part| part == second[0]),
+        "{first:?} {second:?}"
+    );
     prune(at, &["strong.gguf", "--blocks", "1", "--form", "drop", "--out", "less.gguf"]);
     assert_eq!(logits(&at.join("less.gguf")).1 + 1, logits(&at.join("strong.gguf")).1);
     succeed(at, &["-q", "lens", "--model", "five.gguf", "The capital of France is"]);

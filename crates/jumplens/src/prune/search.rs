@@ -5,9 +5,10 @@ use super::fit::{Objective, folded, mapped, weights};
 use super::pass::{Looked, Texts, values};
 use super::solve::Sums;
 use crate::eval::with_unembedding;
-use crate::models::{KeptBlock, Kind, Seam, Transformer, Without};
+use crate::models::{KeptBlock, Kind, Module, Seam, Transformer, Without};
 use crate::nn::{Precision, look_up, with_values};
 use crate::progress::{Observer, check};
+use crate::words::PartKind;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use jumplens_core::LinearMap;
@@ -217,21 +218,44 @@ impl<'a> Search<'a> {
         observer: &dyn Observer,
     ) -> Result<Vec<(Spans, Judged)>> {
         let n_layers = self.model.spec().n_layers;
-        self.path(1..n_layers, |removed| spans(n_layers, removed), enough, observer)
+        self.path((1..n_layers).collect(), |removed| spans(n_layers, removed), enough, observer)
     }
 
     /// Takes out `count` sub-modules, one after another. The attention of block 0 stays: the sizes of all are read off it.
     pub fn parts(&self, count: usize, observer: &dyn Observer) -> Result<(Spans, Judged)> {
         let n_layers = self.model.spec().n_layers;
-        let of = |removed: &BTreeSet<usize>| spans_of_parts(n_layers, removed, !self.attentions.is_empty());
-        let path = self.path(1..2 * n_layers, of, |gone, _| gone == count, observer)?;
+        let maps = !self.attentions.is_empty();
+        let of = |removed: &BTreeSet<usize>| spans_of_parts(n_layers, removed, maps);
+        let mut units = Vec::new();
+        for unit in 1..2 * n_layers {
+            let kind = if unit % 2 == 0 { PartKind::Attention } else { PartKind::FeedForward };
+            let part = self.model.spec().parts.iter().position(|part| part.kind == kind);
+            let module = part.map(|part| self.model.module(unit / 2, part));
+            let adds = match module {
+                None | Some(Module::Nothing(_)) => false,
+                Some(Module::LinearAttention(_)) => !maps,
+                // What stands for one in a file.
+                Some(module) => match module.output_layer() {
+                    Some(layer) => layer.to_map()?.weight().iter().any(|weight| *weight != 0.0),
+                    None => true,
+                },
+            };
+            units.extend(adds.then_some(unit));
+        }
+        if count > units.len() {
+            return Err(Error::Option(format!(
+                "{count} sub-modules cannot be taken out: of what is there {} can",
+                units.len()
+            )));
+        }
+        let path = self.path(units, of, |gone, _| gone == count, observer)?;
         path.into_iter().next_back().ok_or_else(|| Error::Internal("no path".into()))
     }
 
     /// Takes `units` out one after another, each time the one whose loss costs least; what a choice of them leaves is `of`.
     fn path(
         &self,
-        units: std::ops::Range<usize>,
+        units: Vec<usize>,
         of: impl Fn(&BTreeSet<usize>) -> Spans,
         enough: impl Fn(usize, Judged) -> bool,
         observer: &dyn Observer,
@@ -247,8 +271,11 @@ impl<'a> Search<'a> {
                 more.insert(unit);
                 of(&more)
             };
-            let candidates: Vec<(usize, Spans)> =
-                units.clone().filter(|unit| !removed.contains(unit)).map(|unit| (unit, with(unit))).collect();
+            let candidates: Vec<(usize, Spans)> = units
+                .iter()
+                .filter(|unit| !removed.contains(unit))
+                .map(|unit| (*unit, with(*unit)))
+                .collect();
             let (best, judged) = self.best(&candidates, current, &states, observer)?;
             let (unit, chosen) = candidates[best].clone();
             removed.insert(unit);
