@@ -196,7 +196,7 @@ fn instead(refusal: &Refusal) -> Option<String> {
         Refusal::NothingIsMasked { .. } => "leave out `--no-mask`",
         Refusal::AllSkipped { .. } => "give less for `--skip-first`",
         Refusal::NoSamples { .. } => "give at least 1 for `--train` and 1 for `--val`",
-        Refusal::SumsToTheLast { .. } => "use `--pairs to-final`",
+        Refusal::SumsToTheLast { .. } | Refusal::ToTheLast { .. } => "use `--pairs to-final`",
         Refusal::NoRidge => "leave out `--ridge`, or name one in `--casts`, such as `mat_ridge`",
         Refusal::NoAttention { .. } => "begin a run whose `--casts` name it, or leave `--casts` out there",
         Refusal::NoMapsOf { .. } => "name some of these, or fit it with `fit --casts`",

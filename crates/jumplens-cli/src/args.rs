@@ -1,9 +1,11 @@
 //! The command line.
 
+mod arena;
 mod derivatives;
 mod lens;
 mod prune;
 
+pub use arena::ArenaArgs;
 pub use derivatives::DerivativeArgs;
 pub use lens::{LensArgs, LensFormat, Span};
 pub use prune::PruneArgs;
@@ -107,6 +109,8 @@ pub enum Command {
     /// Maps as files: what there is, what they are like, and from and for other programs
     #[command(subcommand)]
     Shortcuts(ShortcutsCommand),
+    /// Every lens on the same states, splits and figures, with paired differences and what each cost
+    Arena(ArenaArgs),
     /// A smaller model: blocks that predictions can do without are taken out, what they add is folded into others
     Prune(PruneArgs),
     /// Say what a model is made of, and what a run of it takes on disk
@@ -133,6 +137,7 @@ impl Command {
             Self::Info(args) => Some(args.model.name()),
             Self::Doctor(args) => Some(args.model.name()),
             Self::Prune(args) => Some(args.model.name()),
+            Self::Arena(args) => Some(args.model.name()),
             Self::Shortcuts(ShortcutsCommand::Import(args)) => args.model.as_deref(),
             _ => None,
         }
@@ -215,7 +220,7 @@ pub struct CastArgs {
     #[arg(long, value_name = "RANK,…", value_delimiter = ',', value_parser = rank)]
     pub rank: Vec<usize>,
     /// Only these casts, separated by commas, and nothing that none of them needs: `id`, `mat`, `mat+b`, `mat_ridge`, `mat_r64`, …,
-    /// and those that run blocks, `mat_attn`, `mat_ffn`, `mat_ln1_ln2` [default: id, mat, those of the options above, and those
+    /// with `--pairs to-final` those that are fitted through the head, `mat_fisher` and `tuned`, and those that run blocks, `mat_attn`, `mat_ffn`, `mat_ln1_ln2` [default: id, mat, those of the options above, and those
     /// that run blocks]
     #[arg(long, visible_alias = "cast", value_name = "CAST,…", value_delimiter = ',', conflicts_with_all = ["intercept", "rank"])]
     pub casts: Vec<Cast>,

@@ -63,6 +63,7 @@ impl Begun {
             Command::Fit(args) if !args.derivatives.lens.is_empty() => {
                 (GoesOn::ByItself, args.out.clone(), args.overwrite)
             }
+            Command::Arena(args) => (GoesOn::ByResume, args.out.clone(), args.existing.overwrite),
             Command::Maps(args) => (GoesOn::ByItself, args.folder(), args.existing.overwrite),
             _ => (GoesOn::Anew, PathBuf::new(), false),
         };

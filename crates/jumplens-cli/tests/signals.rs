@@ -116,6 +116,11 @@ fn commands() -> Vec<(Vec<&'static str>, &'static str)> {
         (vec!["man"], anew),
         (vec!["doctor", "tiny-gpt2"], anew),
         (vec!["prune", "tiny-gpt2", "--blocks", "2", "--train", "100", "--val", "20", "--out", "out"], anew),
+        (
+            [&["arena", "tiny-gpt2", "--prompts", "2", "--prompt-tokens", "24"], &counts[..4], &counts[6..]]
+                .concat(),
+            resume,
+        ),
         (vec!["shortcuts", "list", "run"], anew),
         (vec!["shortcuts", "inspect", "run"], anew),
         (vec!["shortcuts", "export", "run", "--out", "out"], anew),

@@ -6,7 +6,7 @@ use crate::lenses::Fit;
 use crate::models::Transformer;
 use crate::nn::Precision;
 use crate::progress::Observer;
-use crate::shortcut::{MapStore, MapsInMemory, Pairs, fit_pairs, fit_parts};
+use crate::shortcut::{MapStore, MapsInMemory, Pairs, fit_pairs, fit_parts, fit_through_head};
 use crate::states::{StateChunk, run_samples};
 use crate::tokenize::Sample;
 use crate::words::{BlockCast, Cast};
@@ -43,6 +43,10 @@ impl<'a> Experiment<'a> {
         let maps = MapsInMemory::default();
         fit_pairs(model.spec().sizes(), &train_states, pairs, lenses, &maps, observer)?;
         fit_parts(model, &train_states, &|_| true, &maps, observer)?;
+        if lenses.iter().any(|lens| lens.needs_head()) {
+            let head = model.head().ok_or_else(|| Error::NoHead { model: model.spec().family.to_owned() })?;
+            fit_through_head(model.spec().sizes(), head, &train_states, 0, lenses, &maps, observer)?;
+        }
         let casts = lenses.iter().map(|lens| lens.cast()).collect();
         Ok(Self { model, val, train_states, val_states, casts, pairs, maps })
     }

@@ -55,6 +55,7 @@
 
 #![deny(missing_docs, clippy::print_stdout, clippy::print_stderr)]
 
+pub mod arena;
 pub mod compare;
 pub mod doctor;
 pub mod eval;

@@ -1,5 +1,6 @@
 //! The commands, one file each where there is more to one than a call.
 
+mod arena;
 mod compare;
 mod completions;
 mod derivatives;
@@ -68,6 +69,7 @@ pub fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Lens(args) => lens::lens(&args, printer),
         Command::Shortcuts(command) => shortcuts::shortcuts(&command, printer),
         Command::Compare(args) => compare::run(&args, printer),
+        Command::Arena(args) => arena::run(&args, printer),
         Command::Prune(args) => prune::run(&args, printer),
         Command::Info(args) => info::info(&args, printer),
         Command::Doctor(args) => doctor::doctor(&args, printer),

@@ -4,8 +4,10 @@
 pub mod dense;
 pub mod isa;
 pub mod matmul;
+mod outer;
 pub mod parallel;
 pub mod simd;
 
 pub use isa::Isa;
 pub use matmul::Precision;
+pub use outer::add_outer;

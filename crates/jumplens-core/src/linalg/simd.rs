@@ -75,6 +75,20 @@ pub fn max(x: &[f32]) -> f32 {
     best.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
 
+/// Σ aᵢ·bᵢ
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}
+
 /// Σ wᵢ·(aᵢ − bᵢ)
 #[inline(always)]
 pub fn dot_difference(w: &[f32], a: &[f32], b: &[f32]) -> f32 {

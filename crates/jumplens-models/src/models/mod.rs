@@ -3,6 +3,7 @@
 //! A family (`families`, a file each) reads a configuration into a blueprint (`blueprint`): sizes, modules, and the names of
 //! their tensors. That is enough to [`describe`] a model; [`load`] builds a [`Transformer`] of it, the same for all families.
 
+mod back_head;
 mod backward;
 mod blueprint;
 mod families;
@@ -10,6 +11,7 @@ mod head;
 mod save;
 mod transformer;
 
+pub use back_head::{BackHead, HeadTrace};
 pub use backward::{Backward, Prompt};
 pub use head::{Head, Step};
 pub use save::{Stored, part_parameters, save, save_gguf};

@@ -149,6 +149,14 @@ pub enum Refusal {
         /// What was asked for.
         lens: Cast,
     },
+    /// A way to fit maps through the head, for maps between all layers.
+    #[error(
+        "`{lens}` is fitted through the head, so that its maps lead to the last layer alone, and maps between all layers are asked for"
+    )]
+    ToTheLast {
+        /// What was asked for.
+        lens: Cast,
+    },
     /// Maps between all layers, of sums that are to the last one alone.
     #[error("`{}` has the sums to the last layer alone", path.display())]
     SumsToTheLast {

@@ -22,6 +22,7 @@ mod sums;
 
 pub use folder::{Outcome, Request, fit, fit_sums};
 pub use outliers::{Outlier, TIMES_MEDIAN};
+pub(crate) use prompts::digest_of;
 pub use prompts::{PromptSource, PromptsRecord, SHORTEST, SKIPPED};
 pub use sums::{JACOBIANS, JacobiansFile, JacobiansRecord, merge};
 

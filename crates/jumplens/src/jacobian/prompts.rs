@@ -60,12 +60,7 @@ pub struct PromptsRecord {
 
 impl PromptsRecord {
     fn new(prompts: &[Vec<u32>], skipped: usize) -> Self {
-        let mut digest = Sha256::new();
-        for ids in prompts {
-            digest.update((ids.len() as u64).to_le_bytes());
-            ids.iter().for_each(|id| digest.update(id.to_le_bytes()));
-        }
-        let sha256 = hexadecimal(&digest.finalize());
+        let sha256 = digest_of(prompts);
         Self { corpus: None, file: None, prompts: prompts.len(), skipped, sha256 }
     }
 
@@ -74,6 +69,16 @@ impl PromptsRecord {
         let corpus = self.corpus.as_ref().map(|corpus| (&*corpus.id, &*corpus.sha256));
         corpus.or(self.file.as_ref().map(|file| (&*file.id, &*file.sha256)))
     }
+}
+
+/// SHA-256 of the tokens of prompts.
+pub(crate) fn digest_of(prompts: &[Vec<u32>]) -> String {
+    let mut digest = Sha256::new();
+    for ids in prompts {
+        digest.update((ids.len() as u64).to_le_bytes());
+        ids.iter().for_each(|id| digest.update(id.to_le_bytes()));
+    }
+    hexadecimal(&digest.finalize())
 }
 
 /// Makes the prompts, or reads them.

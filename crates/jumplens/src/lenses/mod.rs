@@ -1,12 +1,18 @@
 //! Lenses: ways to fit the maps that cast a layer's states to later layers. Least squares, as [`Fits`] has it, is one in
 //! several forms; any other is a file here, and a line in `LENSES`.
 
+mod head;
 #[cfg(test)]
 mod made_up;
+mod newton;
+mod readout;
 
+pub use readout::Readout;
+
+use crate::progress::Observer;
 use crate::words::Refusal;
 use crate::{Error, Result};
-use jumplens_core::cast::{Cast, Fits, Kind, MapCast, Ridge};
+use jumplens_core::cast::{Cast, Fits, Kind, MapCast, Pairs, Ridge};
 use jumplens_core::solver::{Fitted, Maps, PairSums, Rows};
 use jumplens_core::spread::Spread;
 use std::cell::RefCell;
@@ -19,6 +25,11 @@ pub trait Fit: Send + Sync {
 
     /// Whether it takes the states themselves, and not only what can be had of their sums.
     fn needs_states(&self) -> bool {
+        false
+    }
+
+    /// Whether it takes what the head makes of states. Its maps then lead to the last layer alone.
+    fn needs_head(&self) -> bool {
         false
     }
 
@@ -49,12 +60,15 @@ impl Fit for MapCast {
 
 /// The lenses beside least squares.
 const LENSES: &[fn() -> Box<dyn Fit>] = &[
+    || Box::new(head::Fisher),
+    || Box::new(head::Tuned),
     #[cfg(test)]
     || Box::new(made_up::Shift),
 ];
 
 /// The lenses that `fits` asks for, least squares first, in the order of [`Fits::casts`]. [`Refusal::NoLens`] for a name that
-/// none has, or that is there twice, [`Refusal::NoRidge`] where a penalty is given and no cast that is wanted has one.
+/// none has, or that is there twice, [`Refusal::ToTheLast`] for one that leads to the last layer alone and is asked for between all,
+/// [`Refusal::NoRidge`] where a penalty is given and no cast that is wanted has one.
 pub fn chosen(fits: &Fits) -> Result<Vec<Box<dyn Fit>>> {
     let mut lenses: Vec<Box<dyn Fit>> = Vec::new();
     for cast in fits.least_squares() {
@@ -72,9 +86,19 @@ pub fn chosen(fits: &Fits) -> Result<Vec<Box<dyn Fit>>> {
             return Err(Refusal::IsADerivative { cast: *cast }.into());
         }
         let lens = there.iter().position(|cast| cast == name).and_then(|at| all[at].take());
-        lenses.push(lens.ok_or_else(|| Refusal::NoLens { name: name.clone(), there: there.clone() })?);
+        let lens = lens.ok_or_else(|| Refusal::NoLens { name: name.clone(), there: there.clone() })?;
+        if lens.needs_head() && fits.pairs == Pairs::All {
+            return Err(Refusal::ToTheLast { lens: name.clone() }.into());
+        }
+        lenses.push(lens);
     }
     Ok(lenses)
+}
+
+/// The casts of the lenses that are fitted through the head.
+pub fn through_head() -> Vec<Cast> {
+    let all = LENSES.iter().map(|make| make());
+    all.filter(|lens| lens.needs_head()).map(|lens| lens.cast()).collect()
 }
 
 /// [`Error::Option`] where `fits` asks for maps of a rank that is no lower than that of any map of states that are `width` wide.
@@ -110,6 +134,8 @@ pub fn fit(lens: &dyn Fit, source: &Source) -> Result<Maps> {
 /// What a lens may look at: the training states of a layer and of its targets, or their sums alone.
 pub struct Source<'a> {
     data: Data<'a>,
+    /// For lenses that are fitted through the head.
+    readout: Option<(&'a Readout<'a>, &'a dyn Observer)>,
     /// The factorisation that was asked for last, and whether it is about the means.
     factored: RefCell<Option<(bool, Rc<Fitted>)>>,
 }
@@ -122,12 +148,22 @@ enum Data<'a> {
 impl<'a> Source<'a> {
     /// States: as many of each target as of the source.
     pub fn of_rows(source: Rows<'a>, targets: &'a [Rows<'a>]) -> Self {
-        Self { data: Data::Rows { source, targets }, factored: RefCell::default() }
+        Self { data: Data::Rows { source, targets }, readout: None, factored: RefCell::default() }
     }
 
     /// What has been added up.
     pub fn of_sums(sums: &'a PairSums) -> Self {
-        Self { data: Data::Sums(sums), factored: RefCell::default() }
+        Self { data: Data::Sums(sums), readout: None, factored: RefCell::default() }
+    }
+
+    /// The same with what the head makes of the states of the last layer, which is the one target.
+    pub fn with_readout(self, readout: &'a Readout<'a>, observer: &'a dyn Observer) -> Self {
+        Self { readout: Some((readout, observer)), ..self }
+    }
+
+    /// What was given for lenses with [`Fit::needs_head`], and who may want them to stop.
+    pub fn readout(&self) -> Option<(&'a Readout<'a>, &'a dyn Observer)> {
+        self.readout
     }
 
     /// The states of the source and of its targets; `None` where only their sums are there ([`Fit::needs_states`]).
@@ -188,7 +224,6 @@ fn spread_of(rows: Rows) -> Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jumplens_core::cast::Pairs;
 
     #[test]
     fn a_name_that_no_lens_has_or_that_is_there_twice_is_refused() {
@@ -212,7 +247,8 @@ mod tests {
         let names: Vec<String> = LENSES.iter().map(|make| make().cast().to_string()).collect();
         for (at, name) in names.iter().enumerate() {
             assert!(crate::shortcut::Shortcuts::can_hold(&Cast::from(&**name)), "{name}");
-            assert!(matches!(Cast::from(&**name), Cast::Other(_)) && !names[..at].contains(name), "{name}");
+            let is_own = matches!(Cast::from(&**name), Cast::Other(_) | Cast::Tuned);
+            assert!(is_own && !names[..at].contains(name), "{name}");
         }
     }
 }

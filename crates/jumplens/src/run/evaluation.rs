@@ -27,6 +27,16 @@ impl Run {
     /// the last piece where it was stopped.
     /// [`Error::NoHead`] where the model makes no predictions.
     pub fn evaluate(&mut self, shortcuts: Option<&Path>, observer: &dyn Observer) -> Result<()> {
+        self.evaluate_and(shortcuts, &mut |_, _| Ok(()), observer)
+    }
+
+    /// The same; before the tables are written, `look` gets all predictions, and which samples are of one sentence.
+    pub(crate) fn evaluate_and(
+        &mut self,
+        shortcuts: Option<&Path>,
+        look: &mut dyn FnMut(&Evaluation, &[Range<usize>]) -> Result<()>,
+        observer: &dyn Observer,
+    ) -> Result<()> {
         self.needs_maps(Stage::Evaluate, shortcuts)?;
         let kind = self.evaluable()?.0.spec().kind;
         let (maps, casts) = self.measured_casts(shortcuts, observer)?;
@@ -37,6 +47,7 @@ impl Run {
         let states = StateFiles::new(&self.folder, "val");
         let subject = self.subject(&maps, &casts, &samples, &states)?;
         let so_far = evaluate_range(&subject, &self.manifest, range, 0, &pieces, observer)?;
+        look(&so_far.evaluation, &so_far.places.sentences())?;
         self.finish_evaluation(so_far, kind, &maps, Some(&samples), started, shortcuts, observer)
     }
 

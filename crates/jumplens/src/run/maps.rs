@@ -7,7 +7,7 @@ use crate::shortcut::{MapStore, Origin, Shortcuts};
 use crate::store::Stage;
 use crate::words::{Cast, LastState};
 use crate::{Lacking, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 impl Run {
     /// The lens through `casts`, whose maps are in `shortcuts`. [`Error::NoHead`](crate::Error::NoHead) where the model makes no predictions.
@@ -58,7 +58,7 @@ impl Run {
         }
         let mut casts = match elsewhere {
             Some(_) => shortcuts.casts()?,
-            None => self.manifest.fits.casts(),
+            None => self.manifest.fits.casts().into_iter().chain(self.casts_of_others()?).collect(),
         };
         if casts.is_empty() && elsewhere.is_some() {
             // The first file that is missing is then named.
@@ -84,10 +84,27 @@ impl Run {
         self.only = Some(casts);
     }
 
+    /// From here on the maps of further casts in the folders `at` are measured with this run's own, and checked as maps from
+    /// elsewhere are.
+    pub(crate) fn measure_with(&mut self, at: &[PathBuf], observer: &dyn Observer) -> Result<()> {
+        for path in at {
+            self.others.push(self.foreign_shortcuts(path, observer)?);
+        }
+        Ok(())
+    }
+
+    fn casts_of_others(&self) -> Result<Vec<Cast>> {
+        let casts: Vec<Vec<Cast>> = self.others.iter().map(Shortcuts::casts).collect::<Result<_>>()?;
+        Ok(casts.concat())
+    }
+
     pub(super) fn shortcuts(&self, elsewhere: Option<&Path>) -> Result<Shortcuts> {
         match elsewhere {
             Some(path) => Shortcuts::open(path),
-            None => Ok(Shortcuts::new(self.folder.join(Stage::Fit.place()))),
+            None => {
+                let own = Shortcuts::new(self.folder.join(Stage::Fit.place()));
+                Ok(own.with_others(self.others.clone()))
+            }
         }
     }
 

@@ -27,6 +27,7 @@ use crate::models::{Kind, Sizes, Spec, Transformer, load};
 use crate::nn::{Isa, Precision};
 use crate::progress::Observer;
 use crate::results::current_tables;
+use crate::shortcut::Shortcuts;
 use crate::store::lock::Lock;
 use crate::store::{FolderKind, Found, Stage, damaged, integrity, look, note_replaced};
 use crate::tokenize::{Sample, Tokenizer, write_samples};
@@ -65,6 +66,8 @@ pub struct Run {
     force: bool,
     /// The casts that are measured, where they were chosen.
     only: Option<Vec<Cast>>,
+    /// Maps of further casts, which are measured with the run's own.
+    others: Vec<Shortcuts>,
 }
 
 impl Run {
@@ -358,7 +361,8 @@ impl Run {
         tokenizer: Option<TokenizerFiles>,
     ) -> Self {
         let (folder, intact) = (folder.to_owned(), RefCell::default());
-        Self { _lock: lock, folder, manifest, sizes, model, tokenizer, intact, force: false, only: None }
+        let (only, others) = (None, Vec::new());
+        Self { _lock: lock, folder, manifest, sizes, model, tokenizer, intact, force: false, only, others }
     }
 
     /// The run's folder.

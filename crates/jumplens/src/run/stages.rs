@@ -15,7 +15,7 @@ use crate::plot::Style;
 use crate::progress::{Observer, check};
 use crate::sanity;
 use crate::seal;
-use crate::shortcut::{Fits, Shortcuts, fit_pairs, fit_parts};
+use crate::shortcut::{Fits, Shortcuts, Times, fit_pairs, fit_parts, fit_through_head};
 use crate::states::{Begun, CHUNK, Kept, StateFiles, batches};
 use crate::store::Stage;
 use crate::tokenize::{Sample, read_samples};
@@ -149,6 +149,11 @@ impl Run {
 
     /// The maps `fits` between layers, and those of every part of every block.
     pub fn fit(&mut self, fits: Fits, observer: &dyn Observer) -> Result<()> {
+        self.fit_timed(fits, observer).map(drop)
+    }
+
+    /// The same; returns the seconds that each cast took.
+    pub(crate) fn fit_timed(&mut self, fits: Fits, observer: &dyn Observer) -> Result<Times> {
         self.needs(Stage::States, Stage::Fit)?;
         let lenses = lenses::chosen(&fits)?;
         lenses::check_ranks(&fits, self.sizes.d_model)?;
@@ -177,7 +182,13 @@ impl Run {
             let parts = model.spec().parts.iter();
             parts.filter(|part| fits.needs_part(part.name)).count()
         };
-        let maps = fits.count(sizes.n_layers) + with_parts.map_or(0, |model| sizes.n_layers * needed(model));
+        let through_head = lenses.iter().filter(|lens| lens.needs_head()).count() * sizes.n_layers;
+        let head = match through_head {
+            0 => None,
+            _ => Some(self.model(Stage::Fit.name())?.head().ok_or_else(|| self.no_head())?),
+        };
+        let parts = with_parts.map_or(0, |model| sizes.n_layers * needed(model));
+        let maps = fits.count(sizes.n_layers) - through_head + parts;
         observer.begin(Stage::Fit.name(), maps as u64, "maps");
         let started = Instant::now();
         let (states, shortcuts) = (StateFiles::new(&self.folder, "train"), self.shortcuts(None)?);
@@ -185,11 +196,19 @@ impl Run {
         // There, even where nothing is fitted.
         create_folder(&self.folder.join(Stage::Fit.place()))?;
         shortcuts.forget_others(&fits)?;
-        fit_pairs(sizes, &states, fits.pairs, &lenses, &shortcuts, observer)?;
+        let mut times = fit_pairs(sizes, &states, fits.pairs, &lenses, &shortcuts, observer)?;
         if let Some(model) = with_parts {
             fit_parts(model, &states, &|part| fits.needs_part(part), &shortcuts, observer)?;
         }
-        self.finish_timed(Stage::Fit, started, observer)
+        if let Some(head) = head {
+            // At a pace of their own.
+            observer.end();
+            observer.begin(Stage::Fit.name(), through_head as u64, "maps through the head");
+            let seed = self.manifest.seed;
+            times.extend(fit_through_head(sizes, head, &states, seed, &lenses, &shortcuts, observer)?);
+        }
+        self.finish_timed(Stage::Fit, started, observer)?;
+        Ok(times)
     }
 
     /// Second-moment sums of the states, as one file `moments.safetensors`; returns its path.

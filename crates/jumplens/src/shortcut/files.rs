@@ -48,6 +48,8 @@ pub struct Shortcuts {
     origin: Option<Origin>,
     /// Files of a folder that were read, and seen to be as they were written.
     opened: Arc<Mutex<BTreeMap<PathBuf, Opened>>>,
+    /// Where maps of further casts are.
+    others: Vec<Shortcuts>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,7 +62,7 @@ impl Shortcuts {
     /// The shortcuts in `folder`, which need not be there yet.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         let place = Place::Folder(folder.into());
-        Self { place, cast: Cast::MAT, origin: None, opened: Arc::default() }
+        Self { place, cast: Cast::MAT, origin: None, opened: Arc::default(), others: Vec::new() }
     }
 
     /// Those of one cast, all in one file: the tensors that the files of a folder have, side by side.
@@ -75,7 +77,7 @@ impl Shortcuts {
             }
             name => name.map_or(Cast::MAT, Cast::from),
         };
-        Ok(Self { place: Place::File(file), cast, origin: None, opened: Arc::default() })
+        Ok(Self { place: Place::File(file), cast, origin: None, opened: Arc::default(), others: Vec::new() })
     }
 
     /// Those at `path`: a run's, where it is a run folder, or a folder or file of shortcuts. Where this program left them, all
@@ -97,6 +99,11 @@ impl Shortcuts {
         Self { origin: Some(origin), ..self }
     }
 
+    /// The same with the maps of further casts, which are read from where they are; of casts that are in several places, from the first of `others`.
+    pub fn with_others(self, others: Vec<Self>) -> Self {
+        Self { others, ..self }
+    }
+
     /// The folder, where it is one.
     pub fn folder(&self) -> Option<&Path> {
         match &self.place {
@@ -107,6 +114,11 @@ impl Shortcuts {
 
     /// The maps of `cast`.
     pub fn cast(&self, cast: &Cast) -> Self {
+        let has = |other: &&Self| other.own_casts().is_ok_and(|casts| casts.contains(cast));
+        self.others.iter().find(has).unwrap_or(self).own(cast)
+    }
+
+    fn own(&self, cast: &Cast) -> Self {
         let place = match &self.place {
             Place::Folder(folder) if *cast != self.cast => Place::Folder(folder.join(&*cast.name())),
             place => place.clone(),
@@ -121,6 +133,15 @@ impl Shortcuts {
 
     /// The casts whose maps are there, `mat` first, the others in their order.
     pub fn casts(&self) -> Result<Vec<Cast>> {
+        let mut casts = self.own_casts()?;
+        for other in &self.others {
+            let further = other.own_casts()?.into_iter().filter(|cast| !casts.contains(cast));
+            casts.extend(further.collect::<Vec<_>>());
+        }
+        Ok(casts)
+    }
+
+    fn own_casts(&self) -> Result<Vec<Cast>> {
         let Place::Folder(folder) = &self.place else { return Ok(vec![self.cast.clone()]) };
         let mut casts = Vec::new();
         if !self.sources()?.is_empty() {
@@ -135,7 +156,7 @@ impl Shortcuts {
         }
         others.sort_unstable();
         for cast in others {
-            if !self.cast(&cast).sources()?.is_empty() {
+            if !self.own(&cast).sources()?.is_empty() {
                 casts.push(cast);
             }
         }

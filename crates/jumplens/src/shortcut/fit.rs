@@ -2,8 +2,8 @@
 
 use super::{LinearMap, MapStore, Maps, Notes, Pairs};
 use crate::Result;
-use crate::lenses::{self, Fit, Source};
-use crate::models::{Sizes, Transformer, value_of};
+use crate::lenses::{self, Fit, Readout, Source};
+use crate::models::{Head, Sizes, Transformer, value_of};
 use crate::nn::with_values;
 use crate::progress::{Observer, check};
 use crate::states::{LayerStates, States};
@@ -13,11 +13,15 @@ use jumplens_core::linalg::parallel;
 use jumplens_core::solver::{BLOCK, Factoring, Outcome, Rows, Solving, Whitening};
 use jumplens_core::spread::Spread;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// Source layers that are worked on at one time, where there are threads for them.
 pub(crate) const LANES: usize = 8;
 
-/// Fits the maps of `lenses` between `pairs` on the train states, and keeps them. Advances by one a map. Goes through the state files block
+/// Seconds that the maps of each cast took. What several share is counted to the first.
+pub type Times = BTreeMap<Cast, f64>;
+
+/// Fits the maps of `lenses`, but for those that take the head, between `pairs` on the train states, and keeps them. Advances by one a map. Goes through the state files block
 /// by block, so that memory does not grow with their length.
 pub fn fit_pairs(
     sizes: Sizes,
@@ -26,7 +30,12 @@ pub fn fit_pairs(
     lenses: &[Box<dyn Fit>],
     shortcuts: &dyn MapStore,
     observer: &dyn Observer,
-) -> Result<()> {
+) -> Result<Times> {
+    let mut times = Times::new();
+    let lenses: Vec<&dyn Fit> = lenses.iter().map(|lens| &**lens).filter(|lens| !lens.needs_head()).collect();
+    if lenses.is_empty() {
+        return Ok(times);
+    }
     let files = states.layers(sizes.n_layers)?;
     let with_spreads = lenses.iter().any(|lens| lens.needs_spreads());
     let spread = |file: &LayerStates| with_spreads.then(|| Spread::of(file.values(), file.d));
@@ -40,16 +49,59 @@ pub fn fit_pairs(
         };
         let targets: Vec<Rows> = to.iter().map(|to| layer(*to)).collect();
         let source = Source::of_rows(layer(from), &targets);
-        let mut maps = 0;
-        for lens in lenses {
-            maps += save_maps(shortcuts, &lens.cast(), from, &to, lenses::fit(&**lens, &source)?)?;
+        let (mut maps, mut seconds) = (0, Vec::with_capacity(lenses.len()));
+        for lens in &lenses {
+            let began = Instant::now();
+            maps += save_maps(shortcuts, &lens.cast(), from, &to, lenses::fit(*lens, &source)?)?;
+            seconds.push(began.elapsed().as_secs_f64());
         }
-        Ok(maps)
+        Ok((maps, seconds))
     };
-    parallel::for_each(&layers, LANES, fit, |_, maps| {
+    let began = Instant::now();
+    parallel::for_each(&layers, LANES, fit, |_, (maps, seconds)| {
+        for (lens, seconds) in lenses.iter().zip(seconds) {
+            *times.entry(lens.cast()).or_default() += seconds;
+        }
         observer.advance(maps as u64);
         check(observer)
-    })
+    })?;
+    // Layers are fitted side by side.
+    let share = began.elapsed().as_secs_f64() / times.values().sum::<f64>().max(f64::MIN_POSITIVE);
+    times.values_mut().for_each(|seconds| *seconds *= share.min(1.0));
+    Ok(times)
+}
+
+/// Fits the maps to the last layer of `lenses` that take the head, on the train states, and keeps them. Advances by one a map.
+/// Source layers follow one another: what each takes is shared out over all threads. What is drawn, is drawn by `seed`.
+pub fn fit_through_head(
+    sizes: Sizes,
+    head: &Head,
+    states: &dyn States,
+    seed: u64,
+    lenses: &[Box<dyn Fit>],
+    shortcuts: &dyn MapStore,
+    observer: &dyn Observer,
+) -> Result<Times> {
+    let mut times = Times::new();
+    let lenses: Vec<&dyn Fit> = lenses.iter().map(|lens| &**lens).filter(|lens| lens.needs_head()).collect();
+    if lenses.is_empty() {
+        return Ok(times);
+    }
+    let files = states.layers(sizes.n_layers)?;
+    let rows = |layer: usize| Rows { values: files[layer].values(), d: files[layer].d, spread: None };
+    let last = [rows(sizes.n_layers)];
+    let readout = Readout::new(head, last[0], seed, observer)?;
+    for from in 0..sizes.n_layers {
+        let source = Source::of_rows(rows(from), &last).with_readout(&readout, observer);
+        for lens in &lenses {
+            let began = Instant::now();
+            let maps = lenses::fit(*lens, &source)?;
+            let maps = save_maps(shortcuts, &lens.cast(), from, &[sizes.n_layers], maps)?;
+            *times.entry(lens.cast()).or_default() += began.elapsed().as_secs_f64();
+            observer.advance(maps as u64);
+        }
+    }
+    Ok(times)
 }
 
 /// Writes the maps of a cast from layer `from` to the layers `to`, and returns how many.

@@ -12,7 +12,7 @@ pub use export::{Format, chosen_pairs, export, export_jacobian_lens, export_tune
 pub(crate) use files::PROMPTS;
 pub use files::{Notes, Shortcuts, pair_name};
 pub(crate) use fit::{KEPT, LANES, save_maps};
-pub use fit::{fit_pairs, fit_parts};
+pub use fit::{Times, fit_pairs, fit_parts, fit_through_head};
 pub use import::Foreign;
 pub use origin::Origin;
 pub use store::{MapStore, MapsInMemory};

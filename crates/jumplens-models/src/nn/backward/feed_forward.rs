@@ -39,7 +39,7 @@ fn turned(weight: &[f32], n_out: usize, n_in: usize) -> PackedWeights {
 }
 
 /// See [`turned`].
-pub(super) fn turned_linear(layer: &Linear) -> PackedWeights {
+pub(crate) fn turned_linear(layer: &Linear) -> PackedWeights {
     turned(&layer.weight().unpack(), layer.out_features(), layer.in_features())
 }
 
@@ -170,7 +170,7 @@ impl WithSimd for Mix<'_> {
 
 impl Activation {
     /// Its derivative at `z`.
-    fn slope(self, z: f32) -> f32 {
+    pub(crate) fn slope(self, z: f32) -> f32 {
         let z = f64::from(z);
         let slope = match self {
             Self::Relu => f64::from(u8::from(z > 0.0)),

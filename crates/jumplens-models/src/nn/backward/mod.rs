@@ -9,7 +9,7 @@ mod feed_forward;
 mod norm;
 
 pub(crate) use attention::{AttentionTrace, BackAttention};
-pub(crate) use feed_forward::{BackFeedForward, FeedForwardTrace};
+pub(crate) use feed_forward::{BackFeedForward, FeedForwardTrace, turned_linear};
 pub(crate) use norm::{BackNorm, NormTrace};
 
 use jumplens_core::linalg::matmul::{PackedRows, PackedWeights, Tiles};
