@@ -8,8 +8,11 @@ use jumplens::hub::{ModelFiles, Sources};
 use jumplens::models::load;
 use jumplens::nn::Precision;
 use jumplens::progress::Silent;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use safetensors::tensor::{Dtype, TensorView};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SMALL: [&str; 4] = ["--train", "120", "--val", "20"];
@@ -99,6 +102,168 @@ fn masked_models_go_through_and_the_same_command_writes_the_same_weights() {
     assert!(little < much && much < 12, "{little} {much}");
 }
 
+/// A random Llama of four blocks in the folder `name`, what its feed-forward parts put out multiplied by `feed_forward`, and what
+/// `zeroed` names, such as `2.attn`, by 0.
+fn llama(at: &Path, name: &str, feed_forward: f32, zeroed: &str) -> PathBuf {
+    let folder = copy_of("tiny-gpt2", at, name);
+    let config = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 4128, "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#;
+    fs::write(folder.join("config.json"), config).unwrap();
+    let mut tensors =
+        vec![("model.embed_tokens".to_owned(), vec![4128, 32]), ("model.norm".to_owned(), vec![32])];
+    for block in 0..4 {
+        let of_block: [(&str, &[usize]); 9] = [
+            ("input_layernorm", &[32]),
+            ("self_attn.q_proj", &[32, 32]),
+            ("self_attn.k_proj", &[16, 32]),
+            ("self_attn.v_proj", &[16, 32]),
+            ("self_attn.o_proj", &[32, 32]),
+            ("post_attention_layernorm", &[32]),
+            ("mlp.gate_proj", &[48, 32]),
+            ("mlp.up_proj", &[48, 32]),
+            ("mlp.down_proj", &[32, 48]),
+        ];
+        let named =
+            |(name, shape): (&str, &[usize])| (format!("model.layers.{block}.{name}"), shape.to_vec());
+        tensors.extend(of_block.map(named));
+    }
+    let gone: Vec<String> = zeroed
+        .split_whitespace()
+        .flat_map(|what| {
+            let (block, part) = what.split_once('.').unwrap_or((what, ""));
+            let path = |layer: &str| format!("model.layers.{}.{layer}", block.parse::<usize>().unwrap() - 1);
+            let (attention, feed_forward) = (path("self_attn.o_proj"), path("mlp.down_proj"));
+            match part {
+                "attn" => vec![attention],
+                "ffn" => vec![feed_forward],
+                _ => vec![attention, feed_forward],
+            }
+        })
+        .collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut bytes = Vec::new();
+    for (name, shape) in &tensors {
+        let count: usize = shape.iter().product();
+        let center = if shape.len() == 1 { 1.0 } else { 0.0 };
+        let factor = match name {
+            _ if gone.contains(name) => 0.0,
+            _ if name.ends_with("down_proj") => feed_forward,
+            _ => 1.0,
+        };
+        let value = |_| (center + rng.random_range(-0.3f32..0.3)) * factor;
+        bytes.push((0..count).map(value).flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
+    }
+    let views = tensors.iter().zip(&bytes).map(|((name, shape), bytes)| {
+        (format!("{name}.weight"), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    fs::write(folder.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    folder
+}
+
+/// The column of a table's lines that begin with `model`.
+fn column(table: &Path, model: &str, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(table).unwrap();
+    let at = text.lines().next().unwrap().split(',').position(|head| head == name).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with(&format!("{model},")));
+    lines.map(|line| line.split(',').nth(at).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn sub_modules_are_left_out_as_if_they_added_nothing() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    let mut kinds = String::new();
+    for (feed_forward, count, out) in [(1.0, "2", "two"), (8.0, "2", "strong"), (1.0, "4", "four")] {
+        let (file, whole) = (format!("{out}.gguf"), format!("{out}-whole"));
+        llama(at, &whole, feed_forward, "");
+        prune(at, &[&whole, "--parts", count, "--form", "drop", "--weights", "f32", "--out", &file]);
+        let removed = column(&at.join(format!("{out}.csv")), "chosen", "removed").remove(0);
+        kinds.push_str(&removed);
+        let zeroed = llama(at, out, feed_forward, &removed);
+        let ((a, _), (b, _)) = (logits(&at.join(&file)), logits(&zeroed));
+        let scale = b.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        let off = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off <= 1e-5 * scale, "{removed}: {off} of {scale}");
+    }
+    assert!(kinds.contains("attn") && kinds.contains("ffn"), "{kinds}");
+    // What stands behind is fitted again and makes up for it, and what is written can be made smaller again and is read by everything else.
+    let fitted = ["strong-whole", "--parts", "3", "--compare", "--weights", "f32", "--out", "fitted.gguf"];
+    prune(at, &fitted);
+    let kl = |model: &str| column(&at.join("fitted.csv"), model, "kl")[0].parse::<f64>().unwrap();
+    assert!(kl("chosen") < 0.95 * kl("dropped"), "{} {}", kl("chosen"), kl("dropped"));
+    prune(at, &["strong.gguf", "--parts", "1", "--form", "drop", "--out", "five.gguf"]);
+    // What is not there any more is not taken out again.
+    let (first, second) = (
+        column(&at.join("strong.csv"), "chosen", "removed"),
+        column(&at.join("five.csv"), "chosen", "removed"),
+    );
+    assert!(
+        !second[0].is_empty() && !first[0].split(' ').any(|part| part == second[0]),
+        "{first:?} {second:?}"
+    );
+    prune(at, &["two.gguf", "--parts", "1", "--form", "drop", "--out", "two-less.gguf"]);
+    let (first, second) = (
+        column(&at.join("two.csv"), "chosen", "removed"),
+        column(&at.join("two-less.csv"), "chosen", "removed"),
+    );
+    assert!(
+        !second[0].is_empty() && !first[0].split(' ').any(|part| part == second[0]),
+        "{first:?} {second:?}"
+    );
+    prune(at, &["strong.gguf", "--blocks", "1", "--form", "drop", "--out", "less.gguf"]);
+    assert_eq!(logits(&at.join("less.gguf")).1 + 1, logits(&at.join("strong.gguf")).1);
+    succeed(at, &["-q", "lens", "--model", "five.gguf", "The capital of France is"]);
+    succeed(at, &["-q", "run", "--model", "strong.gguf", "--train", "80", "--val", "20", "--out", "run"]);
+    let lenses = ["fit", "--lens", "jacobian", "--model", "strong.gguf", "--prompts", "2", "--out", "lenses"];
+    fail(at, &lenses, &["without an attention"]);
+    // A map in the place of an attention is better than nothing, and a file that has some is the model that was measured.
+    let linear = ["strong-whole", "--parts", "2", "--form", "drop", "--linear-attention", "--compare"];
+    common::write_short_samples(&at.join("ids.jsonl"), 300);
+    let samples = ["--train-samples", "ids.jsonl", "--val-samples", "ids.jsonl", "--weights", "f32", "--out"];
+    succeed(at, &[&["-q", "prune"], &linear[..], &samples, &["linear.gguf"]].concat());
+    let of = |table: &str, model: &str, name: &str| {
+        column(&at.join(table), model, name)[0].parse::<f64>().unwrap()
+    };
+    assert!(of("linear.csv", "chosen", "kl") < 0.95 * of("linear.csv", "dropped", "kl"));
+    let more = of("linear.csv", "chosen", "parameters") - of("linear.csv", "dropped", "parameters");
+    assert_eq!(more, 2.0 * (32.0 * 32.0 + 32.0));
+    let less = ["-q", "prune", "linear.gguf", "--parts", "1"];
+    succeed(at, &[&less[..], &samples, &["linear-less.gguf"]].concat());
+    let (own, read) =
+        (of("linear.csv", "chosen", "perplexity"), of("linear-less.csv", "whole", "perplexity"));
+    assert!((own - read).abs() < 1e-5 * own, "{own} {read}");
+    logits(&at.join("linear-less.gguf"));
+    let folder = ["prune", "strong.gguf", "--blocks", "1", "--out", "folder"];
+    fail(at, &[&folder[..], &SMALL].concat(), &["write a GGUF file"]);
+}
+
+#[test]
+fn other_sizes_are_measured_beside_the_one_that_is_written() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    prune(at, &["tiny-gpt2", "--blocks", "2", "--out", "one"]);
+    prune(at, &["tiny-gpt2", "--blocks", "2", "--sizes", "3,1", "--compare", "--out", "all"]);
+    let chosen = |out: &str, name: &str| column(&at.join(out).join("prune.csv"), "chosen", name);
+    assert_eq!(chosen("all", "blocks"), ["10", "11", "9"]);
+    for name in ["removed", "perplexity", "kl_hi", "loss_beyond_whole"] {
+        assert_eq!(chosen("all", name)[0], chosen("one", name)[0]);
+    }
+    assert_eq!(column(&at.join("all/prune.csv"), "whole", "blocks"), ["12"]);
+    assert_eq!(fs::read_to_string(at.join("all/prune.csv")).unwrap().lines().count(), 1 + 1 + 3 * 5);
+    assert_eq!(
+        fs::read(at.join("one/model.safetensors")).unwrap(),
+        fs::read(at.join("all/model.safetensors")).unwrap()
+    );
+    assert!(!at.join("one/figures").exists());
+    let svg = fs::read_to_string(at.join("all/figures/prune.svg")).unwrap();
+    assert_eq!(svg.matches("data-curve=\"chosen\"").count(), 2);
+    assert!(at.join("all/figures/prune.pdf").exists() && at.join("all/figures/prune.png").exists());
+    assert!(fs::read_to_string(at.join("all/README.md")).unwrap().contains("(figures/prune.png)"));
+    prune(at, &["tiny-gpt2", "--blocks", "2", "--sizes", "1", "--form", "drop", "--out", "file.gguf"]);
+    assert!(["csv", "svg", "pdf", "png", "md"].iter().all(|it| at.join(format!("file.{it}")).exists()));
+}
+
 #[test]
 fn what_cannot_be_done_is_said() {
     let at = tempfile::tempdir().unwrap();
@@ -106,6 +271,12 @@ fn what_cannot_be_done_is_said() {
     let no = |args: &[&str], says: &[&str]| fail(at, &[&["prune"], args, &SMALL[..]].concat(), says);
     no(&["tiny-gpt2", "--blocks", "12", "--out", "a"], &["from 1 to 11"]);
     no(&["tiny-gpt2", "--out", "a"], &["--blocks"]);
+    no(&["tiny-gpt2", "--blocks", "1", "--sizes", "2,12", "--out", "a"], &["12 blocks", "from 1 to 11"]);
+    no(&["tiny-gpt2", "--parts", "1", "--out", "a"], &["--out NAME.gguf"]);
+    no(&["tiny-gpt2", "--parts", "1", "--out", "a.gguf"], &["`deci`", "take out blocks"]);
+    llama(at, "llama", 1.0, "");
+    no(&["llama", "--parts", "7", "--out", "a.gguf"], &["from 1 to 6"]);
+    no(&["llama", "--parts", "1", "--form", "fold", "--out", "a.gguf"], &["`refit` or `drop`"]);
     no(&["tiny-gpt2", "--blocks", "1", "--out", "a", "--weights", "q8_0"], &["GGUF"]);
     no(&["tiny-gpt2", "--keep", "0.9999", "--out", "a"], &["0.9999", "ask for less"]);
     no(&["tiny-bert", "--blocks", "1", "--objective", "fisher", "--out", "a"], &["another objective"]);

@@ -395,7 +395,7 @@ fn what_does_not_fit_together_is_refused() {
 #[test]
 fn what_is_not_supported_is_named() {
     File::default().with("general.architecture", text("falcon")).unsupported(
-        "architecture `falcon` is not supported in GGUF files; `llama`, `qwen2`, `qwen3`, `gemma3`, `gpt2` are",
+        "architecture `falcon` is not supported in GGUF files; `llama`, `deci`, `qwen2`, `qwen3`, `gemma3`, `gpt2` are",
     );
     File::default().with("split.count", natural(3)).unsupported("one of the 3 parts");
     let file = File::tensor("one", &[256], 23, 0).source();

@@ -50,6 +50,11 @@ fn truths(truths: &[bool]) -> Vec<u8> {
     [&9_u32.to_le_bytes()[..], &7_u32.to_le_bytes(), &(truths.len() as u64).to_le_bytes(), &bytes].concat()
 }
 
+fn naturals(values: &[u32]) -> Vec<u8> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    [&9_u32.to_le_bytes()[..], &4_u32.to_le_bytes(), &(values.len() as u64).to_le_bytes(), &bytes].concat()
+}
+
 /// ggml's name of a tensor of the Llama family.
 fn ggml_name(name: &str, is_gemma3: bool) -> String {
     let name = name.strip_prefix("model.").unwrap_or(name).replace("layers.", "blk.");
@@ -97,7 +102,7 @@ impl File {
                 () if name.contains("k_proj") => Some("num_key_value_heads"),
                 () => None,
             };
-            if let Some(heads) = heads.filter(|_| architecture == "llama") {
+            if let Some(heads) = heads.filter(|_| ["llama", "deci"].contains(&architecture)) {
                 values = interleaved(&values, view.shape(), config[heads].as_u64().unwrap() as usize);
             }
             file.tensors.push((ggml_name(name, is_gemma3), view.shape().to_vec(), values));
@@ -397,4 +402,44 @@ fn keys_without_effect_pass_and_unknown_ones_are_a_note() {
         notes,
         ["`llama.cpp` has no such fields, and nothing reads them: `llama.flux_capacitor` (1.21)"]
     );
+}
+
+/// A block of `deci` without an attention is one whose attention puts out 0, and widths may differ.
+#[test]
+fn blocks_of_deci_may_differ() {
+    let file = File::of("llama", "deci");
+    file.agrees_with("llama");
+    let by_block = file.clone().with("attention.head_count", naturals(&[4, 4]));
+    let by_block = by_block.with("attention.head_count_kv", naturals(&[2, 2]));
+    let by_block = by_block.with("feed_forward_length", naturals(&[24, 24]));
+    by_block.agrees_with("llama");
+    for (key, values, says) in [
+        ("feed_forward_length", [0, 24], "block 1 has no feed-forward part"),
+        ("attention.head_count", [4, 2], "`deci.attention.head_count` is 4 in one block and 2 in another"),
+    ] {
+        by_block.clone().with(key, naturals(&values)).is_refused(says);
+    }
+    let one = by_block.clone().with("feed_forward_length", naturals(&[24]));
+    assert!(one.load_with(&[]).unwrap_err().to_string().contains("has 1 values for 2 blocks"));
+
+    let mut without = by_block.clone().with("attention.head_count", naturals(&[4, 0]));
+    without.set("attention.head_count_kv", naturals(&[2, 0]));
+    without.tensors.retain(|(name, ..)| !name.starts_with("blk.1.attn"));
+    let mut silent = by_block;
+    for (_, _, values) in silent.tensors.iter_mut().filter(|(name, ..)| name.starts_with("blk.1.attn_output"))
+    {
+        values.fill(0.0);
+    }
+    let far = |file: &File| distance(&file.load_with(&[]).unwrap(), "llama");
+    assert_eq!(far(&without), far(&silent));
+    assert!(far(&without) > 1e-3);
+
+    // A map of each position: of 0 it is none, of any other it is not.
+    let mut linear = without.clone().with("attention.head_count", naturals(&[4, 4]));
+    let norm = file.tensors.iter().find(|(name, ..)| name == "blk.1.attn_norm.weight").unwrap();
+    linear.tensors.push(norm.clone());
+    linear.tensors.push(("blk.1.attn_output.weight".to_owned(), vec![16, 16], vec![0.0; 256]));
+    assert_eq!(far(&linear), far(&silent));
+    linear.tensors.last_mut().unwrap().2[3] = 1.0;
+    assert!(far(&linear) != far(&silent));
 }

@@ -20,11 +20,17 @@ pub struct PruneArgs {
     #[arg(long)]
     pub overwrite: bool,
     /// Take out so many blocks
-    #[arg(long, value_name = "N", help_heading = TAKEN, required_unless_present = "keep", conflicts_with = "keep", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", help_heading = TAKEN, required_unless_present_any = ["keep", "parts"], conflicts_with_all = ["keep", "parts"], value_parser = clap::value_parser!(u16).range(1..))]
     pub blocks: Option<u16>,
     /// Take out as many blocks as leave the model's top token what it was at this share of the positions, such as 0.9
     #[arg(long, value_name = "SHARE", help_heading = TAKEN, value_parser = share)]
     pub keep: Option<f64>,
+    /// Take out so many sub-modules, attentions and feed-forward parts, of a Llama that is written to a `.gguf` file
+    #[arg(long, value_name = "N", help_heading = TAKEN, conflicts_with_all = ["keep", "sizes"], value_parser = clap::value_parser!(u16).range(1..))]
+    pub parts: Option<u16>,
+    /// A linear map of its input, fitted at each position for itself, instead of an attention that `--parts` takes out
+    #[arg(long, help_heading = TAKEN, requires = "parts")]
+    pub linear_attention: bool,
     /// What becomes of what they add
     #[arg(long, value_enum, default_value_t = FormArg::Refit, help_heading = TAKEN)]
     pub form: FormArg,
@@ -38,6 +44,9 @@ pub struct PruneArgs {
     /// Measure other models of as many blocks too: blocks dropped, and those of least angle dropped and folded as ReplaceMe does
     #[arg(long, help_heading = TAKEN)]
     pub compare: bool,
+    /// Measure models of so many blocks less too, made in the same way, and draw what is lost by how many are taken out
+    #[arg(long, value_name = "N,…", help_heading = TAKEN, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub sizes: Vec<u16>,
     /// Number format of the weights that are written [default: that of the model's; f32 where it is quantised]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub weights: Option<WeightsArg>,
@@ -107,9 +116,10 @@ impl PruneArgs {
     /// What is to be done.
     pub fn options(&self, seed: u64) -> Options {
         Options {
-            amount: match (self.keep, self.blocks) {
-                (Some(share), _) => Amount::Keep(share),
-                (None, blocks) => Amount::Blocks(blocks.unwrap_or(1).into()),
+            amount: match (self.keep, self.parts, self.blocks) {
+                (Some(share), _, _) => Amount::Keep(share),
+                (None, Some(parts), _) => Amount::Parts(parts.into()),
+                (None, None, blocks) => Amount::Blocks(blocks.unwrap_or(1).into()),
             },
             form: match self.form {
                 FormArg::Refit => Form::Refit,
@@ -123,6 +133,8 @@ impl PruneArgs {
             },
             ridge: self.ridge,
             compare: self.compare,
+            linear_attention: self.linear_attention,
+            sizes: self.sizes.iter().map(|size| usize::from(*size)).collect(),
             seed,
         }
     }

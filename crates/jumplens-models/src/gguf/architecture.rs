@@ -9,14 +9,17 @@ use crate::error::Result;
 pub(crate) enum Architecture {
     /// LLaMA, and what is built alike: Mistral, SmolLM2.
     Llama,
+    /// The same with blocks that have no attention, and with feed-forward parts of several widths.
+    Deci,
     Qwen2,
     Qwen3,
     Gemma3,
     Gpt2,
 }
 
-const KNOWN: [(&str, Architecture); 5] = [
+const KNOWN: [(&str, Architecture); 6] = [
     ("llama", Architecture::Llama),
+    ("deci", Architecture::Deci),
     ("qwen2", Architecture::Qwen2),
     ("qwen3", Architecture::Qwen3),
     ("gemma3", Architecture::Gemma3),
@@ -112,6 +115,7 @@ impl Architecture {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",
+            Self::Deci => "deci",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
             Self::Gemma3 => "gemma3",
@@ -136,8 +140,12 @@ impl Architecture {
                 }
             }
             (Self::Gemma3, _) if tensor.name.ends_with(NORM) => place.offset = -1.0,
-            (Self::Llama, "attn_q") => place.axes = Some(paired_rows(header, tensor, "head_count")?),
-            (Self::Llama, "attn_k") => place.axes = Some(paired_rows(header, tensor, "head_count_kv")?),
+            (Self::Llama | Self::Deci, "attn_q") => {
+                place.axes = Some(self.paired_rows(header, tensor, "head_count")?);
+            }
+            (Self::Llama | Self::Deci, "attn_k") => {
+                place.axes = Some(self.paired_rows(header, tensor, "head_count_kv")?);
+            }
             _ => {}
         }
         Ok(Some(place))
@@ -168,7 +176,7 @@ impl Architecture {
     fn names(self) -> (&'static Names, &'static Names, &'static str) {
         match self {
             Self::Gpt2 => (GPT2_ROOT, GPT2_BLOCK, "h"),
-            Self::Llama | Self::Qwen2 | Self::Qwen3 => (LLAMA_ROOT, LLAMA_BLOCK, "model.layers"),
+            Self::Llama | Self::Deci | Self::Qwen2 | Self::Qwen3 => (LLAMA_ROOT, LLAMA_BLOCK, "model.layers"),
             Self::Gemma3 => (LLAMA_ROOT, GEMMA3_BLOCK, "model.layers"),
         }
     }
@@ -185,28 +193,52 @@ impl Architecture {
         }
         Some((find(root, stem)?.to_owned(), stem, leaf))
     }
-}
 
-/// llama.cpp turns neighbouring pairs of a head's coordinates, Hugging Face pairs from the head's two halves:
-/// the converter interleaves the halves' rows (`LlamaModel.permute`), and these axes read them one after the
-/// other.
-fn paired_rows(header: &Header<'_>, tensor: &TensorInfo<'_>, key: &str) -> Result<Vec<(usize, usize)>> {
-    let count = |key: &str| header.of_every_block(&format!("llama.attention.{key}"));
-    let heads = match count(key)? {
-        Some(heads) => Some(heads),
-        None => count("head_count")?,
-    };
-    let rows = tensor.shape.first().copied().unwrap_or(0);
-    let heads = heads.and_then(|heads| usize::try_from(heads).ok()).filter(|heads| {
-        rows > 0 && *heads > 0 && rows.is_multiple_of(*heads) && (rows / heads).is_multiple_of(2)
-    });
-    let Some(heads) = heads else {
-        return Err(header.damaged(format!(
-            "tensor `{}` has {rows} rows, which `llama.attention.{key}` does not divide into heads of pairs",
-            tensor.name
-        )));
-    };
-    let row: usize = tensor.shape[1..].iter().product();
-    let head = rows / heads;
-    Ok(vec![(heads, head * row), (2, row), (head / 2, 2 * row), (row, 1)])
+    /// llama.cpp turns neighbouring pairs of a head's coordinates, Hugging Face pairs from the head's two halves:
+    /// the converter interleaves the halves' rows (`LlamaModel.permute`), and these axes read them one after the
+    /// other.
+    fn paired_rows(
+        self,
+        header: &Header<'_>,
+        tensor: &TensorInfo<'_>,
+        key: &str,
+    ) -> Result<Vec<(usize, usize)>> {
+        let name = self.name();
+        let count = |key: &str| self.heads(header, &format!("{name}.attention.{key}"));
+        let heads = match count(key)? {
+            Some(heads) => Some(heads),
+            None => count("head_count")?,
+        };
+        let rows = tensor.shape.first().copied().unwrap_or(0);
+        let heads = heads.and_then(|heads| usize::try_from(heads).ok()).filter(|heads| {
+            rows > 0 && *heads > 0 && rows.is_multiple_of(*heads) && (rows / heads).is_multiple_of(2)
+        });
+        let Some(heads) = heads else {
+            return Err(header.damaged(format!(
+                "tensor `{}` has {rows} rows, which `{name}.attention.{key}` does not divide into heads of pairs",
+                tensor.name
+            )));
+        };
+        let row: usize = tensor.shape[1..].iter().product();
+        let head = rows / heads;
+        Ok(vec![(heads, head * row), (2, row), (head / 2, 2 * row), (row, 1)])
+    }
+
+    /// How many heads there are at `key`: of blocks that differ, of those that have any.
+    pub(super) fn heads(self, header: &Header<'_>, key: &str) -> Result<Option<u64>> {
+        if self != Self::Deci {
+            return header.of_every_block(key);
+        }
+        let Some((numbers, _)) = header.naturals(key)? else { return Ok(None) };
+        let mut some = numbers.iter().filter(|heads| **heads > 0);
+        let first = some.next().copied();
+        match some.find(|heads| Some(**heads) != first) {
+            Some(other) => Err(header.unsupported(format!(
+                "`{key}` is {} in one block and {other} in another: blocks have that many or none, and no other number is \
+                 supported",
+                first.unwrap_or_default()
+            ))),
+            None => Ok(first),
+        }
+    }
 }

@@ -24,9 +24,11 @@ pub(crate) fn config(file: &SourceFile) -> Result<Value> {
     let fields = Fields { header: &header, architecture, file };
     match architecture {
         Architecture::Gpt2 => fields.gpt2(),
-        Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Gemma3 => {
-            fields.decoder()
-        }
+        Architecture::Llama
+        | Architecture::Deci
+        | Architecture::Qwen2
+        | Architecture::Qwen3
+        | Architecture::Gemma3 => fields.decoder(),
     }
 }
 
@@ -109,7 +111,8 @@ impl Fields<'_> {
             )));
         }
         let hidden_size = self.needed("embedding_length")?;
-        let n_heads = self.needed("attention.head_count")?;
+        let heads = |name: &str| self.architecture.heads(self.header, &self.key(name));
+        let n_heads = heads("attention.head_count")?.ok_or_else(|| self.missing("attention.head_count"))?;
         let n_layers = self.needed("block_count")?;
         let plain_head_dim = hidden_size.checked_div(n_heads).unwrap_or(0);
         let head_dim = self.natural("attention.key_length")?.unwrap_or(plain_head_dim);
@@ -133,10 +136,10 @@ impl Fields<'_> {
             "model_type": self.architecture.name(),
             "vocab_size": self.vocab_size()?,
             "hidden_size": hidden_size,
-            "intermediate_size": self.needed("feed_forward_length")?,
+            "intermediate_size": self.widest()?,
             "num_hidden_layers": n_layers,
             "num_attention_heads": n_heads,
-            "num_key_value_heads": self.natural("attention.head_count_kv")?.unwrap_or(n_heads),
+            "num_key_value_heads": heads("attention.head_count_kv")?.unwrap_or(n_heads),
             "max_position_embeddings": self.needed("context_length")?,
             "rms_norm_eps": rms_norm_eps,
             "tie_word_embeddings": !self.has("output.weight"),
@@ -145,6 +148,10 @@ impl Fields<'_> {
         });
         if head_dim != plain_head_dim || self.architecture == Architecture::Gemma3 {
             config["head_dim"] = json!(head_dim);
+        }
+        if self.architecture == Architecture::Deci {
+            config["model_type"] = json!("llama");
+            self.blocks_that_differ(&mut config, n_layers)?;
         }
         let windows = self.windows(n_layers)?;
         let scaling = self.rope_scaling()?;
@@ -162,7 +169,7 @@ impl Fields<'_> {
         config["sliding_window"] = json!(window);
         match self.architecture {
             // Of the models that are converted to `llama` Mistral has windows, and has them in every block.
-            Architecture::Llama => {
+            Architecture::Llama | Architecture::Deci => {
                 if slides.contains(&false) {
                     let key = self.key("attention.sliding_window_pattern");
                     return Err(self
@@ -180,6 +187,56 @@ impl Fields<'_> {
             }
         }
         Ok(config)
+    }
+
+    /// The width of feed-forward parts: of blocks that differ, the largest.
+    fn widest(&self) -> Result<u64> {
+        if self.architecture != Architecture::Deci {
+            return self.needed("feed_forward_length");
+        }
+        let widths = self.header.naturals(&self.key("feed_forward_length"))?;
+        widths
+            .and_then(|(widths, _)| widths.into_iter().max())
+            .ok_or_else(|| self.missing("feed_forward_length"))
+    }
+
+    /// Which blocks have an attention, and how wide their feed-forward parts are: no fields of Hugging Face's.
+    fn blocks_that_differ(&self, config: &mut Value, n_layers: u64) -> Result<()> {
+        let by_block = |name: &str| -> Result<Option<Vec<u64>>> {
+            let key = self.key(name);
+            match self.header.naturals(&key)? {
+                Some((values, true)) if values.len() as u64 != n_layers => Err(self
+                    .header
+                    .damaged(format!("`{key}` has {} values for {n_layers} blocks", values.len()))),
+                Some((values, true)) => Ok(Some(values)),
+                Some((_, false)) | None => Ok(None),
+            }
+        };
+        let heads = by_block("attention.head_count")?;
+        let kv_heads = by_block("attention.head_count_kv")?;
+        if let Some(some) = heads.as_ref().or(kv_heads.as_ref()) {
+            let kind = |block: usize| {
+                let count = |of: &Option<Vec<u64>>| of.as_ref().map_or(1, |of| of[block]);
+                match (count(&heads), count(&kv_heads)) {
+                    (0, _) => "nothing",
+                    (_, 0) => "linear",
+                    _ => "heads",
+                }
+            };
+            config["attention_of_blocks"] = (0..some.len()).map(kind).collect();
+        }
+        if let Some(widths) = by_block("feed_forward_length")? {
+            if let Some(block) = widths.iter().position(|width| *width == 0) {
+                return Err(self.header.unsupported(format!(
+                    "block {} has no feed-forward part (`{}` is 0 there), and llama.cpp leaves out all of such a block: that \
+                     is not supported",
+                    block + 1,
+                    self.key("feed_forward_length")
+                )));
+            }
+            config["intermediate_sizes"] = widths.into();
+        }
+        Ok(())
     }
 
     /// What Gemma 3 has beside the others: blocks that look at the whole sequence and such that look at a window have
@@ -227,7 +284,7 @@ impl Fields<'_> {
             }
             Some((period, false)) => every(period[0]),
             None if self.architecture == Architecture::Gemma3 => every(GEMMA3_PERIOD),
-            None if self.architecture == Architecture::Llama => every(0),
+            None if matches!(self.architecture, Architecture::Llama | Architecture::Deci) => every(0),
             None => return Ok(None),
         };
         Ok(slides.contains(&true).then_some((window, slides)))
@@ -286,7 +343,7 @@ impl Fields<'_> {
 
     fn rope_factors(&self) -> Result<Option<Vec<f32>>> {
         let Some(tensor) = self.header.tensor(ROPE_FACTORS) else { return Ok(None) };
-        if self.architecture != Architecture::Llama {
+        if !matches!(self.architecture, Architecture::Llama | Architecture::Deci) {
             let name = self.architecture.name();
             return Err(self.header.unsupported(format!("tensor `{ROPE_FACTORS}` is not read of `{name}`")));
         }

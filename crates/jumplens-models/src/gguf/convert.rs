@@ -141,8 +141,8 @@ pub(crate) fn renamed(architecture: Architecture, name: &str) -> Option<Renamed>
     let is_weight = name.ends_with(".weight");
     let turn = match (architecture, stem) {
         (Architecture::Gpt2, stem) if is_weight && Architecture::is_transposed(stem) => Turn::Transpose,
-        (Architecture::Llama, "attn_q") => Turn::Queries,
-        (Architecture::Llama, "attn_k") => Turn::Keys,
+        (Architecture::Llama | Architecture::Deci, "attn_q") => Turn::Queries,
+        (Architecture::Llama | Architecture::Deci, "attn_k") => Turn::Keys,
         _ => Turn::No,
     };
     Some(Renamed { name, turn })

@@ -74,6 +74,7 @@ macro_rules! class {
 }
 
 const LLAMA: Class = class!("llama", reads "attention.layer_norm_rms_epsilon");
+const DECI: Class = class!("deci", reads "attention.layer_norm_rms_epsilon");
 const QWEN2: Class = class!("qwen2", reads "attention.layer_norm_rms_epsilon");
 const QWEN3: Class = class!("qwen3", reads "attention.layer_norm_rms_epsilon");
 const GPT2: Class = class!("gpt2", reads "attention.layer_norm_epsilon");
@@ -128,6 +129,7 @@ const TOKENIZER: Class = Class {
 fn class_of(architecture: Architecture) -> &'static Class {
     match architecture {
         Architecture::Llama => &LLAMA,
+        Architecture::Deci => &DECI,
         Architecture::Qwen2 => &QWEN2,
         Architecture::Qwen3 => &QWEN3,
         Architecture::Gpt2 => &GPT2,

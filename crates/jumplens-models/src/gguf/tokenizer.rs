@@ -229,7 +229,7 @@ impl Rule {
         };
         Ok(match Architecture::of(header)? {
             Architecture::Qwen2 | Architecture::Qwen3 if is_missing => Self::Qwen2,
-            Architecture::Llama if has_begin()? => Self::Llama3,
+            Architecture::Llama | Architecture::Deci if has_begin()? => Self::Llama3,
             _ => Self::Gpt2,
         })
     }

@@ -89,6 +89,11 @@ impl<'a> Backward<'a> {
                 Module::FeedForward(layer) => Back::FeedForward(BackFeedForward::plain(layer)),
                 Module::GatedFeedForward(layer) => Back::FeedForward(BackFeedForward::gated(layer)),
                 Module::Add => Back::Add,
+                Module::Nothing(_) | Module::LinearAttention(_) => {
+                    return Err(Error::Option(
+                        "derivatives are not taken through blocks without an attention or a feed-forward part".to_owned(),
+                    ));
+                }
             })
         };
         let block =

@@ -9,7 +9,7 @@ use crate::nn::{
     WeightLayout,
 };
 use crate::weights::{Scope, TensorSpec, Twin, Weights};
-use crate::words::Spec;
+use crate::words::{PartKind, Spec};
 use candle_core::{DType, Device, Tensor};
 
 /// A model of a family.
@@ -164,6 +164,8 @@ pub(crate) enum ModuleSpec {
     FeedForward { fc: LinearSpec, activation: Activation, proj: LinearSpec },
     GatedFeedForward { gate: LinearSpec, up: LinearSpec, activation: Activation, down: LinearSpec },
     Add,
+    Nothing(PartKind),
+    LinearAttention(LinearSpec),
 }
 
 /// From `h_L`, normalised, to logits: the steps, row by row, then the unembedding.
@@ -379,6 +381,8 @@ impl ModuleSpec {
                 Module::GatedFeedForward(GatedFeedForward::new(&gate, &up, *activation, down)?)
             }
             Self::Add => Module::Add,
+            Self::Nothing(kind) => Module::Nothing(*kind),
+            Self::LinearAttention(map) => Module::LinearAttention(map.build(weights)?),
         })
     }
 
@@ -390,7 +394,8 @@ impl ModuleSpec {
             Self::GatedFeedForward { gate, up, down, .. } => {
                 [gate, up, down].into_iter().try_for_each(|it| it.each(see))
             }
-            Self::Add => Ok(()),
+            Self::LinearAttention(map) => map.each(see),
+            Self::Add | Self::Nothing(_) => Ok(()),
         }
     }
 }

@@ -14,8 +14,8 @@ mod transformer;
 pub use back_head::{BackHead, HeadTrace};
 pub use backward::{Backward, Prompt};
 pub use head::{Head, Step};
-pub use save::{Stored, block_parameters, save, save_gguf};
-pub use transformer::{Embedding, KeptBlock, Module, PositionTable, Transformer, value_of};
+pub use save::{Stored, part_parameters, save, save_gguf};
+pub use transformer::{Embedding, KeptBlock, Module, PositionTable, Transformer, Without, value_of};
 
 pub use crate::words::{Kind, POST_NORM_PARTS, PRE_NORM_PARTS, Part, PartKind, Seam, Sizes, Slot, Spec};
 

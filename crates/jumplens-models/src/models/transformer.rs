@@ -51,12 +51,43 @@ pub struct KeptBlock {
     pub until: usize,
     /// What its feed-forward part ends with in the place of its own layer.
     pub output: Option<LinearMap>,
+    /// What it goes without.
+    pub without: Without,
+    /// What does an attention's work that it goes without, at each position for itself: `[d]` → `[d]`.
+    pub attention: Option<LinearMap>,
+}
+
+/// The sub-modules that a block goes without: they add nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Without {
+    /// Its attention.
+    pub attention: bool,
+    /// Its feed-forward part.
+    pub feed_forward: bool,
+}
+
+impl Without {
+    /// The kinds of parts that the block goes without.
+    pub fn kinds(self) -> impl Iterator<Item = PartKind> {
+        let attention = self.attention.then_some(PartKind::Attention);
+        attention.into_iter().chain(self.feed_forward.then_some(PartKind::FeedForward))
+    }
+
+    /// True of a block that has all of its parts.
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
 }
 
 impl KeptBlock {
     /// The block as it is.
     pub fn of(block: usize) -> Self {
-        Self { block, until: block, output: None }
+        Self { block, until: block, output: None, without: Without::default(), attention: None }
+    }
+
+    /// True of a block that has all that it had, and stands for no other.
+    pub fn is_own(&self) -> bool {
+        self.until == self.block && self.without.is_nothing()
     }
 }
 
@@ -73,6 +104,10 @@ pub enum Module {
     GatedFeedForward(GatedFeedForward),
     /// Adds its inputs.
     Add,
+    /// Stands where a block has no part of that kind: 0 everywhere.
+    Nothing(PartKind),
+    /// Stands where a block has no attention: a map of each row.
+    LinearAttention(Linear),
 }
 
 impl Module {
@@ -83,6 +118,8 @@ impl Module {
             Self::Attention(_) => PartKind::Attention,
             Self::FeedForward(_) | Self::GatedFeedForward(_) => PartKind::FeedForward,
             Self::Add => PartKind::Add,
+            Self::Nothing(kind) => *kind,
+            Self::LinearAttention(_) => PartKind::Attention,
         }
     }
 
@@ -101,6 +138,8 @@ impl Module {
             (Self::Norm(norm), [x]) => norm.forward(x)?,
             (Self::FeedForward(feed_forward), [x]) => feed_forward.forward(x)?,
             (Self::GatedFeedForward(feed_forward), [x]) => feed_forward.forward(x)?,
+            (Self::Nothing(_), [x]) => x.zeros_like()?,
+            (Self::LinearAttention(map), [x]) => map.forward(x)?,
             // The residual stream last, which is the largest.
             (Self::Add, [inputs @ .., last]) => {
                 let mut sum = (*last).clone();
@@ -164,7 +203,8 @@ impl Module {
             Self::Attention(attention) => Some(Self::Attention(Box::new(attention.after(map)?))),
             Self::FeedForward(feed_forward) => Some(Self::FeedForward(feed_forward.after(map)?)),
             Self::GatedFeedForward(feed_forward) => Some(Self::GatedFeedForward(feed_forward.after(map)?)),
-            Self::Norm(_) | Self::Add => None,
+            Self::LinearAttention(attention) => Some(Self::LinearAttention(attention.after(map)?)),
+            Self::Norm(_) | Self::Add | Self::Nothing(_) => None,
         })
     }
 }
@@ -178,6 +218,14 @@ impl Transformer {
                 return Err(Error::Internal(format!("there are no blocks {} to {}", kept.block, kept.until)));
             };
             let mut block = own.clone();
+            for kind in kept.without.kinds() {
+                let parts = block.iter_mut().filter(|module| module.kind() == kind);
+                let in_place = match (&kept.attention, kind) {
+                    (Some(map), PartKind::Attention) => Module::LinearAttention(Linear::of_map(map)),
+                    _ => Module::Nothing(kind),
+                };
+                parts.for_each(|module| *module = in_place.clone());
+            }
             let Some(seam) = self.spec.seam() else {
                 return match (&kept.output, kept.block == kept.until) {
                     (None, true) => Ok(block),

@@ -17,6 +17,7 @@ mod r2;
 mod ranks;
 mod scale;
 mod series;
+mod shorter;
 mod spectra;
 mod submodules;
 mod surprisal;
@@ -29,6 +30,7 @@ pub use output::Format;
 pub use overlay::{Overlaid, overlay};
 pub use series::MOST_RUNS;
 pub(crate) use series::{PAIR, looks};
+pub use shorter::{Shorter, shorter};
 pub(crate) use spectra::summary as spectra_summary;
 pub use target::{Track, Tracked, target};
 
@@ -192,9 +194,15 @@ pub fn write_figures(folder: &Path, figures: &[Figure], style: &Style) -> Result
     let files: Vec<_> =
         figures.iter().flat_map(|figure| style.formats.iter().map(move |format| (figure, *format))).collect();
     let write = |(figure, format): &(&Figure, Format)| {
-        let path = folder.join(format!("{}.{}", figure.name, format.extension()));
-        write_atomically(&path, &format.render(&figure.svg, style.dpi)?)?;
-        Ok(path)
+        write_figure(&folder.join(figure.name), figure, *format, style)
     };
     files.par_iter().map(write).collect()
+}
+
+/// Writes `figure` in one format to the file `path`, whose extension becomes that of the format, and returns the file. Errors are
+/// those of [`write_figures`].
+pub fn write_figure(path: &Path, figure: &Figure, format: Format, style: &Style) -> Result<PathBuf> {
+    let path = path.with_extension(format.extension());
+    write_atomically(&path, &format.render(&figure.svg, style.dpi)?)?;
+    Ok(path)
 }

@@ -75,8 +75,13 @@ fn style(mapping: &Cast, others: usize) -> Style {
 
 /// The look of a run in a figure of several: `mat` is drawn whole, any other cast dashed.
 pub(super) fn run_style(run: usize, mapping: &Cast) -> Style {
-    let (color, marker) = RUNS[run % RUNS.len()];
-    Style { color, dash: (*mapping != Cast::MAT).then_some((9, 7)), marker }
+    numbered(run, *mapping != Cast::MAT)
+}
+
+/// The look of what has a number and no name among casts.
+pub(super) fn numbered(number: usize, is_dashed: bool) -> Style {
+    let (color, marker) = RUNS[number % RUNS.len()];
+    Style { color, dash: is_dashed.then_some((9, 7)), marker }
 }
 
 /// True of the casts that have no place in the paper.

@@ -765,3 +765,26 @@ fn value_ticks_are_round_and_inside() {
         assert!(scale.holds(hi) && (scale.holds(lo) || lo < hi * 1e-6));
     }
 }
+
+#[test]
+fn shorter_models_are_drawn_from_the_whole_one_on() {
+    let model = |way: &str, out: usize, loss: f64| Shorter {
+        way: way.to_owned(),
+        out,
+        loss: [loss, loss - 0.01, loss + 0.02],
+        agreement: [1.0 - loss, 0.9 - loss, 1.0],
+    };
+    assert_eq!(shorter(&[model("a", 3, 0.2), model("b", 3, 0.3)]), None);
+    let models = [model("a", 3, 0.2), model("b", 3, 0.3), model("a", 1, 0.1), model("b", 1, 0.15)];
+    let svg = shorter(&models).unwrap().svg;
+    assert!(has_text(&svg, "blocks taken out") && has_text(&svg, "loss added (nats)"));
+    let document = Document::parse(&svg).unwrap();
+    let panels: Vec<_> = groups(document.root(), "data-panel").collect();
+    assert_eq!(panels.len(), 2);
+    for (panel, y) in panels.iter().zip([[0.0, 0.1, 0.2], [1.0, 0.9, 0.8]]) {
+        let curve = groups(*panel, "data-curve").find(|it| it.attribute("data-curve") == Some("a")).unwrap();
+        assert!(same(&numbers(curve, "data-x"), &[0.0, 1.0, 3.0]) && same(&numbers(curve, "data-y"), &y));
+    }
+    let band = groups(panels[0], "data-band").next().unwrap();
+    assert!(same(&numbers(band, "data-hi"), &[0.0, 0.1 + 0.02, 0.2 + 0.02]));
+}

@@ -62,13 +62,13 @@ pub(super) struct Fitting {
 /// on `held`, where it is not given.
 pub(super) fn fit(
     model: &Transformer,
-    spans: &[(usize, usize)],
+    spans: &[KeptBlock],
     fitting: Fitting,
     [texts, held]: [&Texts; 2],
     observer: &dyn Observer,
 ) -> Result<Vec<KeptBlock>> {
     if fitting.form == Form::Drop {
-        return Ok(spans.iter().map(|(block, _)| KeptBlock::of(*block)).collect());
+        return Ok(spans.iter().map(|span| KeptBlock { until: span.block, ..span.clone() }).collect());
     }
     let seam = model.spec().seam().ok_or_else(|| Error::Internal("no seam to fold into".into()))?;
     observer.begin(Stage::Fit.name(), spans.len() as u64, "blocks");
@@ -83,18 +83,20 @@ pub(super) fn fit(
     }
     let mut kept = Vec::new();
     let mut apart = false;
-    let last = spans.iter().rposition(|(block, until)| until > block);
-    for (at, &(block, until)) in spans.iter().enumerate() {
+    let last = spans.iter().rposition(|span| !span.is_own());
+    for (at, span) in spans.iter().enumerate() {
+        let KeptBlock { block, without, .. } = *span;
         check(observer)?;
         if fitting.form == Form::Fold && last.is_none_or(|last| at > last) {
             kept.push(KeptBlock::of(block));
             observer.advance(1);
             continue;
         }
-        let replaces = until > block || apart && fitting.form == Form::Refit;
+        let replaces = !without.feed_forward && (!span.is_own() || apart && fitting.form == Form::Refit);
+        let own = model.shorter(&[KeptBlock { until: block, ..span.clone() }])?;
         let mut sums = Vec::new();
         for side in &mut sides {
-            sums.push(side.advance(model, seam, (block, until), replaces.then_some(fitting), apart)?);
+            sums.push(side.advance([model, &own], seam, span, replaces.then_some(fitting), apart)?);
         }
         let output = match &sums[..] {
             [Some(own), Some(held)] => {
@@ -108,14 +110,14 @@ pub(super) fn fit(
             }
             _ => None,
         };
-        let of = KeptBlock { block, until, output };
+        let of = KeptBlock { output, ..span.clone() };
         if replaces {
             let one = model.shorter(std::slice::from_ref(&of))?;
             for side in &mut sides {
                 side.shorter = side.texts.block(&one, 0, &side.shorter)?;
             }
-            apart = true;
         }
+        apart |= replaces || !span.is_own();
         kept.push(of);
         observer.advance(1);
     }
@@ -127,20 +129,24 @@ pub(super) fn fit(
 const GROUP: usize = 16;
 
 impl Side<'_> {
-    /// Moves the whole model's states behind block `until`. Where the block's output is to be fitted, gives the sums that it takes
-    /// and leaves the shorter model's states before it; else moves these too.
+    /// Moves the whole model's states behind the last block of the span. Where the block's output is to be fitted, gives the sums
+    /// that it takes and leaves the shorter model's states before it; else moves these too. `own` is the block alone, without
+    /// what it goes without.
     fn advance(
         &mut self,
-        model: &Transformer,
+        [model, own]: [&Transformer; 2],
         seam: Seam,
-        (block, until): (usize, usize),
+        span: &KeptBlock,
         fitting: Option<Fitting>,
         apart: bool,
     ) -> Result<Option<Sums>> {
+        let KeptBlock { block, until, .. } = *span;
         let Some(fitting) = fitting else {
-            self.whole = self.texts.block(model, block, &self.whole)?;
-            self.shorter = match apart {
-                true => self.texts.block(model, block, &self.shorter)?,
+            for layer in block..=until {
+                self.whole = self.texts.block(model, layer, &self.whole)?;
+            }
+            self.shorter = match apart || !span.is_own() {
+                true => self.texts.block(own, 0, &self.shorter)?,
                 false => self.whole.clone(),
             };
             return Ok(None);
@@ -157,7 +163,7 @@ impl Side<'_> {
         self.whole = states;
         let (mut reads, mut sources, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         let mut at = 0;
-        self.texts.look(model, block, seam, &self.shorter, |Looked { read, output, sum, .. }| {
+        self.texts.look(own, 0, seam, &self.shorter, |Looked { read, output, sum, .. }| {
             missing.push((&wanted[at] - &sum)?);
             match fitting.form {
                 Form::Refit => reads.push(read),
@@ -248,6 +254,14 @@ pub(super) fn folded(
     let mut sums = Sums::new(d, d, layer.bias().is_some());
     sums.add(f, t, weights);
     changed(layer, &solve(&sums, share)?, Form::Fold)
+}
+
+/// The map of x that meets t best, `[d]` → `[d]`.
+pub(super) fn mapped(sums: &Sums, share: f64) -> Result<LinearMap> {
+    let change = solve(sums, share)?;
+    let (d_in, d_out) = (change.nrows(), change.ncols());
+    let rows = (0..d_out).flat_map(|i| (0..d_in).map(move |j| (j, i)));
+    Ok(LinearMap::from_rows(rows.map(|at| change[at] as f32).collect(), d_out, d_in)?)
 }
 
 /// The trace of the Fisher information of the model's distribution about `h_L`, for the states `h` `[n, d]` of each batch, over its

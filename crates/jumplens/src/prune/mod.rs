@@ -20,18 +20,19 @@ pub use measure::{Estimate, Figures};
 use crate::hub::{ModelFiles, Sources};
 use crate::models::{self, KeptBlock, Stored, Transformer};
 use crate::nn::Precision;
+use crate::plot::{self, Figure, Shorter};
 use crate::progress::{Observer, check};
 use crate::samples::{self, SampleSource};
 use crate::tokenize::Sample;
-use crate::words::Kind;
+use crate::words::{Kind, PartKind, Spec};
 use crate::{Error, Result};
 use fit::{Fitting, fit};
 use measure::Held;
 use pass::Texts;
-use search::{Judged, Search, Spans};
+use search::{Judged, Search, Span, Spans};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A model as it is found, and the sentences that it is fitted and measured on.
@@ -64,7 +65,7 @@ pub fn load(
     loaded.notes.iter().for_each(|note| observer.note(note));
     let samples = samples::make(source, seed, &files, loaded.model.spec(), sources, observer)?;
     let parameters =
-        Parameters { all: loaded.contents.parameters, by_block: models::block_parameters(&files)? };
+        Parameters { all: loaded.contents.parameters, by_part: models::part_parameters(&files)? };
     let (train, val) = (samples.train, samples.val);
     Ok(Whole { files, model: loaded.model, parameters, train, val })
 }
@@ -99,12 +100,14 @@ impl Whole {
 pub enum Amount {
     /// So many blocks.
     Blocks(usize),
-    /// As many as leave the same top token as the whole model's at this share of the positions.
+    /// So many sub-modules: attentions and feed-forward parts.
+    Parts(usize),
+    /// As many blocks as leave the same top token as the whole model's at this share of the positions.
     Keep(f64),
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How much is taken out.
     pub amount: Amount,
@@ -116,6 +119,10 @@ pub struct Options {
     pub ridge: Option<f64>,
     /// Measure other ways of taking out as many blocks beside it.
     pub compare: bool,
+    /// Put a map of each position in the place of attentions that are taken out as sub-modules.
+    pub linear_attention: bool,
+    /// Measure models of so many blocks less too, made in the same way.
+    pub sizes: Vec<usize>,
     /// Of the resamples.
     pub seed: u64,
 }
@@ -127,8 +134,8 @@ pub struct Row {
     pub model: String,
     /// Its blocks.
     pub blocks: usize,
-    /// The blocks that were taken out, counted from 1 as layers are.
-    pub removed: Vec<usize>,
+    /// The blocks that were taken out, counted from 1 as layers are; a sub-module with its name, such as `5.attn`.
+    pub removed: Vec<String>,
     /// Numbers in its tensors.
     pub parameters: u64,
     /// On the validation sentences.
@@ -144,7 +151,7 @@ pub struct TableRow {
     pub model: String,
     /// Blocks.
     pub blocks: usize,
-    /// The blocks that were taken out, counted from 1, with blanks between.
+    /// What was taken out, with blanks between: see [`Row`].
     pub removed: String,
     /// Numbers in its tensors.
     pub parameters: u64,
@@ -170,7 +177,13 @@ pub struct TableRow {
     pub precision_5: f64,
     /// And the best 10.
     pub precision_10: f64,
-    /// Mean −ln p of the true token less that of the model that was chosen, nats.
+    /// Mean −ln p of the true token less that of the whole model, nats.
+    pub loss_beyond_whole: f64,
+    /// Lower bound.
+    pub loss_beyond_whole_lo: f64,
+    /// Upper bound.
+    pub loss_beyond_whole_hi: f64,
+    /// The same less that of the model of as many blocks that was chosen.
     pub loss_beyond_chosen: f64,
     /// Lower bound.
     pub loss_beyond_chosen_lo: f64,
@@ -184,12 +197,18 @@ impl TableRow {
     /// All rows.
     pub fn of(rows: &[Row]) -> Vec<Self> {
         let of = |row: &Row| {
-            let Figures { perplexity, kl, agreement, loss_beyond_chosen: beyond, .. } = row.figures;
-            let removed: Vec<String> = row.removed.iter().map(usize::to_string).collect();
+            let Figures {
+                perplexity,
+                kl,
+                agreement,
+                loss_beyond_whole: added,
+                loss_beyond_chosen: beyond,
+                ..
+            } = row.figures;
             Self {
                 model: row.model.clone(),
                 blocks: row.blocks,
-                removed: removed.join(" "),
+                removed: row.removed.join(" "),
                 parameters: row.parameters,
                 perplexity: perplexity.mean,
                 perplexity_lo: perplexity.lo,
@@ -202,6 +221,9 @@ impl TableRow {
                 agreement_hi: agreement.hi,
                 precision_5: row.figures.precision_5.mean,
                 precision_10: row.figures.precision_10.mean,
+                loss_beyond_whole: added.mean,
+                loss_beyond_whole_lo: added.lo,
+                loss_beyond_whole_hi: added.hi,
                 loss_beyond_chosen: beyond.mean,
                 loss_beyond_chosen_lo: beyond.lo,
                 loss_beyond_chosen_hi: beyond.hi,
@@ -270,13 +292,18 @@ pub fn prune(
     if n_layers < 2 {
         return Err(Error::Option("the model has one block: none can be taken out".to_owned()));
     }
-    if let Amount::Blocks(blocks) = options.amount
-        && !(1..n_layers).contains(&blocks)
-    {
+    let mut sizes: BTreeSet<usize> = options.sizes.iter().copied().collect();
+    if let Amount::Blocks(blocks) = options.amount {
+        sizes.insert(blocks);
+    }
+    if let Some(blocks) = sizes.iter().find(|blocks| !(1..n_layers).contains(*blocks)) {
         return Err(Error::Option(format!(
             "{blocks} blocks cannot be taken out of {n_layers}: from 1 to {} can, since the first stays",
             n_layers - 1
         )));
+    }
+    if let Amount::Parts(parts) = options.amount {
+        check_parts(spec, parts, options)?;
     }
     let mut notes = Vec::new();
     let mut form = options.form;
@@ -291,15 +318,27 @@ pub fn prune(
     let [texts, judged] =
         split(train, spec.kind, spec.d_model, &mut notes)?.map(|samples| Texts::new(samples, spec.kind));
     let fitting = Fitting { form, objective: options.objective, share: options.ridge };
-    let search = Search::new(model, &texts, &judged, options.objective, form != Form::Drop, observer)?;
+    // Sub-modules are judged as they are dropped.
+    let folds = form != Form::Drop && !matches!(options.amount, Amount::Parts(_));
+    let search =
+        Search::new(model, &texts, &judged, options.objective, (folds, options.linear_attention), observer)?;
     let make = |spans: &Spans| -> Result<(Vec<KeptBlock>, Transformer)> {
-        let kept = fit(model, spans, fitting, [&texts, &judged], observer)?;
+        let own: Vec<KeptBlock> = spans.iter().map(|span| search.kept(*span)).collect();
+        let kept = fit(model, &own, fitting, [&texts, &judged], observer)?;
         let shorter = model.shorter(&kept)?;
         Ok((kept, shorter))
     };
+    let choices = chosen(&search, &sizes, observer)?;
     let (spans, made) = match options.amount {
         Amount::Blocks(blocks) => {
-            let (spans, _) = chosen(&search, blocks, observer)?;
+            let spans = choices[&blocks].clone();
+            let made = make(&spans)?;
+            (spans, made)
+        }
+        Amount::Parts(parts) => {
+            observer.begin("search", parts as u64, "sub-modules");
+            let (spans, _) = search.parts(parts, observer)?;
+            observer.end();
             let made = make(&spans)?;
             (spans, made)
         }
@@ -333,28 +372,50 @@ pub fn prune(
         }
     };
     let (kept, shorter) = made;
-    let out = removed(n_layers, &spans);
-
-    let mut made = vec![("whole", Vec::new(), model.clone()), ("chosen", out.clone(), shorter)];
-    if options.compare {
-        let rivals = Rivals { model, texts: [&texts, &judged], search: &search, options, observer };
-        made.extend(rivals.make(&spans)?);
+    let own = n_layers - spans.len();
+    if !matches!(options.amount, Amount::Parts(_)) {
+        sizes.insert(own);
     }
+    let rivals = match options.compare && !sizes.is_empty() {
+        true => Some(Rivals::new(model, [&texts, &judged], &search, &sizes, options.objective, observer)?),
+        false => None,
+    };
     let measured = Held::new(val, spec.kind);
-    let all: Vec<&Transformer> = made.iter().map(|(_, _, model)| model).collect();
-    observer.begin("measure", measured.positions() as u64, "positions");
-    let figures = measured.measure(&all, 1, options.seed, observer)?;
-    observer.end();
-    let speeds = measured.speeds(&all, observer)?;
-    let rows = made.iter().zip(figures).zip(speeds).map(|(((name, out, made), figures), speed)| Row {
-        model: (*name).to_owned(),
-        blocks: made.spec().n_layers,
-        removed: out.iter().map(|block| block + 1).collect(),
-        parameters: parameters.all - out.iter().map(|block| parameters.by_block[*block]).sum::<u64>(),
-        figures,
-        tokens_per_second: speed,
-    });
-    let rows = rows.collect();
+    let mut rows: Vec<Row> = Vec::new();
+    // The model that was asked for comes first.
+    for size in [own].into_iter().chain(sizes.into_iter().filter(|size| *size != own)) {
+        let (spans, shorter) = match choices.get(&size).filter(|_| size != own) {
+            Some(spans) => (spans, make(spans)?.1),
+            None => (&spans, shorter.clone()),
+        };
+        let whole = search::spans(n_layers, &BTreeSet::new());
+        let mut made = vec![("whole", whole, model.clone()), ("chosen", spans.clone(), shorter)];
+        if options.compare && matches!(options.amount, Amount::Parts(_)) {
+            let kept: Vec<KeptBlock> =
+                spans.iter().map(|span| KeptBlock { until: span.block, ..span.kept() }).collect();
+            let dropped = spans.iter().map(|span| Span { is_mapped: false, ..*span }).collect();
+            made.push(("dropped", dropped, model.shorter(&kept)?));
+        }
+        if let Some(rivals) = &rivals {
+            made.extend(rivals.make(spans)?);
+        }
+        let all: Vec<&Transformer> = made.iter().map(|(_, _, model)| model).collect();
+        observer.begin("measure", measured.positions() as u64, "positions");
+        let figures = measured.measure(&all, 1, options.seed, observer)?;
+        observer.end();
+        let speeds = measured.speeds(&all, observer)?;
+        let of_size =
+            made.iter().zip(figures).zip(speeds).map(|(((name, spans, made), figures), speed)| Row {
+                model: (*name).to_owned(),
+                blocks: made.spec().n_layers,
+                removed: removed(n_layers, spans),
+                parameters: parameters.of(spec, spans),
+                figures,
+                tokens_per_second: speed,
+            });
+        let seen = usize::from(!rows.is_empty());
+        rows.extend(of_size.skip(seen));
+    }
     Ok(Pruned {
         gaps: gaps(&search, &spans)?,
         kept,
@@ -401,15 +462,45 @@ fn split<'a>(
     Ok([&fitted[..count], held])
 }
 
-/// The blocks that no span begins with, counted from 0.
-fn removed(n_layers: usize, spans: &Spans) -> Vec<usize> {
-    let kept: BTreeSet<usize> = spans.iter().map(|(block, _)| *block).collect();
-    (0..n_layers).filter(|block| !kept.contains(block)).collect()
+/// What was taken out, as [`Row`] has it.
+fn removed(n_layers: usize, spans: &Spans) -> Vec<String> {
+    let mut removed = Vec::new();
+    for block in 0..n_layers {
+        match spans.iter().find(|span| span.block == block) {
+            None => removed.push((block + 1).to_string()),
+            Some(span) => removed.extend(span.without.kinds().map(|kind| match kind {
+                PartKind::Attention => format!("{}.attn", block + 1),
+                _ => format!("{}.ffn", block + 1),
+            })),
+        }
+    }
+    removed
+}
+
+/// Sees that `parts` sub-modules can be taken out.
+fn check_parts(spec: &Spec, parts: usize, options: &Options) -> Result<()> {
+    let most = 2 * spec.n_layers - 2;
+    let why = if spec.family != "llama" {
+        format!(
+            "sub-modules can be taken out of Llamas and what is built alike, which llama.cpp's `deci` holds without some, and not of \
+             `{}`: take out blocks",
+            spec.family
+        )
+    } else if !(1..=most).contains(&parts) {
+        format!("{parts} sub-modules cannot be taken out of {}: from 1 to {most} can", 2 * spec.n_layers)
+    } else if options.form == Form::Fold {
+        "a sub-module is not folded into another one: take the form `refit` or `drop`".to_owned()
+    } else if !options.sizes.is_empty() {
+        "other sizes are measured of blocks, not of sub-modules".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Option(why))
 }
 
 fn gaps(search: &Search, spans: &Spans) -> Result<Vec<Gap>> {
-    let gaps = spans.iter().filter(|(block, until)| until > block);
-    gaps.map(|&(block, until)| {
+    let gaps = spans.iter().filter(|span| span.until > span.block);
+    gaps.map(|&Span { block, until, .. }| {
         let (cosine, angle) = search.turn(block + 1, until)?;
         Ok(Gap { from: block + 1, to: until + 1, angular_distance: angle, influence: 1.0 - cosine })
     })
@@ -421,8 +512,28 @@ fn gaps(search: &Search, spans: &Spans) -> Result<Vec<Gap>> {
 pub struct Parameters {
     /// In all of them.
     pub all: u64,
-    /// In those of each block.
-    pub by_block: Vec<u64>,
+    /// In those of each part of each block.
+    pub by_part: Vec<Vec<u64>>,
+}
+
+impl Parameters {
+    /// In those of a model of `spans` of the one of `spec`: of an attention and of a feed-forward part the norm before it goes as
+    /// well.
+    fn of(&self, spec: &Spec, spans: &Spans) -> u64 {
+        let is_gone = |span: &Span, part: usize| {
+            let kind = |part: usize| spec.parts.get(part).map(|part| part.kind);
+            let gone = |part: usize| span.without.kinds().any(|it| kind(part) == Some(it));
+            gone(part)
+                || kind(part) == Some(PartKind::Norm) && gone(part + 1) && !(span.is_mapped && part == 0)
+        };
+        let all: u64 = self.by_part.iter().flatten().sum();
+        let kept = spans.iter().map(|span| {
+            let parts = self.by_part[span.block].iter().enumerate();
+            let kept: u64 = parts.filter(|(part, _)| !is_gone(span, *part)).map(|(_, count)| *count).sum();
+            kept + if span.is_mapped { (spec.d_model * spec.d_model) as u64 } else { 0 }
+        });
+        self.all - all + kept.sum::<u64>()
+    }
 }
 
 /// What else could be done with as many blocks less.
@@ -430,39 +541,74 @@ struct Rivals<'a> {
     model: &'a Transformer,
     texts: [&'a Texts; 2],
     search: &'a Search<'a>,
-    options: &'a Options,
+    /// The best blocks to drop, by how many.
+    dropped: BTreeMap<usize, Spans>,
     observer: &'a dyn Observer,
 }
 
-impl Rivals<'_> {
+impl<'a> Rivals<'a> {
+    fn new(
+        model: &'a Transformer,
+        texts: [&'a Texts; 2],
+        search: &'a Search<'a>,
+        sizes: &BTreeSet<usize>,
+        objective: Objective,
+        observer: &'a dyn Observer,
+    ) -> Result<Self> {
+        let dropping = Search::new(model, texts[0], texts[1], objective, (false, false), observer)?;
+        let dropped = chosen(&dropping, sizes, observer)?;
+        Ok(Self { model, texts, search, dropped, observer })
+    }
+
     /// Models without as many blocks as `spans` leaves out, each with what it is called and what was taken out.
-    fn make(&self, spans: &Spans) -> Result<Vec<(&'static str, Vec<usize>, Transformer)>> {
+    fn make(&self, spans: &Spans) -> Result<Vec<(&'static str, Spans, Transformer)>> {
         let n_layers = self.model.spec().n_layers;
         let out = n_layers - spans.len();
-        let [texts, judged] = self.texts;
         let by_angle = self.search.by_angle(out)?;
-        let dropping = Search::new(self.model, texts, judged, self.options.objective, false, self.observer)?;
-        let (best, _) = chosen(&dropping, out, self.observer)?;
-        let mut wanted = vec![("dropped", &best, Form::Drop), ("dropped, by angle", &by_angle, Form::Drop)];
+        let mut wanted =
+            vec![("dropped", &self.dropped[&out], Form::Drop), ("dropped, by angle", &by_angle, Form::Drop)];
         if self.model.spec().seam().is_some() {
             wanted.push(("folded, by angle", &by_angle, Form::Fold));
             wanted.push(("folded, same blocks", spans, Form::Fold));
         }
         let make = |(name, spans, form): (&'static str, &Spans, Form)| {
             let fitting = Fitting { form, objective: Objective::Mse, share: Some(0.0) };
-            let kept = fit(self.model, spans, fitting, self.texts, self.observer)?;
-            Ok((name, removed(n_layers, spans), self.model.shorter(&kept)?))
+            let own: Vec<KeptBlock> = spans.iter().map(Span::kept).collect();
+            let kept = fit(self.model, &own, fitting, self.texts, self.observer)?;
+            Ok((name, spans.clone(), self.model.shorter(&kept)?))
         };
         wanted.into_iter().map(make).collect()
     }
 }
 
-/// The blocks to take out: one by one, or in one span, whichever costs less.
-fn chosen(search: &Search, out: usize, observer: &dyn Observer) -> Result<(Spans, Judged)> {
-    observer.begin("search", (out + 1) as u64, "blocks");
-    let span = search.one_span(out, observer)?;
-    let path = search.one_by_one(|gone, _| gone == out, observer)?;
+/// The blocks to take out, by how many: one by one, or in one span, whichever costs less.
+fn chosen(
+    search: &Search,
+    sizes: &BTreeSet<usize>,
+    observer: &dyn Observer,
+) -> Result<BTreeMap<usize, Spans>> {
+    let Some(most) = sizes.last().copied() else { return Ok(BTreeMap::new()) };
+    observer.begin("search", (most + sizes.len()) as u64, "blocks");
+    let path = search.one_by_one(|gone, _| gone == most, observer)?;
+    let mut chosen = BTreeMap::new();
+    for out in sizes {
+        let (spans, judged) = search.one_span(*out, observer)?;
+        let by_one = &path[*out];
+        chosen.insert(*out, if judged.kl <= by_one.1.kl { spans } else { by_one.0.clone() });
+    }
     observer.end();
-    let last = path.into_iter().next_back().ok_or_else(|| Error::Internal("no path".into()))?;
-    Ok(if span.1.kl <= last.1.kl { span } else { last })
+    Ok(chosen)
+}
+
+/// The figure of how much is lost by how many blocks were taken out; nothing where that is one number.
+pub fn figure(rows: &[Row]) -> Option<Figure> {
+    let whole = rows.first()?.blocks;
+    let values = |estimate: Estimate| [estimate.mean, estimate.lo, estimate.hi];
+    let shorter = |row: &Row| Shorter {
+        way: row.model.clone(),
+        out: whole - row.blocks,
+        loss: values(row.figures.loss_beyond_whole),
+        agreement: values(row.figures.agreement),
+    };
+    plot::shorter(&rows[1..].iter().map(shorter).collect::<Vec<_>>())
 }

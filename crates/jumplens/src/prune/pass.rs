@@ -75,8 +75,12 @@ impl Texts {
             let read = value_of(model.spec().parts[seam.output].map_input(), &x[at], &outputs).clone();
             let sum = outputs[seam.sum].clone();
             let output = outputs[seam.output].clone();
+            let attention = model.spec().attention_part().map(|part| {
+                let input = model.spec().parts[part].inputs[0];
+                [value_of(input, &x[at], &outputs).clone(), outputs[part].clone()]
+            });
             let state = outputs.pop().ok_or_else(|| Error::Internal("a block without parts".into()))?;
-            Ok(Looked { read, output, sum, state })
+            Ok(Looked { read, output, sum, state, attention })
         };
         each(x.len(), work, &mut take)
     }
@@ -106,6 +110,8 @@ pub(super) struct Looked {
     pub sum: Tensor,
     /// The block's output.
     pub state: Tensor,
+    /// What its attention reads and puts out, where it has one.
+    pub attention: Option<[Tensor; 2]>,
 }
 
 /// `work` on the numbers below `n`, on all threads; its results in order.

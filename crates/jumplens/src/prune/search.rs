@@ -1,12 +1,14 @@
 //! Which blocks can go: by what it does to the model's predictions, measured. States that the whole model was seen to have are
 //! kept; a candidate is run from the block that it changes on, on the states that the shorter model so far has before it.
 
-use super::fit::{Objective, folded, weights};
+use super::fit::{Objective, folded, mapped, weights};
 use super::pass::{Looked, Texts, values};
+use super::solve::Sums;
 use crate::eval::with_unembedding;
-use crate::models::{KeptBlock, Kind, Seam, Transformer};
+use crate::models::{KeptBlock, Kind, Module, Seam, Transformer, Without};
 use crate::nn::{Precision, look_up, with_values};
 use crate::progress::{Observer, check};
+use crate::words::PartKind;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use jumplens_core::LinearMap;
@@ -23,16 +25,52 @@ const TOGETHER: usize = 6;
 /// How many of the candidates that are best on the first batch are measured on all.
 const FINALISTS: usize = 6;
 
-/// Blocks that are kept, each with the last one that it stands for.
-pub(super) type Spans = Vec<(usize, usize)>;
+/// A block that is kept, the last one that it stands for, what it goes without, and whether a map of each position stands for an
+/// attention that it goes without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub block: usize,
+    pub until: usize,
+    pub without: Without,
+    pub is_mapped: bool,
+}
+
+impl Span {
+    /// The block, its output layer being its own, and nothing in the place of an attention.
+    pub fn kept(&self) -> KeptBlock {
+        KeptBlock { until: self.until, without: self.without, ..KeptBlock::of(self.block) }
+    }
+}
+
+/// Blocks that are kept.
+pub(super) type Spans = Vec<Span>;
 
 /// The spans where the blocks of `removed` are left out, the first never being one.
 pub(super) fn spans(n_layers: usize, removed: &BTreeSet<usize>) -> Spans {
     let mut spans: Spans = Vec::new();
     for block in 0..n_layers {
         match spans.last_mut().filter(|_| removed.contains(&block)) {
-            Some(span) => span.1 = block,
-            None => spans.push((block, block)),
+            Some(span) => span.until = block,
+            None => spans.push(Span { block, until: block, without: Without::default(), is_mapped: false }),
+        }
+    }
+    spans
+}
+
+/// The spans where the sub-modules of `removed` are left out: of block l the attention is number 2·l, the feed-forward part
+/// 2·l + 1. A block without both is left out itself, unless a map stands for its attention.
+pub(super) fn spans_of_parts(n_layers: usize, removed: &BTreeSet<usize>, maps: bool) -> Spans {
+    let mut spans: Spans = Vec::new();
+    for block in 0..n_layers {
+        let [attention, feed_forward] = [2 * block, 2 * block + 1].map(|part| removed.contains(&part));
+        match spans.last_mut().filter(|_| attention && feed_forward && !maps) {
+            Some(span) => span.until = block,
+            None => spans.push(Span {
+                block,
+                until: block,
+                without: Without { attention, feed_forward },
+                is_mapped: attention && maps,
+            }),
         }
     }
     spans
@@ -60,6 +98,8 @@ pub(super) struct Search<'a> {
     /// The whole model's states before each block, and behind the last, on the held texts.
     states: Vec<Vec<Tensor>>,
     maps: RefCell<BTreeMap<(usize, usize), LinearMap>>,
+    /// What stands for attentions that are taken out, by block, where something does.
+    attentions: Vec<LinearMap>,
 }
 
 impl<'a> Search<'a> {
@@ -69,26 +109,35 @@ impl<'a> Search<'a> {
         texts: &Texts,
         held: &'a Texts,
         objective: Objective,
-        folds: bool,
+        (folds, maps_attentions): (bool, bool),
         observer: &dyn Observer,
     ) -> Result<Self> {
         let (n_layers, d) = (model.spec().n_layers, model.spec().d_model);
-        let seam = model.spec().seam().filter(|_| folds);
+        let seam = model.spec().seam();
         let most = (MEMORY / (n_layers * d * 8)).min((16 * d).max(4096));
         let some = texts.first(most);
-        let mut seen = Vec::new();
-        if let Some(seam) = seam {
+        let (mut seen, mut attentions) = (Vec::new(), Vec::new());
+        if let Some(seam) = seam.filter(|_| folds || maps_attentions) {
             let mut x = some.embed(model)?;
             for layer in 0..n_layers {
                 check(observer)?;
                 let (mut f, mut u, mut states) = (Vec::new(), Vec::new(), Vec::new());
-                some.look(model, layer, seam, &x, |Looked { output, sum, state, .. }| {
-                    f.extend(values(&output)?);
-                    u.extend(values(&sum)?);
+                let mut sums = Sums::new(d, d, false);
+                some.look(model, layer, seam, &x, |Looked { output, sum, state, attention, .. }| {
+                    if let Some([read, put]) = attention.filter(|_| maps_attentions) {
+                        sums.add(&values(&read)?, &values(&put)?, &weights(objective, &values(&sum)?, d));
+                    }
+                    if folds {
+                        f.extend(values(&output)?);
+                        u.extend(values(&sum)?);
+                    }
                     states.push(state);
                     Ok(())
                 })?;
                 seen.push([f, u]);
+                if maps_attentions {
+                    attentions.push(mapped(&sums, SHARE)?);
+                }
                 x = states;
             }
         }
@@ -97,7 +146,8 @@ impl<'a> Search<'a> {
             states.push(held.block(model, layer, &states[layer])?);
         }
         let maps = RefCell::default();
-        Ok(Self { model, seam, objective, folds: seam.is_some(), held, seen, states, maps })
+        let seam = seam.filter(|_| folds);
+        Ok(Self { model, seam, objective, folds: seam.is_some(), held, seen, states, maps, attentions })
     }
 
     /// The whole model's states on the held texts before block `layer`, all tokens, row-major.
@@ -128,14 +178,21 @@ impl<'a> Search<'a> {
         Ok((cosine / n, angle / n))
     }
 
+    /// The block of a span, its output layer being its own.
+    pub fn kept(&self, span: Span) -> KeptBlock {
+        let map = self.attentions.get(span.block).filter(|_| span.is_mapped);
+        KeptBlock { attention: map.cloned(), ..span.kept() }
+    }
+
     /// A span's blocks as they are judged.
-    fn block(&self, (block, until): (usize, usize)) -> Result<KeptBlock> {
+    fn block(&self, span: Span) -> Result<KeptBlock> {
+        let Span { block, until, .. } = span;
         let Some(seam) = self.seam.filter(|_| self.folds && until > block) else {
-            return Ok(KeptBlock::of(block));
+            return Ok(KeptBlock { until: block, ..self.kept(span) });
         };
         let known = self.maps.borrow().get(&(block, until)).cloned();
         if let Some(map) = known {
-            return Ok(KeptBlock { block, until, output: Some(map) });
+            return Ok(KeptBlock { output: Some(map), ..span.kept() });
         }
         let layer = self.model.module(block, seam.output).output_layer();
         let layer = layer.ok_or_else(|| Error::Internal("no output layer".into()))?.to_map()?;
@@ -144,7 +201,7 @@ impl<'a> Search<'a> {
         let weights = weights(self.objective, wanted, self.model.spec().d_model);
         let map = folded(&layer, [f, &missing], &weights, SHARE)?;
         self.maps.borrow_mut().insert((block, until), map.clone());
-        Ok(KeptBlock { block, until, output: Some(map) })
+        Ok(KeptBlock { output: Some(map), ..span.kept() })
     }
 
     /// The shorter model of `spans`, as it is judged.
@@ -161,22 +218,67 @@ impl<'a> Search<'a> {
         observer: &dyn Observer,
     ) -> Result<Vec<(Spans, Judged)>> {
         let n_layers = self.model.spec().n_layers;
+        self.path((1..n_layers).collect(), |removed| spans(n_layers, removed), enough, observer)
+    }
+
+    /// Takes out `count` sub-modules, one after another. The attention of block 0 stays: the sizes of all are read off it.
+    pub fn parts(&self, count: usize, observer: &dyn Observer) -> Result<(Spans, Judged)> {
+        let n_layers = self.model.spec().n_layers;
+        let maps = !self.attentions.is_empty();
+        let of = |removed: &BTreeSet<usize>| spans_of_parts(n_layers, removed, maps);
+        let mut units = Vec::new();
+        for unit in 1..2 * n_layers {
+            let kind = if unit % 2 == 0 { PartKind::Attention } else { PartKind::FeedForward };
+            let part = self.model.spec().parts.iter().position(|part| part.kind == kind);
+            let module = part.map(|part| self.model.module(unit / 2, part));
+            let adds = match module {
+                None | Some(Module::Nothing(_)) => false,
+                Some(Module::LinearAttention(_)) => !maps,
+                // What stands for one in a file.
+                Some(module) => match module.output_layer() {
+                    Some(layer) => layer.to_map()?.weight().iter().any(|weight| *weight != 0.0),
+                    None => true,
+                },
+            };
+            units.extend(adds.then_some(unit));
+        }
+        if count > units.len() {
+            return Err(Error::Option(format!(
+                "{count} sub-modules cannot be taken out: of what is there {} can",
+                units.len()
+            )));
+        }
+        let path = self.path(units, of, |gone, _| gone == count, observer)?;
+        path.into_iter().next_back().ok_or_else(|| Error::Internal("no path".into()))
+    }
+
+    /// Takes `units` out one after another, each time the one whose loss costs least; what a choice of them leaves is `of`.
+    fn path(
+        &self,
+        units: Vec<usize>,
+        of: impl Fn(&BTreeSet<usize>) -> Spans,
+        enough: impl Fn(usize, Judged) -> bool,
+        observer: &dyn Observer,
+    ) -> Result<Vec<(Spans, Judged)>> {
         let mut removed = BTreeSet::new();
-        let mut path = vec![(spans(n_layers, &removed), Judged { kl: 0.0, agreement: 1.0 })];
+        let mut path = vec![(of(&removed), Judged { kl: 0.0, agreement: 1.0 })];
         // The shorter model's states before each of its blocks.
         let mut states: Vec<Vec<Tensor>> = self.states.clone();
-        while removed.len() + 1 < n_layers && !enough(removed.len(), path[path.len() - 1].1) {
+        while removed.len() < units.len() && !enough(removed.len(), path[path.len() - 1].1) {
             let current = &path[path.len() - 1].0;
-            let with = |block: usize| {
+            let with = |unit: usize| {
                 let mut more = removed.clone();
-                more.insert(block);
-                spans(n_layers, &more)
+                more.insert(unit);
+                of(&more)
             };
-            let candidates: Vec<(usize, Spans)> =
-                (1..n_layers).filter(|block| !removed.contains(block)).map(|b| (b, with(b))).collect();
+            let candidates: Vec<(usize, Spans)> = units
+                .iter()
+                .filter(|unit| !removed.contains(unit))
+                .map(|unit| (*unit, with(*unit)))
+                .collect();
             let (best, judged) = self.best(&candidates, current, &states, observer)?;
-            let (block, chosen) = candidates[best].clone();
-            removed.insert(block);
+            let (unit, chosen) = candidates[best].clone();
+            removed.insert(unit);
             let begin = same_until(current, &chosen);
             let model = self.shorter(&chosen)?;
             states.truncate(begin + 1);
@@ -314,7 +416,14 @@ mod tests {
 
     #[test]
     fn spans_join_neighbours() {
-        assert_eq!(spans(6, &[2, 3, 5].into()), [(0, 0), (1, 3), (4, 5)]);
+        let ends = |spans: Spans| spans.iter().map(|span| (span.block, span.until)).collect::<Vec<_>>();
+        assert_eq!(ends(spans(6, &[2, 3, 5].into())), [(0, 0), (1, 3), (4, 5)]);
+        // Both parts of block 1, the attention of block 2, the feed-forward part of block 3.
+        let parts = spans_of_parts(4, &[2, 3, 4, 7].into(), false);
+        assert_eq!(ends(parts.clone()), [(0, 1), (2, 2), (3, 3)]);
+        let without = |attention, feed_forward| Without { attention, feed_forward };
+        let all: Vec<Without> = parts.iter().map(|span| span.without).collect();
+        assert_eq!(all, [without(false, false), without(true, false), without(false, true)]);
         assert_eq!(same_until(&spans(6, &[2].into()), &spans(6, &[2, 5].into())), 3);
     }
 }

@@ -221,6 +221,20 @@ struct Config {
     query_pre_attn_scalar: Option<f64>,
     attn_logit_softcapping: Option<f32>,
     final_logit_softcapping: Option<f32>,
+    /// Of GGUF files alone: what each block has in the way of an attention, where that is not said of all at once.
+    attention_of_blocks: Option<Vec<Attends>>,
+    /// The same of the widths of their feed-forward parts, where they differ.
+    intermediate_sizes: Option<Vec<usize>>,
+}
+
+/// What a block has in the way of an attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Attends {
+    Heads,
+    /// A map of each position.
+    Linear,
+    Nothing,
 }
 
 pub(super) const FULL: &str = "full_attention";
@@ -527,17 +541,32 @@ fn read<'a>(file: ConfigFile<'a>, weights: &'a Weights<'a>) -> Result<Blueprint<
 
 fn block(model: &Model, layer: usize, at: &Scope) -> Result<Vec<ModuleSpec>> {
     let d = model.config.hidden_size;
-    let (d_inner, has_bias) = (model.config.intermediate_size, model.config.mlp_bias);
+    let has_bias = model.config.mlp_bias;
+    let widths = model.config.intermediate_sizes.as_ref();
+    let d_inner = widths.map_or(Some(model.config.intermediate_size), |widths| widths.get(layer).copied());
+    let d_inner = d_inner.ok_or_else(|| model.file.fault("not every block has its `feed_forward_length`"))?;
+    let attends = model.config.attention_of_blocks.as_ref();
+    let attends = attends.and_then(|of_blocks| of_blocks.get(layer).copied()).unwrap_or(Attends::Heads);
     let norm = |name: &str| ModuleSpec::Norm(model.norm(d, &at.pp(name)));
     let mlp = at.pp("mlp");
-    let attention = ModuleSpec::Attention(self_attention(model, layer, &at.pp("self_attn"))?);
+    let attention = match attends {
+        Attends::Heads => ModuleSpec::Attention(self_attention(model, layer, &at.pp("self_attn"))?),
+        Attends::Linear => {
+            ModuleSpec::LinearAttention(LinearSpec::new(&at.pp("self_attn.o_proj"), d, d, false))
+        }
+        Attends::Nothing => ModuleSpec::Nothing(PartKind::Attention),
+    };
     let feed_forward = ModuleSpec::GatedFeedForward {
         gate: model.linear(&mlp.pp("gate_proj"), d, d_inner, has_bias),
         up: model.linear(&mlp.pp("up_proj"), d, d_inner, has_bias),
         activation: model.activation,
         down: model.linear(&mlp.pp("down_proj"), d_inner, d, has_bias),
     };
-    let (first, after_attention) = (norm("input_layernorm"), norm("post_attention_layernorm"));
+    let first = match attends {
+        Attends::Nothing => ModuleSpec::Nothing(PartKind::Norm),
+        _ => norm("input_layernorm"),
+    };
+    let after_attention = norm("post_attention_layernorm");
     let add = || ModuleSpec::Add;
     Ok(match model.is_sandwich() {
         false => vec![first, attention, add(), after_attention, feed_forward, add()],

@@ -3,7 +3,7 @@
 
 use super::super::blueprint::{Blueprint, ModuleSpec};
 use super::super::with_blueprint;
-use super::{KeptBlock, Stored, attention, configuration, tensors};
+use super::{KeptBlock, STAND_IN, Stored, attention, configuration, linear_attention, tensors};
 use crate::error::{Error, Result};
 use crate::gguf::convert::Turn;
 use crate::gguf::write::{self, Kind, Meta};
@@ -54,6 +54,65 @@ enum OfFile {
     Bytes(usize),
     /// The output layer of a kept block, or its bias.
     Output(usize, bool),
+    /// What stands for the attention of a kept block.
+    Attention(usize),
+    /// 0 everywhere.
+    Nothing,
+}
+
+/// Makes `metadata` of a Llama those of llama.cpp's `deci`, whose blocks may be without an attention, and with feed-forward parts of
+/// several widths: what it is, for those that `kept` goes without.
+fn without_parts(
+    metadata: &mut Vec<(String, Meta)>,
+    blueprint: &Blueprint,
+    kept: &[KeptBlock],
+) -> Result<(), String> {
+    if blueprint.spec.family != "llama" {
+        return Err(format!(
+            "llama.cpp's `deci` holds blocks without an attention or a feed-forward part, and is a Llama, which `{}` is not",
+            blueprint.spec.family
+        ));
+    }
+    let (mut heads, mut kv_heads, mut widths) = (Vec::new(), Vec::new(), Vec::new());
+    for block in kept {
+        let modules = (blueprint.block)(block.block).map_err(|error| error.to_string())?;
+        let own = modules.iter().find_map(|module| match module {
+            ModuleSpec::Attention(attention) => Some((attention.n_heads, attention.n_kv_heads)),
+            ModuleSpec::LinearAttention(_) => Some((blueprint.spec.n_heads, 0)),
+            _ => None,
+        });
+        let (n_heads, n_kv_heads) = match (own, block.without.attention, &block.attention) {
+            (Some(own), false, _) => own,
+            (_, true, Some(_)) => (blueprint.spec.n_heads, 0),
+            _ => (0, 0),
+        };
+        heads.push(n_heads as i32);
+        kv_heads.push(n_kv_heads as i32);
+        let width =
+            modules.iter().find_map(ModuleSpec::output_layer).map_or(0, |layer| layer.weight.shape[1]);
+        widths.push(if block.without.feed_forward { STAND_IN } else { width } as i32);
+    }
+    let (llama, deci) = (Architecture::Llama.name(), Architecture::Deci.name());
+    let by_block = ["attention.head_count", "attention.head_count_kv", "feed_forward_length"];
+    metadata.retain(|(key, _)| {
+        key.split_once('.')
+            .is_none_or(|(below, key)| ![llama, deci].contains(&below) || !by_block.contains(&key))
+    });
+    for (key, value) in metadata.iter_mut() {
+        if let Some(rest) = key.strip_prefix(&format!("{llama}.")) {
+            *key = format!("{deci}.{rest}");
+        } else if key == "general.architecture" {
+            *value = Meta::Text(deci.to_owned());
+        }
+    }
+    let values = by_block.into_iter().zip([heads, kv_heads, widths]);
+    metadata.extend(values.map(|(key, values)| (format!("{deci}.{key}"), Meta::I32s(values))));
+    Ok(())
+}
+
+/// Whether something is left out of a block that is kept.
+fn lacks_parts(kept: &[KeptBlock]) -> bool {
+    kept.iter().any(|block| !block.without.is_nothing())
 }
 
 fn gguf_of_gguf(
@@ -72,6 +131,16 @@ fn gguf_of_gguf(
         return Err(header.unsupported(message));
     }
     let mut metadata = gguf::write::of_kept(&header, &blocks)?;
+    if lacks_parts(kept) {
+        if header.natural(&format!("{}.attention.sliding_window", Architecture::of(&header)?.name()))?
+            > Some(0)
+        {
+            return Err(
+                header.unsupported("llama.cpp's `deci` has no windows of attention, which this model has")
+            );
+        }
+        without_parts(&mut metadata, blueprint, kept).map_err(|why| header.unsupported(why))?;
+    }
     let wanted = kind_of(stored);
     if let Some(file_type) = wanted.and_then(Kind::file_type) {
         metadata.retain(|(key, _)| key != "general.file_type");
@@ -121,6 +190,13 @@ fn gguf_of_gguf(
             let Some((_, rest)) = in_block(tensor.name).filter(|(number, _)| *number == block.block) else {
                 continue;
             };
+            let without = block.without;
+            let keeps_norm = block.attention.is_some() && rest == "attn_norm.weight";
+            if without.attention && rest.starts_with("attn_") && !keeps_norm
+                || without.feed_forward && rest.starts_with("ffn_") && rest != "ffn_norm.weight"
+            {
+                continue;
+            }
             let output = match rest.as_str() {
                 "ffn_down.weight" => block.output.as_ref().map(|_| (new, false)),
                 "ffn_down.bias" => block.output.as_ref().map(|_| (new, true)),
@@ -129,12 +205,27 @@ fn gguf_of_gguf(
             add(format!("blk.{new}.{rest}"), at, output);
         }
     }
+    let d = blueprint.spec.d_model;
+    for (new, _) in kept.iter().enumerate().filter(|(_, block)| block.attention.is_some()) {
+        let name = format!("blk.{new}.attn_output.weight");
+        tensors.push(write::Tensor::new(name, vec![d, d], wanted.unwrap_or(Kind::F16)));
+        sources.push(OfFile::Attention(new));
+    }
+    for (new, _) in kept.iter().enumerate().filter(|(_, block)| block.without.feed_forward) {
+        for (stem, shape) in [("gate", [STAND_IN, d]), ("up", [STAND_IN, d]), ("down", [d, STAND_IN])] {
+            let name = format!("blk.{new}.ffn_{stem}.weight");
+            tensors.push(write::Tensor::new(name, shape.to_vec(), wanted.unwrap_or(Kind::F16)));
+            sources.push(OfFile::Nothing);
+        }
+    }
     write::write(path, &metadata, &tensors, |index| {
         during()?;
         let kind = tensors[index].kind;
         Ok(match &sources[index] {
             OfFile::Bytes(at) => files.config.bytes()[header.tensors[*at].bytes.clone()].to_vec(),
             OfFile::Values(at) => kind.encode(&header.tensors[*at].values(&files.config)?),
+            OfFile::Attention(block) => kind.encode(linear_attention(kept, *block)?.weight()),
+            OfFile::Nothing => vec![0; tensors[index].bytes],
             OfFile::Output(block, bias) => kind.encode(&output_values(kept, *block, *bias)?),
         })
     })
@@ -175,6 +266,9 @@ fn gguf_of_folder(
     metadata.extend(hyper);
     let blocks = format!("{}.block_count", architecture.name());
     metadata.push((blocks, Meta::U32(kept.len() as u32)));
+    if lacks_parts(kept) {
+        without_parts(&mut metadata, blueprint, kept).map_err(fault)?;
+    }
     match files.tokenizer.as_ref().map(|tokenizer| &tokenizer.vocabulary) {
         Some(Vocabulary::Json(file)) => {
             let json: Value = serde_json::from_slice(file.bytes()).map_err(Error::format(&file.path))?;

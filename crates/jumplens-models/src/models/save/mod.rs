@@ -69,7 +69,15 @@ enum From {
     Weight(usize, WeightLayout),
     /// Its bias.
     Bias(usize),
+    /// What stands for the attention of the kept block of that number.
+    Attention(usize),
+    /// 0 everywhere.
+    Nothing,
 }
+
+/// Hidden units of what stands where a block has no feed-forward part, and adds nothing: llama.cpp leaves out all of a block
+/// without one, and the rows of its formats are no shorter.
+const STAND_IN: usize = 32;
 
 /// Writes the model of the blocks `kept` of the model of `files` to `folder`, which is there and has none of these files:
 /// `model.safetensors` or several of them with their index, the tokenizer's files, and `config.json` last, without which
@@ -89,6 +97,12 @@ pub fn save(
             "8 bit weights are for GGUF files: choose f32, f16 or bf16 for a folder".to_owned(),
         ));
     }
+    if kept.iter().any(|block| !block.without.is_nothing()) {
+        return Err(Error::Option(
+            "no configuration of `transformers` can say that a block has no attention or no feed-forward part: write a GGUF file"
+                .to_owned(),
+        ));
+    }
     with_blueprint(files, Precision::F32, |blueprint, weights| {
         let config = configuration(files, (blueprint, weights), kept, stored)?;
         let tensors = tensors(blueprint, weights, kept, stored)?;
@@ -101,17 +115,19 @@ pub fn save(
     })
 }
 
-/// How many numbers are in the tensors of each block.
-pub fn block_parameters(files: &ModelFiles) -> Result<Vec<u64>> {
+/// How many numbers are in the tensors of each part of each block.
+pub fn part_parameters(files: &ModelFiles) -> Result<Vec<Vec<u64>>> {
     with_blueprint(files, Precision::F32, |blueprint, _| {
-        let of_block = |layer: usize| -> Result<u64> {
-            let mut tensors: BTreeMap<String, u64> = BTreeMap::new();
-            for tensor in (blueprint.block)(layer)?.iter().map(ModuleSpec::tensors) {
-                let counts =
-                    tensor?.into_iter().map(|it| (it.name, it.shape.iter().map(|n| *n as u64).product()));
-                tensors.extend(counts);
-            }
-            Ok(tensors.values().sum())
+        let of_block = |layer: usize| -> Result<Vec<u64>> {
+            let of_part = |part: &ModuleSpec| -> Result<u64> {
+                let tensors: BTreeMap<String, u64> = part
+                    .tensors()?
+                    .into_iter()
+                    .map(|it| (it.name, it.shape.iter().map(|n| *n as u64).product()))
+                    .collect();
+                Ok(tensors.values().sum())
+            };
+            (blueprint.block)(layer)?.iter().map(of_part).collect()
         };
         (0..blueprint.spec.n_layers).map(of_block).collect()
     })
@@ -137,6 +153,12 @@ fn configuration(
     };
     if config.contains_key("text_config") {
         return Err(fault("models of pictures and text cannot be written with fewer blocks"));
+    }
+    if ["attention_of_blocks", "intermediate_sizes"].iter().any(|field| config.contains_key(*field)) {
+        return Err(fault(
+            "some of its blocks lack an attention or have another width, which no configuration of `transformers` can say: write \
+             a GGUF file",
+        ));
     }
     let attention = |layer: usize| attention(blueprint, layer);
     let mut windows = Vec::new();
@@ -259,6 +281,15 @@ fn tensors(
         let (own, last) = ((blueprint.block)(block.block)?, (blueprint.block)(block.until)?);
         let there = (blueprint.block)(at)?;
         for (part, there) in there.iter().enumerate() {
+            if is_gone(&own, part, block) {
+                for (name, shape) in stand_in(there)? {
+                    add(&name, From::Nothing, &shape, None);
+                }
+                if let (ModuleSpec::Attention(attention), Some(map)) = (there, &block.attention) {
+                    add(&attention.output.weight.name, From::Attention(at), &[map.d_out(), map.d_in()], None);
+                }
+                continue;
+            }
             let from = if seam.is_some_and(|seam| part > seam.sum) { &last[part] } else { &own[part] };
             let output = block.output.as_ref().filter(|_| seam.is_some_and(|seam| part == seam.output));
             let replaced = there.output_layer().zip(output);
@@ -285,6 +316,40 @@ fn tensors(
     Ok(tensors)
 }
 
+/// Whether the block `kept` has no part `part`: of an attention in whose place nothing stands its norm goes as well, that of a
+/// feed-forward part stays for what stands in its place.
+fn is_gone(block: &[ModuleSpec], part: usize, kept: &KeptBlock) -> bool {
+    let without = kept.without;
+    match &block[part] {
+        ModuleSpec::Attention(_) | ModuleSpec::LinearAttention(_) => without.attention,
+        ModuleSpec::FeedForward { .. } | ModuleSpec::GatedFeedForward { .. } => without.feed_forward,
+        ModuleSpec::Norm(_) => {
+            let is_before = matches!(
+                block.get(part + 1),
+                Some(ModuleSpec::Attention(_) | ModuleSpec::LinearAttention(_))
+            );
+            without.attention && kept.attention.is_none() && is_before
+        }
+        ModuleSpec::Add | ModuleSpec::Nothing(_) => false,
+    }
+}
+
+/// What stands for the attention of the kept block `at`.
+fn linear_attention(kept: &[KeptBlock], at: usize) -> Result<&LinearMap> {
+    kept[at]
+        .attention
+        .as_ref()
+        .ok_or_else(|| Error::Internal(format!("nothing stands for the attention of block {at}")))
+}
+
+/// The weights that stand where a block has no such part, by their names and shapes.
+fn stand_in(part: &ModuleSpec) -> Result<Vec<(String, Vec<usize>)>> {
+    let ModuleSpec::GatedFeedForward { gate, up, down, .. } = part else { return Ok(Vec::new()) };
+    let d = gate.weight.shape.get(1).copied().unwrap_or_default();
+    let of = |layer: &LinearSpec, shape: [usize; 2]| (layer.weight.name.clone(), shape.to_vec());
+    Ok(vec![of(gate, [STAND_IN, d]), of(up, [STAND_IN, d]), of(down, [d, STAND_IN])])
+}
+
 impl Written {
     fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
@@ -305,6 +370,8 @@ impl Written {
                 (0..rows * cols).map(|i| map.weight()[i % rows * cols + i / rows]).collect()
             }
             From::Bias(at) => output(*at)?.bias().unwrap_or_default().to_vec(),
+            From::Attention(at) => linear_attention(kept, *at)?.weight().to_vec(),
+            From::Nothing => vec![0.0; self.shape.iter().product()],
         })
     }
 
