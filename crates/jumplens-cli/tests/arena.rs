@@ -150,6 +150,15 @@ fn it_goes_on_to_the_same_tables_after_a_kill() {
     ] {
         assert!(bytes("whole", file) == bytes("killed", file), "{file}");
     }
+    // One more lens, and the tables are whole for those who read them afterwards.
+    let further = ["-q", "arena", "tiny-gpt2", "--lenses", "mat,tuned,jacobian,tangent", "--prompts", "2"];
+    let further = [
+        &further[..],
+        &["--prompt-tokens", "30", "--train", "600", "--val", "60", "--out", "killed", "--resume"],
+    ];
+    succeed(at, &further.concat());
+    assert_eq!(rows(&at.join("killed/results/arena.csv")).len(), 4 * 13);
+    succeed(at, &["-q", "plot", "--out", "killed"]);
     // Other prompts than the lenses there were taken on are refused.
     let more =
         ["arena", "tiny-gpt2", "--lenses", "mat,tuned,jacobian", "--prompts", "3", "--prompt-tokens", "30"];

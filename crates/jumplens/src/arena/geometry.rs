@@ -2,8 +2,8 @@
 
 use super::tables::MapRow;
 use crate::Result;
+use crate::models::Sizes;
 use crate::progress::{Observer, check};
-use crate::run::Run;
 use crate::shortcut::{LinearMap, Shortcuts};
 use crate::store::Stage;
 use crate::words::Cast;
@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 
 /// The rows of `arena_maps.csv`: each lens against each other, layer by layer. Advances by one a layer.
 pub(super) fn maps(
-    run: &Run,
+    sizes: Sizes,
     folder: &Path,
     others: &[PathBuf],
     observer: &dyn Observer,
 ) -> Result<Vec<MapRow>> {
     let others = others.iter().map(|path| Shortcuts::open(path)).collect::<Result<Vec<_>>>()?;
     let all = Shortcuts::new(folder.join(Stage::Fit.place())).with_others(others);
-    let (casts, sizes) = (all.casts()?, run.sizes());
+    let casts = all.casts()?;
     let mut rows = Vec::new();
     observer.begin("compare", sizes.n_layers as u64, "layers");
     for layer in 0..sizes.n_layers {

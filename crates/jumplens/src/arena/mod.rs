@@ -15,8 +15,8 @@ mod tables;
 pub use paired::Third;
 pub use tables::{CostRow, DifferenceRow, FigureRow, MapRow, ThirdRow};
 
-use crate::eval::layers_saved;
 use crate::eval::tables::{ExitRow, R2Row, read_csv, write_csv};
+use crate::eval::{Evaluation, Places, early_exit, layers_saved};
 use crate::files::write_atomically;
 use crate::hub::{ModelFiles, Sources};
 use crate::jacobian::{self, JacobiansFile, PromptSource, SHORTEST};
@@ -135,33 +135,30 @@ pub fn arena(
     let made = take_derivatives(&run, &derivatives, &prompts, &mut times, sources, observer)?;
     run.measure_with(&made, observer)?;
     run.r2(None, observer)?;
-    let (mut tables, n_layers) = (None, run.sizes().n_layers);
-    let seed = run.manifest().seed;
-    run.evaluate_and(
-        None,
-        &mut |evaluation, sentences| {
-            tables = Some(paired::tables(evaluation, sentences, seed));
-            Ok(())
-        },
-        observer,
-    )?;
-    let (mut figures, differences, thirds) =
-        tables.ok_or_else(|| Error::Internal("an evaluation was made and is not there".into()))?;
     let results = folder.join(RESULTS);
     let r2: Vec<R2Row> = read_csv(&results.join("r2.csv"))?;
-    for row in &mut figures {
-        let found =
-            r2.iter().find(|r2| r2.mapping == row.mapping && r2.from == row.layer && r2.to == n_layers);
-        row.r2 = found.map(|row| row.r2);
-    }
-    let exits: Vec<ExitRow> = read_csv(&results.join("early_exit.csv"))?;
-    let costs = costs(&run, &lenses, request, &times, &exits)?;
-    let maps = geometry::maps(&run, folder, &made, observer)?;
-    write_csv(&results.join("arena.csv"), &figures)?;
-    write_csv(&results.join("arena_differences.csv"), &differences)?;
-    write_csv(&results.join("arena_thirds.csv"), &thirds)?;
-    write_csv(&results.join("arena_cost.csv"), &costs)?;
-    write_csv(&results.join("arena_maps.csv"), &maps)?;
+    let maps = geometry::maps(run.sizes(), folder, &made, observer)?;
+    let mut costs = costs(&run, &lenses, request, &times)?;
+    let (n_layers, seed, mut thirds) = (run.sizes().n_layers, run.manifest().seed, Vec::new());
+    let write = &mut |evaluation: &Evaluation, places: &Places| {
+        let (mut figures, differences, means) = paired::tables(evaluation, &places.sentences(), seed);
+        for row in &mut figures {
+            let is_its = |r2: &&R2Row| r2.mapping == row.mapping && r2.from == row.layer && r2.to == n_layers;
+            row.r2 = r2.iter().find(is_its).map(|row| row.r2);
+        }
+        let rule = places.exit_rule(kind);
+        let exits: Vec<ExitRow> = evaluation.of_states().flat_map(|cast| early_exit(cast, &rule)).collect();
+        for row in &mut costs {
+            row.layers_saved = layers_saved(&exits, &row.mapping, n_layers);
+        }
+        thirds = means;
+        write_csv(&results.join("arena.csv"), &figures)?;
+        write_csv(&results.join("arena_differences.csv"), &differences)?;
+        write_csv(&results.join("arena_thirds.csv"), &thirds)?;
+        write_csv(&results.join("arena_cost.csv"), &costs)?;
+        write_csv(&results.join("arena_maps.csv"), &maps)
+    };
+    run.evaluate_and(None, write, observer)?;
     run.plot(observer)?;
     Ok(Outcome { thirds, costs })
 }
@@ -288,14 +285,8 @@ fn write_times(folder: &Path, times: &BTreeMap<Cast, f64>) -> Result<()> {
     write_atomically(&folder.join(TIMES), &text)
 }
 
-/// What each lens took, and what it saves.
-fn costs(
-    run: &Run,
-    lenses: &[Cast],
-    request: &Request,
-    times: &BTreeMap<Cast, f64>,
-    exits: &[ExitRow],
-) -> Result<Vec<CostRow>> {
+/// What each lens took.
+fn costs(run: &Run, lenses: &[Cast], request: &Request, times: &BTreeMap<Cast, f64>) -> Result<Vec<CostRow>> {
     let samples = read_samples(&run.folder().join(samples_file("train")), run.spec())?;
     let sizes = run.sizes();
     let is_masked = run.spec().is_some_and(|spec| spec.kind == Kind::Masked);
@@ -317,7 +308,7 @@ fn costs(
             prompts,
             tokens,
             backward_passes: backward,
-            layers_saved: layers_saved(exits, cast, sizes.n_layers),
+            layers_saved: None,
         }
     };
     Ok(lenses.iter().map(row).collect())

@@ -22,8 +22,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Gets all predictions, and which samples are of one sentence.
-type Look<'a> = dyn FnMut(&Evaluation, &[Range<usize>]) -> Result<()> + 'a;
+/// Gets all predictions, and where their samples are.
+type Look<'a> = dyn FnMut(&Evaluation, &Places) -> Result<()> + 'a;
 
 impl Run {
     /// `layers.csv`, `early_exit.csv`, `predictions.parquet`, for the maps of this run or those in another folder. Goes on from
@@ -33,7 +33,8 @@ impl Run {
         self.evaluate_and(shortcuts, &mut |_, _| Ok(()), observer)
     }
 
-    /// The same; before the tables are written, `look` is given what they are made from.
+    /// The same; before the tables are written, `look` is given what they are made from. What it writes next to
+    /// them is the stage's own, with its digest.
     pub(crate) fn evaluate_and(
         &mut self,
         shortcuts: Option<&Path>,
@@ -50,7 +51,7 @@ impl Run {
         let states = StateFiles::new(&self.folder, "val");
         let subject = self.subject(&maps, &casts, &samples, &states)?;
         let so_far = evaluate_range(&subject, &self.manifest, range, 0, &pieces, observer)?;
-        look(&so_far.evaluation, &so_far.places.sentences())?;
+        look(&so_far.evaluation, &so_far.places)?;
         self.finish_evaluation(so_far, kind, &maps, Some(&samples), started, shortcuts, observer)
     }
 
