@@ -220,8 +220,8 @@ pub struct CastArgs {
     #[arg(long, value_name = "RANK,…", value_delimiter = ',', value_parser = rank)]
     pub rank: Vec<usize>,
     /// Only these casts, separated by commas, and nothing that none of them needs: `id`, `mat`, `mat+b`, `mat_ridge`, `mat_r64`, …,
-    /// with `--pairs to-final` those that are fitted through the head, `mat_fisher` and `tuned`, and those that run blocks, `mat_attn`, `mat_ffn`, `mat_ln1_ln2` [default: id, mat, those of the options above, and those
-    /// that run blocks]
+    /// with `--pairs to-final` those that are fitted through the head, `mat_fisher` and `tuned`, and those that run blocks,
+    /// `mat_attn`, `mat_ffn`, `mat_ln1_ln2` [default: id, mat, those of the options above, and those that run blocks]
     #[arg(long, visible_alias = "cast", value_name = "CAST,…", value_delimiter = ',', conflicts_with_all = ["intercept", "rank"])]
     pub casts: Vec<Cast>,
 }

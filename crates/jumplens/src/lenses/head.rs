@@ -77,10 +77,6 @@ impl Fit for Fisher {
         Cast::from("mat_fisher")
     }
 
-    fn needs_states(&self) -> bool {
-        true
-    }
-
     fn needs_head(&self) -> bool {
         true
     }
@@ -115,10 +111,6 @@ impl Fit for Fisher {
 impl Fit for Tuned {
     fn cast(&self) -> Cast {
         Cast::Tuned
-    }
-
-    fn needs_states(&self) -> bool {
-        true
     }
 
     fn needs_head(&self) -> bool {

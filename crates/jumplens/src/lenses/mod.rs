@@ -25,7 +25,7 @@ pub trait Fit: Send + Sync {
 
     /// Whether it takes the states themselves, and not only what can be had of their sums.
     fn needs_states(&self) -> bool {
-        false
+        self.needs_head()
     }
 
     /// Whether it takes what the head makes of states. Its maps then lead to the last layer alone.

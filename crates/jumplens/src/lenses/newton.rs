@@ -114,9 +114,8 @@ impl Whitened {
     }
 }
 
-/// The change Δ `[d, width]` that makes the mean over the rows of `g·Δx + ½·(Δx)ᵀ·(F + λ)·(Δx)` least, of a row with the gradient
-/// g, `[n, d]` in all, and F the sum of its factors' outer products, `[n, DRAWS, d]` in all. `[d, d]` steps of preconditioning are by the
-/// mean of F.
+/// The change Δ `[d, width]` that makes the mean over the rows of `g·Δx + ½·(Δx)ᵀ·(F + λ)·(Δx)` least: g a row's gradient, `[n, d]`
+/// in all, and F the sum of its factors' outer products, `[n, DRAWS, d]` in all. Preconditioned by the mean of F.
 pub(super) fn step(
     x: &Whitened,
     gradient: &[f32],
